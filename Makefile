@@ -1,0 +1,47 @@
+# `make train` and `make test` install what they need into .venv first.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs/digits
+BIN := $(VENV)/bin
+# The newest interpreters on this machine, by name or by pyenv.
+NEWER := $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.1[23].*/bin/python) \
+  $(shell command -v python3.12 python3.13 2>/dev/null | grep -v shims)
+
+.PHONY: train test test-all lint format clean
+
+train: $(VENV)/installed
+	@echo 'Training on digits: adaptive against fixed batch sizes; results go to $(WORKDIR).'
+	@$(BIN)/python -m experiments.main --config=experiments/configs/digits.py --workdir=$(WORKDIR)
+
+test: lint
+	@echo 'Running the tests and the doctests on two workers.'
+	@$(BIN)/python -m pytest -q -n 2
+
+lint: $(VENV)/installed
+	@echo 'Checking style with ruff.'
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/installed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# The tests on each newer interpreter with the newest packages there are.
+test-all: test
+	@for python in $(NEWER); do \
+	  venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  echo "Testing with the newest packages on $$python, in $$venv."; \
+	  $$python -m venv $$venv && \
+	  $$venv/bin/pip install -q --upgrade --upgrade-strategy=eager -e '.[test]' && \
+	  $$venv/bin/python -m pytest -q -n 2 || exit 1; \
+	done
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	@echo 'Creating $(VENV) and installing adaopt, its experiments and its tests (once, a minute or two).'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-* runs

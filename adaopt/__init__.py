@@ -1,0 +1,83 @@
+"""Optimizers that choose their own batch size."""
+
+from adaopt.base import (
+  Batch,
+  Criterion,
+  GradientStatistics,
+  LossFn,
+  Policy,
+)
+from adaopt.batch_size import (
+  AdaptBatchSizeState,
+  ScheduleBatchSizeState,
+  adapt_batch_size,
+  capped_growth,
+  schedule_batch_size,
+)
+from adaopt.criteria import (
+  all_of,
+  augmented_inner_product_test,
+  coordinate_norm_test,
+  inner_product_test,
+  norm_test,
+  orthogonality_test,
+)
+from adaopt.estimators import value_and_statistics
+from adaopt.examples import draw, example_indices
+from adaopt.fitting import fit
+from adaopt.optimizers import (
+  adadagrad,
+  adadagrad_norm,
+  adagrad,
+  adagrad_norm,
+)
+from adaopt.training import Metrics, TrainState, init_train_state, train_step
+from adaopt.transforms import (
+  ScaleByAdagradNormState,
+  ScaleByAdagradState,
+  ScaleByExampleScheduleState,
+  scale_by_adagrad,
+  scale_by_adagrad_norm,
+  scale_by_batch_size,
+  scale_by_example_schedule,
+)
+
+__version__ = '0.1.0'
+
+__all__ = [
+  'AdaptBatchSizeState',
+  'Batch',
+  'Criterion',
+  'GradientStatistics',
+  'LossFn',
+  'Metrics',
+  'Policy',
+  'ScaleByAdagradNormState',
+  'ScaleByAdagradState',
+  'ScaleByExampleScheduleState',
+  'ScheduleBatchSizeState',
+  'TrainState',
+  'adadagrad',
+  'adadagrad_norm',
+  'adagrad',
+  'adagrad_norm',
+  'adapt_batch_size',
+  'all_of',
+  'augmented_inner_product_test',
+  'capped_growth',
+  'coordinate_norm_test',
+  'draw',
+  'example_indices',
+  'fit',
+  'init_train_state',
+  'inner_product_test',
+  'norm_test',
+  'orthogonality_test',
+  'scale_by_adagrad',
+  'scale_by_adagrad_norm',
+  'scale_by_batch_size',
+  'scale_by_example_schedule',
+  'schedule_batch_size',
+  'train_step',
+  'value_and_statistics',
+]

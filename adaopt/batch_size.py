@@ -1,0 +1,229 @@
+"""Transforms that hold the batch size, and the policies by which it moves.
+
+They leave the updates as they are. Their state has the field `batch_size`,
+which `optax.tree.get(opt_state, 'batch_size')` finds in any chain.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt import base, checks
+
+
+class AdaptBatchSizeState(NamedTuple):
+  """State of `adapt_batch_size`."""
+
+  batch_size: jax.Array  # [] int32
+  required: jax.Array  # [] float32, by the last test; NaN: no evidence
+  count: jax.Array  # [] int32, updates so far
+  test_due: jax.Array  # [] bool, whether the next update tests
+
+
+class ScheduleBatchSizeState(NamedTuple):
+  """State of `schedule_batch_size`."""
+
+  batch_size: jax.Array  # [] int32
+  examples: jax.Array  # [] int32, seen so far
+
+
+def capped_growth(factor: jax.typing.ArrayLike) -> base.Policy:
+  """Grows to what is required, by at most `factor` at once.
+
+  Args:
+    factor: The largest ratio of two successive batch sizes, > 1.
+
+  Returns:
+    A policy, min(max(current, required), factor · current).
+
+  Raises:
+    ValueError: If factor is not above 1 and finite.
+
+  Example:
+    >>> import adaopt
+    >>> print(adaopt.capped_growth(4.0)(8, 1000.0))
+    32.0
+  """
+  checks.check_positive(**{'factor - 1': factor - 1})
+
+  def policy(current, required):
+    return jnp.minimum(jnp.maximum(current, required), factor * current)
+
+  return policy
+
+
+def adapt_batch_size(
+  criterion: base.Criterion,
+  *,
+  init_value: int,
+  max_value: int,
+  multiple_of: int = 1,
+  test_interval: int = 1,
+  policy: base.Policy = jnp.maximum,
+) -> optax.GradientTransformationExtraArgs:
+  """Holds a batch size that a criterion moves.
+
+  A test that asks for more than the current size sets the next one,
+  policy(current, required), rounded up to a multiple of `multiple_of` and
+  clipped to [init_value, max_value]. A test without evidence (NaN) changes
+  nothing; one that asks for infinitely many examples gets max_value.
+
+  Args:
+    criterion: From `GradientStatistics` to the batch size required.
+    init_value: b_0.
+    max_value: b_max.
+    multiple_of: What every size is a multiple of, b_0 and b_max included.
+    test_interval: How many updates lie between two tests.
+    policy: (current, required) → next. The default only grows; with one that
+      only grows no test is made any more at b_max.
+
+  Returns:
+    A transform whose update takes `statistics=`; None means no test this time.
+
+  Raises:
+    ValueError: If a size is no positive integer, b_0 > b_max, one is no
+      multiple, or criterion or policy is no function.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> optimizer = optax.chain(
+    ...   adaopt.adapt_batch_size(
+    ...     adaopt.norm_test(eta=0.1), init_value=8, max_value=1024),
+    ...   optax.adamw(1e-3))
+    >>> params = jnp.zeros(2)
+    >>> state = optimizer.init(params)
+    >>> statistics = adaopt.GradientStatistics(
+    ...   jnp.array(8), mean=jnp.array([3.0, 4.0]), variance=jnp.array(50.0))
+    >>> _, state = optimizer.update(
+    ...   statistics.mean, state, params, statistics=statistics)
+    >>> print(optax.tree.get(state, 'batch_size'))
+    200
+
+  References:
+    Lau et al., `AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient
+    Methods <https://arxiv.org/abs/2402.11215>`_, 2024
+  """
+  checks.check_callable('of the statistics', criterion=criterion)
+  checks.check_callable(
+    'such as jnp.maximum, (current, required) -> next', policy=policy
+  )
+  checks.check_integer(
+    1,
+    init_value=init_value,
+    max_value=max_value,
+    multiple_of=multiple_of,
+    test_interval=test_interval,
+  )
+  if checks.is_concrete(init_value, max_value) and init_value > max_value:
+    raise ValueError(
+      f'init_value={init_value} exceeds max_value={max_value}; start lower or '
+      'allow more.'
+    )
+  for name, size in (('init_value', init_value), ('max_value', max_value)):
+    if checks.is_concrete(size, multiple_of) and size % multiple_of:
+      raise ValueError(f'{name}={size} is no multiple of {multiple_of}.')
+
+  def test_due(batch_size, count):
+    shrinks = policy(jnp.float32(max_value), jnp.float32(0)) < max_value
+    can_move = (batch_size < max_value) | shrinks
+    return (count % test_interval == 0) & can_move
+
+  def init_fn(params):
+    del params
+    batch_size = jnp.asarray(init_value, jnp.int32)
+    count = jnp.zeros([], jnp.int32)
+    return AdaptBatchSizeState(
+      batch_size=batch_size,
+      required=jnp.full([], jnp.nan, jnp.float32),
+      count=count,
+      test_due=test_due(batch_size, count),
+    )
+
+  def next_size(current, required):
+    proposed = policy(current, required)
+    # Clipped before the cast, which is undefined beyond the integers.
+    size = jnp.ceil(jnp.clip(proposed, init_value, max_value))
+    size = -(-size.astype(jnp.int32) // multiple_of) * multiple_of
+    # NaN, from a test without evidence or from the policy, moves nothing.
+    evident = ~jnp.isnan(required) & ~jnp.isnan(proposed)
+    return jnp.where(evident, jnp.minimum(size, max_value), current)
+
+  def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
+    del params, extra_args
+    batch_size, required = state.batch_size, state.required
+    if statistics is not None:
+      tested = criterion(statistics).astype(jnp.float32)
+      proposed = next_size(batch_size, tested).astype(jnp.int32)
+      required = jnp.where(state.test_due, tested, required)
+      batch_size = jnp.where(state.test_due, proposed, batch_size)
+    count = optax.safe_increment(state.count)
+    return updates, AdaptBatchSizeState(
+      batch_size, required, count, test_due(batch_size, count)
+    )
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def schedule_batch_size(
+  schedule: int | optax.Schedule,
+) -> optax.GradientTransformationExtraArgs:
+  """Holds a batch size that follows a schedule over the examples seen.
+
+  Optax's schedules serve as they are: a number for a constant size,
+  `optax.linear_schedule(8, 1024, 100_000)` for a ramp over the first 100 000
+  examples, and for stages `optax.join_schedules` of constants. Sizes are
+  rounded to the nearest integer, and at least 1.
+
+  Args:
+    schedule: A batch size, or a function from the number of examples seen,
+      [] int32, to one.
+
+  Returns:
+    A transform. An update accounts for one batch of the current size.
+
+  Raises:
+    ValueError: If the size is no positive integer, or schedule(0) < 1.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> stages = optax.join_schedules(
+    ...   [optax.constant_schedule(64), optax.constant_schedule(256)], [128])
+    >>> transform = adaopt.schedule_batch_size(stages)
+    >>> updates = jnp.zeros(2)
+    >>> state = transform.init(updates)
+    >>> for _ in range(3):
+    ...   print(state.batch_size)
+    ...   _, state = transform.update(updates, state)
+    64
+    64
+    256
+  """
+  if not callable(schedule):
+    checks.check_integer(1, schedule=schedule)
+    schedule = optax.constant_schedule(schedule)
+
+  def size(examples):
+    value = jnp.round(jnp.asarray(schedule(examples), jnp.float32))
+    return jnp.maximum(value, 1).astype(jnp.int32)
+
+  first = schedule(0)
+  if checks.is_concrete(first) and not first >= 1:
+    raise ValueError(f'schedule(0) must be at least 1, got {first}.')
+
+  def init_fn(params):
+    del params
+    examples = jnp.zeros([], jnp.int32)
+    return ScheduleBatchSizeState(size(examples), examples)
+
+  def update_fn(updates, state, params=None, **extra_args):
+    del params, extra_args
+    examples = state.examples + state.batch_size
+    return updates, ScheduleBatchSizeState(size(examples), examples)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)

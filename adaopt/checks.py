@@ -1,0 +1,91 @@
+"""Checks of arguments: a wrong value meets a sentence, a tracer passes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def is_concrete(*values: Any) -> bool:
+  """Whether every value is known now rather than traced."""
+  return not any(isinstance(value, jax.core.Tracer) for value in values)
+
+
+def check_positive(**values: Any) -> None:
+  """Raises ValueError unless each named value is finite and above zero."""
+  for name, value in values.items():
+    if is_concrete(value) and not 0 < value < float('inf'):
+      raise ValueError(f'{name} must be positive and finite, got {value}.')
+
+
+def check_not_negative(**values: Any) -> None:
+  """Raises ValueError if a named value is below zero or not finite."""
+  for name, value in values.items():
+    if is_concrete(value) and not 0 <= value < float('inf'):
+      raise ValueError(f'{name} must be finite and at least 0, got {value}.')
+
+
+def check_integer(minimum: int, **values: Any) -> None:
+  """Raises ValueError unless each named value is an integer ≥ `minimum`."""
+  for name, value in values.items():
+    if not is_concrete(value):
+      continue
+    dtype = jnp.result_type(value)
+    if not jnp.issubdtype(dtype, jnp.integer) or value < minimum:
+      raise ValueError(
+        f'{name} must be an integer of at least {minimum}, got {value!r}.'
+      )
+
+
+def check_callable(role: str, **values: Any) -> None:
+  """Raises ValueError unless each named value can be called; says its role."""
+  for name, value in values.items():
+    if not callable(value):
+      raise ValueError(f'{name} must be a function {role}, got {value!r}.')
+
+
+def check_params(params: Any) -> None:
+  """Raises ValueError unless all parameters can have a gradient."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+      raise ValueError(
+        f'parameter {jax.tree_util.keystr(path) or "params"} is of type '
+        f'{dtype}, which has no gradient; pass floating or complex parameters '
+        'and close over the rest.'
+      )
+
+
+def num_examples(batch: Any) -> int:
+  """The length of the leading axis that all arrays of a batch share.
+
+  Args:
+    batch: A pytree of arrays, or of their shapes.
+
+  Returns:
+    The number of examples, at least one.
+
+  Raises:
+    ValueError: If there is no array, one is a scalar, the lengths differ, or
+      there is no example.
+  """
+  lengths = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+    name = jax.tree_util.keystr(path) or 'batch'
+    if jnp.ndim(leaf) == 0:
+      raise ValueError(
+        f'{name} is a scalar; every array of a batch needs a leading example '
+        'axis.'
+      )
+    lengths[name] = jnp.shape(leaf)[0]
+  if not lengths:
+    raise ValueError('the batch holds no array.')
+  if len(set(lengths.values())) > 1:
+    listing = ', '.join(f'{name}: {n}' for name, n in lengths.items())
+    raise ValueError(
+      f'the leading axes of a batch must be equal, got {listing}.'
+    )
+  (length,) = set(lengths.values())
+  if length == 0:
+    raise ValueError('the batch is empty; it needs at least one example.')
+  return length

@@ -1,0 +1,144 @@
+"""Drivers: how the micro-batches of a training step are run.
+
+`traced` makes one program of the step, a loop with a traced trip count: no
+host in the loop. `dispatched` runs a compiled micro-step from a host loop and
+reads the batch size between two steps. XLA's CPU backend compiles the weight
+gradient of a convolution to code 50 to 100 times slower inside a loop body
+than outside it, which is where `dispatched` is right; see
+https://github.com/jax-ml/jax/issues/12868.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from adaopt import checks, statistics
+
+Step = Callable[[Any, Any], tuple[Any, Any]]
+"""(state, dataset) → (state, metrics)."""
+
+
+class Parts(NamedTuple):
+  """The parts of a step, pure functions.
+
+  The three sums are those of one micro-batch, (index, state, dataset, ...) →
+  sums; over all micro-batches they merge.
+  """
+
+  num_micro_batches: Callable[..., jax.Array]  # state → [] int32
+  test_due: Callable[..., jax.Array | None]  # state → [] bool; None: never
+  mean_sums: Callable[..., statistics.GradientSums]  # squares NaN or None
+  gradient_sums: Callable[..., statistics.GradientSums]
+  deviation_sums: Callable[..., jax.Array] | None  # given the mean gradient
+  update: Callable[..., tuple[Any, Any]]  # (state, sums, deviations) → step
+
+
+def _compose(parts: Parts, fold: Callable, choose: Callable) -> Step:
+  """A step, given how to fold over micro-batches and how to branch."""
+
+  def tested(state, dataset):
+    sums = fold(parts.gradient_sums, state, dataset)
+    if parts.deviation_sums is None:
+      return sums, None
+    gradient = statistics.mean(sums, sums.gradient)
+    return sums, fold(parts.deviation_sums, state, dataset, gradient)
+
+  def untested(state, dataset):
+    sums = fold(parts.mean_sums, state, dataset)
+    if parts.deviation_sums is None:
+      return sums, None
+    return sums, jnp.full_like(sums.value, jnp.nan)
+
+  def step(state, dataset):
+    due = parts.test_due(state)
+    if due is None:
+      sums, deviations = untested(state, dataset)
+    else:
+      sums, deviations = choose(due, tested, untested, state, dataset)
+    return parts.update(state, sums, deviations)
+
+  return step
+
+
+def _zeros(sums_of, *args):
+  return statistics.zeros(jax.eval_shape(sums_of, 0, *args))
+
+
+def traced(parts: Parts) -> Step:
+  """One program with a traced trip count; works under jit, scan and vmap."""
+
+  def fold(sums_of, state, *args):
+    return jax.lax.fori_loop(
+      0,
+      parts.num_micro_batches(state),
+      lambda i, sums: statistics.merge(sums, sums_of(i, state, *args)),
+      _zeros(sums_of, state, *args),
+    )
+
+  return jax.jit(_compose(parts, fold, jax.lax.cond), donate_argnums=0)
+
+
+def dispatched(parts: Parts) -> Step:
+  """A host loop over compiled micro-steps, each outside any loop body."""
+
+  def accumulate(sums_of):
+    return (
+      jax.jit(lambda *args: _zeros(sums_of, *args)),
+      jax.jit(
+        lambda sums, *args: statistics.merge(sums, sums_of(*args)),
+        donate_argnums=0,
+      ),
+    )
+
+  compiled = {
+    sums_of: accumulate(sums_of)
+    for sums_of in (parts.mean_sums, parts.gradient_sums, parts.deviation_sums)
+    if sums_of is not None
+  }
+  num_micro_batches = jax.jit(parts.num_micro_batches)
+
+  def fold(sums_of, state, *args):
+    zeros, add = compiled[sums_of]
+    sums = zeros(state, *args)
+    for i in range(int(num_micro_batches(state))):
+      sums = add(sums, i, state, *args)
+    return sums
+
+  def choose(due, tested, untested, *args):
+    return tested(*args) if due else untested(*args)
+
+  update = jax.jit(parts.update, donate_argnums=0)
+  return _compose(parts._replace(update=update), fold, choose)
+
+
+def _has_convolution(jaxpr: core.Jaxpr) -> bool:
+  """Whether a convolution is among the equations, at any depth."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'conv_general_dilated':
+      return True
+    for inner in jax.tree.leaves(list(equation.params.values())):
+      if isinstance(inner, core.ClosedJaxpr):
+        inner = inner.jaxpr
+      if isinstance(inner, core.Jaxpr) and _has_convolution(inner):
+        return True
+  return False
+
+
+def automatic(parts: Parts) -> Step:
+  """`dispatched` for convolutions on CPU, `traced` for everything else."""
+  steps = {}
+
+  def step(state, dataset):
+    if not checks.is_concrete(*jax.tree.leaves((state, dataset))):
+      return traced(parts)(state, dataset)
+    if not steps:
+      on_cpu = jax.default_backend() == 'cpu'
+      jaxpr = jax.make_jaxpr(parts.mean_sums)(0, state, dataset)
+      slow = on_cpu and _has_convolution(jaxpr.jaxpr)
+      steps['chosen'] = dispatched(parts) if slow else traced(parts)
+    return steps['chosen'](state, dataset)
+
+  return step

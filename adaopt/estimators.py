@@ -1,0 +1,251 @@
+"""Estimators: a loss function becomes its value and gradient statistics.
+
+The variances come from one gradient per sample, `vmap(grad)`: exact for every
+differentiable loss, in memory proportional to samples times parameters.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt import base, checks, statistics
+
+Sums = Callable[[optax.Params, base.Batch, jax.Array], statistics.GradientSums]
+
+# How one tensor's per-sample gradients, [J, ...], become sums of squares.
+SQUARES = {
+  'total': lambda gradients: jnp.sum(statistics.abs_sq(gradients)),
+  'coordinate': lambda gradients: jnp.sum(statistics.abs_sq(gradients), 0),
+}
+
+
+def check_options(*, group_size: int, variance: str | None) -> None:
+  """Raises ValueError for options that no estimator knows."""
+  checks.check_integer(1, group_size=group_size)
+  if variance is not None and variance not in SQUARES:
+    names = ', '.join(map(repr, SQUARES))
+    raise ValueError(f'variance must be {names} or None, got {variance!r}.')
+
+
+def _checked(loss_fn: base.LossFn, has_aux: bool) -> base.LossFn:
+  """The loss function with an aux, its value checked to be a real scalar."""
+  with_aux = loss_fn if has_aux else lambda *args: (loss_fn(*args), ())
+
+  def loss(params, batch):
+    value, aux = with_aux(params, batch)
+    if jnp.shape(value) or not jnp.issubdtype(
+      jnp.result_type(value), jnp.floating
+    ):
+      raise ValueError(
+        'loss_fn must return a real scalar, the mean loss over the batch; got '
+        f'{jnp.result_type(value)}{list(jnp.shape(value))}.'
+      )
+    return value, aux
+
+  return loss
+
+
+def _group(batch: base.Batch, size: int) -> base.Batch:
+  """Arrays [b, ...] as [b / size, size, ...]."""
+  length = checks.num_examples(batch)
+  if length % size:
+    raise ValueError(
+      f'a batch of {length} examples is no multiple of group_size={size}.'
+    )
+  return jax.tree.map(
+    lambda x: jnp.reshape(x, (length // size, size, *jnp.shape(x)[1:])), batch
+  )
+
+
+def _keep(samples: jax.Array, mask: jax.Array) -> jax.Array:
+  """Samples [J, ...] with zeros, whatever they held, where not mask [J]."""
+  return jnp.where(jnp.expand_dims(mask, range(1, samples.ndim)), samples, 0)
+
+
+def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
+  """Sums the samples [J, ...] that the mask [J] lets through."""
+  dtype = statistics.accumulator_dtype(samples)
+  return jnp.sum(_keep(samples, mask), 0, dtype=dtype)
+
+
+def _mean_only(loss, params, samples, mask):
+  """Sums from the gradient of the summed loss, without squares."""
+
+  def total_loss(params):
+    values, aux = jax.vmap(loss, (None, 0))(params, samples)
+    total = functools.partial(_total, mask=mask)
+    return total(values), jax.tree.map(total, aux)
+
+  value_and_grad = jax.value_and_grad(total_loss, has_aux=True)
+  (value, aux), gradient = value_and_grad(params)
+  widen = lambda x: x.astype(statistics.accumulator_dtype(x))
+  return statistics.GradientSums(
+    jnp.sum(mask, dtype=jnp.int32),
+    value,
+    aux,
+    jax.tree.map(widen, gradient),
+    None,
+  )
+
+
+def _per_sample(loss, params, samples, mask, *, square):
+  """Sums from one gradient per sample."""
+  value_and_grad = jax.value_and_grad(loss, has_aux=True)
+  (values, aux), gradients = jax.vmap(value_and_grad, (None, 0))(
+    params, samples
+  )
+  total = functools.partial(_total, mask=mask)
+  return statistics.GradientSums(
+    jnp.sum(mask, dtype=jnp.int32),
+    total(values),
+    jax.tree.map(total, aux),
+    jax.tree.map(total, gradients),
+    jax.tree.map(lambda g: square(_keep(g, mask)), gradients),
+  )
+
+
+def gradient_sums(
+  loss_fn: base.LossFn,
+  *,
+  group_size: int = 1,
+  variance: str | None = 'total',
+  has_aux: bool = False,
+) -> Sums:
+  """Returns a function from a micro-batch to its `GradientSums`.
+
+  Args:
+    loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
+    group_size: q, the number of consecutive examples averaged in a sample.
+    variance: 'total', 'coordinate', or None for the mean gradient alone.
+    has_aux: Whether loss_fn returns (loss, aux); aux is averaged likewise.
+
+  Returns:
+    sums(params, batch, mask), where mask [b] bool says which examples count;
+    a sample counts if all its examples do.
+  """
+  check_options(group_size=group_size, variance=variance)
+  loss = _checked(loss_fn, has_aux)
+  reduce_samples = (
+    _mean_only
+    if variance is None
+    else functools.partial(_per_sample, square=SQUARES[variance])
+  )
+
+  def sums(params, batch, mask):
+    checks.check_params(params)
+    samples = _group(batch, group_size)
+    return reduce_samples(
+      loss, params, samples, jnp.all(_group(mask, group_size), 1)
+    )
+
+  return sums
+
+
+def deviation_sums(
+  loss_fn: base.LossFn, *, group_size: int = 1, has_aux: bool = False
+) -> Callable[..., jax.Array]:
+  """Returns a function from a micro-batch to Σ_j (⟨g_j, ḡ⟩ − ‖ḡ‖²)².
+
+  ⟨g_j, ḡ⟩ is the derivative of sample j's loss in direction ḡ: one
+  forward-mode pass, without a gradient per sample.
+
+  Args:
+    loss_fn: As for `gradient_sums`.
+    group_size: As for `gradient_sums`.
+    has_aux: As for `gradient_sums`.
+
+  Returns:
+    sums(params, batch, mask, gradient) → [], with `gradient` the mean ḡ over
+    all micro-batches, like params.
+  """
+  loss = _checked(loss_fn, has_aux)
+
+  def sums(params, batch, mask, gradient):
+    samples = _group(batch, group_size)
+    mask = jnp.all(_group(mask, group_size), 1)
+    # JAX's gradient of a real loss is the conjugate of its ascent direction.
+    direction = jax.tree.map(
+      lambda g: jnp.conj(g), optax.tree.cast_like(gradient, params)
+    )
+    values_of = lambda params: jax.vmap(loss, (None, 0))(params, samples)[0]
+    _, projections = jax.jvp(values_of, (params,), (direction,))
+    deviations = projections - statistics.squared_norm(gradient)
+    return _total(jnp.square(deviations), mask)
+
+  return sums
+
+
+def value_and_statistics(
+  loss_fn: base.LossFn,
+  *,
+  group_size: int = 1,
+  variance: str | None = 'total',
+  along_mean: bool = False,
+  has_aux: bool = False,
+) -> Callable[[optax.Params, base.Batch], Any]:
+  """Like `jax.value_and_grad`, with the noise of the gradient beside it.
+
+  Args:
+    loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
+      It is called with batches of `group_size` examples.
+    group_size: q, the number of consecutive examples averaged in a sample. 1
+      is exact; layers that couple examples, such as BatchNorm in training
+      mode, need more.
+    variance: 'total' for one variance a tensor, 'coordinate' for one a
+      coordinate, None for none.
+    along_mean: Whether to estimate v∥ too, by a forward-mode pass.
+    has_aux: Whether loss_fn returns (loss, aux). aux is averaged over the
+      samples.
+
+  Returns:
+    estimate(params, batch) → (value, statistics), where value is the loss or
+    (loss, aux) and statistics are `GradientStatistics`.
+
+  Raises:
+    ValueError: Here for unknown options; from `estimate` for integer
+      parameters, a loss that is no scalar, a batch that is empty, ragged, no
+      multiple of q, or of fewer than two samples.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> def loss_fn(params, batch):
+    ...   return jnp.mean((batch['x'] @ params - batch['y']) ** 2)
+    >>> batch = {'x': jnp.eye(4), 'y': jnp.arange(4.0)}
+    >>> estimate = adaopt.value_and_statistics(loss_fn)
+    >>> loss, statistics = estimate(jnp.zeros(4), batch)
+    >>> print(loss, statistics.mean, statistics.variance)
+    3.5 [ 0.  -0.5 -1.  -1.5] 14.0
+
+  References:
+    Byrd et al., `Sample size selection in optimization methods for machine
+    learning <https://doi.org/10.1007/s10107-012-0572-5>`_, 2012
+  """
+  options = dict(group_size=group_size, has_aux=has_aux)
+  gradient_sums_fn = gradient_sums(loss_fn, variance=variance, **options)
+  deviation_sums_fn = deviation_sums(loss_fn, **options)
+
+  def estimate(params, batch):
+    length = checks.num_examples(batch)
+    wants_noise = variance is not None or along_mean
+    if wants_noise and length < 2 * group_size:
+      raise ValueError(
+        f'a variance needs two samples of {group_size} example(s), got a batch '
+        f'of {length}; enlarge the batch or pass variance=None.'
+      )
+    mask = jnp.ones(length, bool)
+    sums = gradient_sums_fn(params, batch, mask)
+    gradient = statistics.mean(sums, sums.gradient)
+    deviations = (
+      deviation_sums_fn(params, batch, mask, gradient) if along_mean else None
+    )
+    stats = statistics.finish(sums, deviations, group_size=group_size)
+    stats = stats._replace(mean=optax.tree.cast_like(stats.mean, params))
+    value, aux = statistics.mean(sums, (sums.value, sums.aux))
+    return (value, aux) if has_aux else value, stats
+
+  return estimate

@@ -1,0 +1,247 @@
+"""The training step: the batch size is data, so no change of it recompiles.
+
+A step sums over micro-batches of one static shape, as many as the batch size
+asks for, the last one masked, so that any size is exact. What a step is made
+of is here; how its micro-batches are run is the driver's.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt import base, checks, drivers, estimators, examples, statistics
+
+Draw = Callable[[base.Batch, jax.Array, jax.Array], base.Batch]
+
+
+class TrainState(NamedTuple):
+  """Everything a run is made of: save it, restore it, and go on."""
+
+  params: optax.Params
+  opt_state: optax.OptState
+  step: jax.Array  # [] int32, steps done
+  examples: jax.Array  # [] int32, examples consumed: the stream's position
+  seed: jax.Array  # [] uint32, of the example stream
+
+
+class Metrics(NamedTuple):
+  """What one step saw, as scalars on the device."""
+
+  step: jax.Array  # [] int32, steps done, this one included
+  examples: jax.Array  # [] int32, examples consumed, this step's included
+  batch_size: jax.Array  # [] int32, of this step
+  next_batch_size: jax.Array  # [] int32
+  loss: jax.Array  # [], mean over the batch, before the update
+  aux: Any  # mean over the batch, () without has_aux
+  squared_norm: jax.Array  # [], ‖ḡ‖²
+  variance: jax.Array  # [], v per example; NaN where no test was due
+  variance_along_mean: jax.Array  # [], v∥; NaN where not measured
+  required: jax.Array  # [], by the last test; NaN: no evidence or no test
+  finite: jax.Array  # [] bool; False: the update was left out
+
+
+def init_train_state(
+  params: optax.Params,
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int = 0,
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    params: The parameters.
+    optimizer: An optimizer that holds a batch size.
+    seed: The seed of the example stream, in [0, 2³²).
+
+  Returns:
+    The state.
+
+  Raises:
+    ValueError: If a parameter has no gradient, the optimizer holds no batch
+      size or several, or the seed is out of range.
+  """
+  checks.check_params(params)
+  if checks.is_concrete(seed) and not 0 <= seed < 2**32:
+    raise ValueError(f'seed must lie in [0, 2^32), got {seed}.')
+  opt_state = optimizer.init(params)
+  _batch_size(opt_state)
+  return TrainState(
+    params,
+    opt_state,
+    step=jnp.zeros([], jnp.int32),
+    examples=jnp.zeros([], jnp.int32),
+    seed=jnp.asarray(seed, jnp.uint32),
+  )
+
+
+def _batch_size(opt_state: optax.OptState) -> jax.Array:
+  found = optax.tree.get_all_with_path(opt_state, 'batch_size')
+  if len(found) != 1:
+    raise ValueError(
+      f'the optimizer holds {len(found)} batch sizes instead of one; chain it '
+      'with one adapt_batch_size(...) or schedule_batch_size(...).'
+    )
+  return found[0][1]
+
+
+def train_step(
+  loss_fn: base.LossFn,
+  optimizer: optax.GradientTransformation,
+  *,
+  micro_batch_size: int,
+  group_size: int = 1,
+  variance: str | None = 'total',
+  along_mean: bool = False,
+  has_aux: bool = False,
+  draw: Draw = examples.draw,
+  driver: Callable[[drivers.Parts], drivers.Step] = drivers.automatic,
+) -> drivers.Step:
+  """A training step that takes any batch size without recompiling.
+
+  The batch is the range of the example stream that follows the examples
+  consumed so far. The statistics are computed in the steps in which a test is
+  due. Where the loss or the mean gradient is not finite the update is left
+  out: parameters and optimizer keep their values, and the metrics say so.
+
+  Args:
+    loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
+    optimizer: A transform that holds a batch size, such as `adadagrad` or a
+      chain with `adapt_batch_size` or `schedule_batch_size`. Its update is
+      given `statistics=` and `value=`.
+    micro_batch_size: The number of examples processed at once, a multiple of
+      group_size. It bounds the memory and changes nothing else.
+    group_size: As in `value_and_statistics`. A batch is made of whole groups,
+      at least two where tests are made.
+    variance: As in `value_and_statistics`; None for the mean alone.
+    along_mean: As in `value_and_statistics`.
+    has_aux: As in `value_and_statistics`.
+    draw: (dataset, seed, positions [n]) → a batch of n examples. The default
+      takes them from the shuffled epochs of a dataset in memory.
+    driver: How the micro-batches are run: `drivers.traced`,
+      `drivers.dispatched`, or by default the faster one for backend and model.
+
+  Returns:
+    step(state, dataset) → (state, metrics). It donates the state.
+
+  Raises:
+    ValueError: For options out of range; from the first step for a loss, a
+      dataset or statistics that do not fit.
+
+  Example:
+    >>> import adaopt
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> loss_fn = lambda params, batch: jnp.mean((params - batch) ** 2)
+    >>> optimizer = adaopt.adadagrad(
+    ...   0.5, adaopt.norm_test(eta=0.5), init_batch_size=4, max_batch_size=64)
+    >>> step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=8)
+    >>> state = adaopt.init_train_state(jnp.array(0.0), optimizer)
+    >>> dataset = jax.random.normal(jax.random.key(0), [256]) + 1.0
+    >>> for _ in range(4):
+    ...   state, metrics = step(state, dataset)
+    ...   print(metrics.batch_size, metrics.examples)
+    4 4
+    4 8
+    4 12
+    4 16
+  """
+  checks.check_integer(1, micro_batch_size=micro_batch_size)
+  checks.check_callable('(dataset, seed, positions) -> batch', draw=draw)
+  estimators.check_options(group_size=group_size, variance=variance)
+  if micro_batch_size % group_size:
+    raise ValueError(
+      f'micro_batch_size={micro_batch_size} is no multiple of '
+      f'group_size={group_size}.'
+    )
+  options = dict(group_size=group_size, has_aux=has_aux)
+  noise_of = estimators.gradient_sums(loss_fn, variance=variance, **options)
+  mean_of = estimators.gradient_sums(loss_fn, variance=None, **options)
+  deviations_of = estimators.deviation_sums(loss_fn, **options)
+  optimizer = optax.with_extra_args_support(optimizer)
+
+  def test_due(state):
+    if variance is None:
+      return None
+    return optax.tree.get(state.opt_state, 'test_due')
+
+  def num_examples(state):
+    groups = -(-_batch_size(state.opt_state) // group_size)
+    at_least = 1 if test_due(state) is None else 2
+    return jnp.maximum(groups, at_least) * group_size
+
+  def num_micro_batches(state):
+    return -(-num_examples(state) // micro_batch_size)
+
+  def micro_batch(index, state, dataset):
+    offsets = index * micro_batch_size + jnp.arange(micro_batch_size)
+    batch = draw(dataset, state.seed, state.examples + offsets)
+    return batch, offsets < num_examples(state)
+
+  def gradient_sums(index, state, dataset):
+    return noise_of(state.params, *micro_batch(index, state, dataset))
+
+  def mean_sums(index, state, dataset):
+    sums = mean_of(state.params, *micro_batch(index, state, dataset))
+    if test_due(state) is None:
+      return sums
+    squares = jax.eval_shape(gradient_sums, index, state, dataset).squares
+    return sums._replace(squares=optax.tree.full_like(squares, jnp.nan))
+
+  def deviation_sums(index, state, dataset, gradient):
+    batch, mask = micro_batch(index, state, dataset)
+    return deviations_of(state.params, batch, mask, gradient)
+
+  def update(state, sums, deviations):
+    stats = statistics.finish(sums, deviations, group_size=group_size)
+    stats = stats._replace(mean=optax.tree.cast_like(stats.mean, state.params))
+    loss, aux = statistics.mean(sums, (sums.value, sums.aux))
+    finite = jnp.isfinite(loss) & statistics.all_finite(stats.mean)
+
+    def apply(params, opt_state):
+      updates, opt_state = optimizer.update(
+        stats.mean, opt_state, params, statistics=stats, value=loss
+      )
+      return optax.apply_updates(params, updates), opt_state
+
+    params, opt_state = jax.lax.cond(
+      finite, apply, lambda *kept: kept, state.params, state.opt_state
+    )
+    state = state._replace(
+      params=params,
+      opt_state=opt_state,
+      step=state.step + 1,
+      examples=state.examples + stats.batch_size,
+    )
+    nan = jnp.full_like(loss, jnp.nan)
+    metrics = Metrics(
+      step=state.step,
+      examples=state.examples,
+      batch_size=stats.batch_size,
+      next_batch_size=num_examples(state),
+      loss=loss,
+      aux=aux,
+      squared_norm=statistics.squared_norm(stats.mean),
+      variance=nan
+      if sums.squares is None
+      else statistics.total(stats.variance),
+      variance_along_mean=nan
+      if deviations is None
+      else stats.variance_along_mean,
+      required=optax.tree.get(opt_state, 'required', nan),
+      finite=finite,
+    )
+    return state, metrics
+
+  return driver(
+    drivers.Parts(
+      num_micro_batches=num_micro_batches,
+      test_due=test_due,
+      mean_sums=mean_sums,
+      gradient_sums=gradient_sums,
+      deviation_sums=deviation_sums if along_mean else None,
+      update=update,
+    )
+  )

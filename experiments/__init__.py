@@ -1,0 +1,1 @@
+"""Experiments with adaopt: absl scripts, one config file each."""
