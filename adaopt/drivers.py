@@ -84,27 +84,27 @@ def traced(parts: Parts) -> Step:
 def dispatched(parts: Parts) -> Step:
   """A host loop over compiled micro-steps, each outside any loop body."""
 
-  def accumulate(sums_of):
-    return (
-      jax.jit(lambda *args: _zeros(sums_of, *args)),
-      jax.jit(
-        lambda sums, *args: statistics.merge(sums, sums_of(*args)),
-        donate_argnums=0,
-      ),
-    )
+  def compiled_fold(sums_of):
+    def zeros(*args):
+      return _zeros(sums_of, *args)
+
+    def micro_step(sums, *args):
+      return statistics.merge(sums, sums_of(*args))
+
+    return jax.jit(zeros), jax.jit(micro_step, donate_argnums=0)
 
   compiled = {
-    sums_of: accumulate(sums_of)
+    sums_of: compiled_fold(sums_of)
     for sums_of in (parts.mean_sums, parts.gradient_sums, parts.deviation_sums)
     if sums_of is not None
   }
   num_micro_batches = jax.jit(parts.num_micro_batches)
 
   def fold(sums_of, state, *args):
-    zeros, add = compiled[sums_of]
+    zeros, micro_step = compiled[sums_of]
     sums = zeros(state, *args)
     for i in range(int(num_micro_batches(state))):
-      sums = add(sums, i, state, *args)
+      sums = micro_step(sums, i, state, *args)
     return sums
 
   def choose(due, tested, untested, *args):
