@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, checks
+from adaopt import base, checks, transforms
 
 
 class AdaptBatchSizeState(NamedTuple):
@@ -46,7 +46,8 @@ def capped_growth(factor: jax.typing.ArrayLike) -> base.Policy:
     >>> print(adaopt.capped_growth(4.0)(8, 1000.0))
     32.0
   """
-  checks.check_positive(**{'factor - 1': factor - 1})
+  if checks.is_concrete(factor) and not 1 < factor < float('inf'):
+    raise ValueError(f'factor must be above 1 and finite, got {factor}.')
 
   def policy(current, required):
     return jnp.minimum(jnp.maximum(current, required), factor * current)
@@ -147,16 +148,17 @@ def adapt_batch_size(
     proposed = policy(current, required)
     # Clipped before the cast, which is undefined beyond the integers.
     size = jnp.ceil(jnp.clip(proposed, init_value, max_value))
-    size = -(-size.astype(jnp.int32) // multiple_of) * multiple_of
+    size = jnp.minimum(size.astype(jnp.int32), max_value)
+    size = -(-size // multiple_of) * multiple_of
     # NaN, from a test without evidence or from the policy, moves nothing.
     evident = ~jnp.isnan(required) & ~jnp.isnan(proposed)
-    return jnp.where(evident, jnp.minimum(size, max_value), current)
+    return jnp.where(evident & (proposed != current), size, current)
 
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
     batch_size, required = state.batch_size, state.required
     if statistics is not None:
-      tested = criterion(statistics).astype(jnp.float32)
+      tested = jnp.asarray(criterion(statistics), jnp.float32)
       proposed = next_size(batch_size, tested).astype(jnp.int32)
       required = jnp.where(state.test_due, tested, required)
       batch_size = jnp.where(state.test_due, proposed, batch_size)
@@ -209,8 +211,7 @@ def schedule_batch_size(
     schedule = optax.constant_schedule(schedule)
 
   def size(examples):
-    value = jnp.round(jnp.asarray(schedule(examples), jnp.float32))
-    return jnp.maximum(value, 1).astype(jnp.int32)
+    return jnp.clip(jnp.round(schedule(examples)), 1, 2**30).astype(jnp.int32)
 
   first = schedule(0)
   if checks.is_concrete(first) and not first >= 1:
@@ -223,7 +224,7 @@ def schedule_batch_size(
 
   def update_fn(updates, state, params=None, **extra_args):
     del params, extra_args
-    examples = state.examples + state.batch_size
+    examples = transforms.saturating_add(state.examples, state.batch_size)
     return updates, ScheduleBatchSizeState(size(examples), examples)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

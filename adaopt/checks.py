@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def is_concrete(*values: Any) -> bool:
@@ -11,29 +12,38 @@ def is_concrete(*values: Any) -> bool:
   return not any(isinstance(value, jax.core.Tracer) for value in values)
 
 
+def _number(name: str, value: Any) -> float:
+  try:
+    return float(value)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{name} must be a number, got {value!r}.') from error
+
+
 def check_positive(**values: Any) -> None:
   """Raises ValueError unless each named value is finite and above zero."""
   for name, value in values.items():
-    if is_concrete(value) and not 0 < value < float('inf'):
+    if is_concrete(value) and not 0 < _number(name, value) < float('inf'):
       raise ValueError(f'{name} must be positive and finite, got {value}.')
 
 
 def check_not_negative(**values: Any) -> None:
   """Raises ValueError if a named value is below zero or not finite."""
   for name, value in values.items():
-    if is_concrete(value) and not 0 <= value < float('inf'):
+    if is_concrete(value) and not 0 <= _number(name, value) < float('inf'):
       raise ValueError(f'{name} must be finite and at least 0, got {value}.')
 
 
 def check_integer(minimum: int, **values: Any) -> None:
-  """Raises ValueError unless each named value is an integer ≥ `minimum`."""
+  """Raises ValueError unless each named value is an int32 ≥ `minimum`."""
   for name, value in values.items():
     if not is_concrete(value):
       continue
-    dtype = jnp.result_type(value)
-    if not jnp.issubdtype(dtype, jnp.integer) or value < minimum:
+    number = np.asarray(value)
+    integral = np.issubdtype(number.dtype, np.integer) and number.ndim == 0
+    if not integral or not minimum <= number < 2**31:
       raise ValueError(
-        f'{name} must be an integer of at least {minimum}, got {value!r}.'
+        f'{name} must be an integer of at least {minimum} and below 2^31, got '
+        f'{value!r}.'
       )
 
 

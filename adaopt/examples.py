@@ -67,19 +67,21 @@ def example_indices(
     <https://doi.org/10.1007/3-540-45760-7_9>`_, 2002 (cycle walking)
   """
   checks.check_integer(1, num_examples=num_examples)
-  if num_examples >= 2**31:
-    raise ValueError(f'num_examples must be below 2^31, got {num_examples}.')
   positions = jnp.asarray(positions)
   epoch, offset = jnp.divmod(positions, num_examples)
   key = _hash(jnp.asarray(seed).astype(jnp.uint32) ^ jnp.uint32(0x9E3779B9))
   key = _hash(key ^ _hash(epoch.astype(jnp.uint32)))
   bits = max(8, (num_examples - 1).bit_length())
-  permute = lambda x: _permute_bits(x, key, bits)
-  outside = lambda x: x >= num_examples
-  indices = jax.lax.while_loop(
-    lambda x: jnp.any(outside(x)),
-    lambda x: jnp.where(outside(x), permute(x), x),
-    permute(offset.astype(jnp.uint32)),
+
+  def walk(carry):
+    x, walking = carry
+    x = jnp.where(walking, _permute_bits(x, key, bits), x)
+    return x, x >= num_examples
+
+  indices, _ = jax.lax.while_loop(
+    lambda carry: jnp.any(carry[1]),
+    walk,
+    (offset.astype(jnp.uint32), jnp.ones_like(offset, bool)),
   )
   return indices.astype(jnp.int32)
 

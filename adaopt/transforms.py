@@ -18,7 +18,7 @@ class ScaleByAdagradState(NamedTuple):
 class ScaleByAdagradNormState(NamedTuple):
   """State of `scale_by_adagrad_norm`."""
 
-  sum_of_squares: jax.Array  # [] float32
+  sum_of_squares: jax.Array  # [] float32, or float64 where it is enabled
 
 
 class ScaleByExampleScheduleState(NamedTuple):
@@ -31,6 +31,17 @@ def _divide(updates, denominator):
   """updates / denominator in the dtype of updates, 0 where both are 0."""
   safe = jnp.where(denominator > 0, denominator, 1)
   return (updates / safe).astype(updates.dtype)
+
+
+def saturating_add(count: jax.Array, increment: jax.Array) -> jax.Array:
+  """count + increment in int32, which stays at its maximum when there."""
+  room = jnp.iinfo(jnp.int32).max - count
+  return count + jnp.minimum(increment, room).astype(jnp.int32)
+
+
+def _scale(factor, updates):
+  """factor · updates in the dtypes of updates."""
+  return jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates)
 
 
 def _real_dtype(x):
@@ -124,7 +135,7 @@ def scale_by_adagrad_norm(
   def init_fn(params):
     del params
     return ScaleByAdagradNormState(
-      jnp.asarray(initial_accumulator_value, jnp.float32)
+      jnp.asarray(initial_accumulator_value, float)
     )
 
   def update_fn(updates, state, params=None):
@@ -188,8 +199,8 @@ def scale_by_example_schedule(
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
     batch_size = _batch_size(statistics, 'scale_by_example_schedule')
-    updates = optax.tree.scale(schedule(state.examples), updates)
-    examples = (state.examples + batch_size).astype(jnp.int32)
+    updates = _scale(schedule(state.examples), updates)
+    examples = saturating_add(state.examples, batch_size)
     return updates, ScaleByExampleScheduleState(examples)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -231,7 +242,7 @@ def scale_by_batch_size(
     del params, extra_args
     batch_size = _batch_size(statistics, 'scale_by_batch_size')
     factor = (batch_size / init_value) ** exponent
-    return optax.tree.scale(factor, updates), state
+    return _scale(factor, updates), state
 
   return optax.GradientTransformationExtraArgs(
     lambda params: optax.EmptyState(), update_fn

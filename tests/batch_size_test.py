@@ -1,0 +1,450 @@
+"""Batch sizes move as the criterion, the policy and the schedule say.
+
+A failure here means a batch size that shrinks, exceeds its cap, is no multiple
+of the devices, follows a gradient that is not finite, follows a schedule at
+the wrong number of examples, or cannot be read inside a wrapper of optax.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import adaopt
+
+UPDATES = jnp.ones(2)
+# Distinguishes "no test" from a test without evidence.
+NO_TEST = 'no test'
+
+
+def _asked(statistics):
+  """A criterion that requires what the statistics hold as the variance."""
+  return statistics.variance
+
+
+def _statistics(required):
+  return adaopt.GradientStatistics(
+    jnp.int32(1), UPDATES, variance=jnp.float32(required)
+  )
+
+
+def _adapt(criterion=_asked, init_value=8, max_value=64, **options):
+  return adaopt.adapt_batch_size(
+    criterion, init_value=init_value, max_value=max_value, **options
+  )
+
+
+def _states(transform, requirements):
+  """The state before the first update, and after each."""
+  states = [transform.init(UPDATES)]
+  for required in requirements:
+    statistics = None if required is NO_TEST else _statistics(required)
+    updates, state = transform.update(
+      UPDATES, states[-1], statistics=statistics
+    )
+    np.testing.assert_array_equal(updates, UPDATES)
+    states.append(state)
+  return states
+
+
+def _sizes(transform, requirements):
+  """The batch sizes after each update."""
+  return [int(s.batch_size) for s in _states(transform, requirements)[1:]]
+
+
+def _shrink(current, required):
+  del current
+  return required
+
+
+@pytest.mark.parametrize(
+  ('options', 'requirements', 'expected'),
+  [
+    ({}, [9.001, 10.0, 10.5], [10, 10, 11]),
+    (dict(multiple_of=4), [8.5, 12.0, 12.1], [12, 12, 16]),
+    ({}, [63.5, 64.5], [64, 64]),
+    (dict(multiple_of=8, max_value=48), [40.5], [48]),
+    ({}, [1e30], [64]),
+    ({}, [20.0, 3.0, 0.0, -5.0, 19.0], [20, 20, 20, 20, 20]),
+    (
+      dict(policy=adaopt.capped_growth(1.5)),
+      [9.0, 1000.0, 2.0, 1000.0],
+      [9, 14, 14, 21],
+    ),
+    (
+      dict(policy=adaopt.capped_growth(2.0), multiple_of=8),
+      [np.inf, np.inf, np.inf, np.inf],
+      [16, 32, 64, 64],
+    ),
+    (dict(policy=_shrink), [30.2, 12.0, 1.0, 70.0, 9.0], [31, 12, 8, 64, 9]),
+    (
+      dict(policy=_shrink, multiple_of=4),
+      [30.2, 12.0, 0.0, 65.0, 8.5],
+      [32, 12, 8, 64, 12],
+    ),
+    (dict(test_interval=3), [9.0, 20.0, 30.0, 11.0, 40.0], [9, 9, 9, 11, 11]),
+    (dict(test_interval=2), [9.0, NO_TEST, NO_TEST, 20.0], [9, 9, 9, 9]),
+    ({}, [NO_TEST, 12.0, NO_TEST], [8, 12, 12]),
+    ({}, [np.nan, 12.0, np.nan], [8, 12, 12]),
+    (dict(policy=_shrink), [12.0, np.nan], [12, 12]),
+    ({}, [np.inf], [64]),
+    ({}, [-np.inf], [8]),
+    (dict(init_value=64), [np.inf, 1.0], [64, 64]),
+  ],
+  ids=[
+    'rounded_up',
+    'rounded_up_to_multiples',
+    'capped',
+    'capped_at_a_multiple',
+    'capped_beyond_the_integers',
+    'never_shrinks',
+    'capped_growth',
+    'capped_growth_of_multiples',
+    'shrinks_to_init_value_and_grows_from_max_value',
+    'shrinks_to_multiples',
+    'interval',
+    'interval_counts_updates_without_statistics',
+    'no_statistics_no_test',
+    'nan_is_no_evidence',
+    'nan_is_no_evidence_to_shrink_on',
+    'inf_saturates',
+    'minus_inf_keeps',
+    'starts_at_max_value',
+  ],
+)
+def test_batch_sizes_follow_the_requirements(options, requirements, expected):
+  assert _sizes(_adapt(**options), requirements) == expected
+
+
+def test_a_size_stays_where_the_policy_gives_nan():
+  transform = _adapt(policy=lambda current, required: current * jnp.nan)
+  assert _sizes(transform, [20.0]) == [8]
+
+
+def test_a_policy_sees_the_current_size_and_what_is_required():
+  transform = _adapt(policy=lambda current, required: current + required / 4)
+  assert _sizes(transform, [12.0, 40.0]) == [11, 21]
+
+
+def test_a_policy_of_integers_serves_and_is_not_asked_without_evidence():
+  transform = _adapt(policy=lambda current, required: current * 2)
+  assert _sizes(transform, [9.0, 9.0, np.nan, 9.0, 9.0]) == [16, 32, 32, 64, 64]
+
+
+@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@given(
+  smallest=st.integers(1, 40),
+  largest=st.integers(40, 5000),
+  multiple_of=st.integers(1, 64),
+  requirements=st.lists(
+    st.floats(0, 6000, width=32) | st.floats(width=32), max_size=8
+  ),
+)
+def test_sizes_grow_in_multiples_within_bounds_to_what_is_required(
+  smallest, largest, multiple_of, requirements
+):
+  b_0, b_max = smallest * multiple_of, largest * multiple_of
+  padded = requirements + [np.nan] * (8 - len(requirements))
+  sizes = _jitted_sizes(b_0, b_max, multiple_of, np.array(padded, np.float32))
+  current = b_0
+  for required, size in zip(padded, sizes.tolist(), strict=True):
+    assert current <= size <= b_max
+    assert size % multiple_of == 0
+    if math.isnan(required) or required <= current:
+      assert size == current
+    else:
+      assert size >= min(required, b_max)
+      assert size - multiple_of < required
+    current = size
+
+
+@jax.jit
+def _jitted_sizes(init_value, max_value, multiple_of, requirements):
+  """The size after each requirement; one program for all bounds."""
+  transform = _adapt(
+    init_value=init_value, max_value=max_value, multiple_of=multiple_of
+  )
+
+  def step(state, required):
+    _, state = transform.update(
+      UPDATES, state, statistics=_statistics(required)
+    )
+    return state, state.batch_size
+
+  return jax.lax.scan(step, transform.init(UPDATES), requirements)[1]
+
+
+@pytest.mark.parametrize('required', [1.0, 2.0**24 + 1, np.inf])
+def test_a_size_that_float32_cannot_hold_does_not_shrink(required):
+  b = 2**24 + 1
+  (size,) = _sizes(_adapt(init_value=b, max_value=2**25), [required])
+  assert size >= b
+
+
+@pytest.mark.parametrize('multiple_of', [1, 7])
+def test_the_largest_integer_that_is_a_multiple_can_be_the_cap(multiple_of):
+  b_max = (2**31 - 1) // multiple_of * multiple_of
+  transform = _adapt(init_value=7, max_value=b_max, multiple_of=multiple_of)
+  assert _sizes(transform, [np.inf]) == [b_max]
+
+
+def test_state_tells_the_last_requirement_and_the_updates():
+  states = _states(
+    _adapt(test_interval=2), [20.5, 30.0, np.nan, 31.0, NO_TEST, 32.0]
+  )
+  np.testing.assert_array_equal(
+    [s.required for s in states],
+    [np.nan, 20.5, 20.5, np.nan, np.nan, np.nan, np.nan],
+  )
+  assert [int(s.count) for s in states] == list(range(7))
+
+
+@pytest.mark.parametrize(
+  ('options', 'requirements', 'expected'),
+  [
+    ({}, [9.0, 9.0], [True, True, True]),
+    (dict(test_interval=3), [9.0] * 4, [True, False, False, True, False]),
+    ({}, [64.0, 1.0], [True, False, False]),
+    (dict(policy=adaopt.capped_growth(8.0)), [64.0], [True, False]),
+    (dict(init_value=64), [], [False]),
+    (dict(policy=_shrink), [64.0, 9.0], [True, True, True]),
+    (dict(policy=_shrink, init_value=64), [], [True]),
+    (
+      dict(policy=_shrink, test_interval=2),
+      [64.0, 9.0, 9.0],
+      [True, False, True, False],
+    ),
+  ],
+  ids=[
+    'always',
+    'interval',
+    'not_at_max_value',
+    'not_at_max_value_by_capped_growth',
+    'never_if_it_starts_there',
+    'at_max_value_if_it_can_shrink',
+    'from_the_start_if_it_can_shrink',
+    'interval_at_max_value',
+  ],
+)
+def test_a_test_is_due_if_it_can_change_the_size(
+  options, requirements, expected
+):
+  states = _states(_adapt(**options), requirements)
+  assert [bool(s.test_due) for s in states] == expected
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('field', ['mean', 'variance', 'both'])
+@pytest.mark.parametrize('policy', [jnp.maximum, _shrink])
+def test_gradients_that_are_not_finite_never_change_the_size(
+  value, field, policy
+):
+  transform = _adapt(adaopt.norm_test(0.5), policy=policy)
+  good = adaopt.GradientStatistics(
+    jnp.int32(8), mean=jnp.array([1.0, 1.0]), variance=jnp.float32(10)
+  )
+  bad_mean = good.mean.at[0].set(value)
+  bad = {
+    'mean': dict(mean=bad_mean),
+    'variance': dict(variance=jnp.float32(value)),
+    'both': dict(mean=bad_mean, variance=jnp.float32(value)),
+  }[field]
+  state = transform.init(UPDATES)
+  for statistics, expected in (
+    (good._replace(**bad), 8),
+    (good, 20),
+    (good._replace(**bad), 20),
+  ):
+    _, state = transform.update(UPDATES, state, statistics=statistics)
+    assert state.batch_size == expected
+
+
+@pytest.mark.parametrize(
+  ('variance', 'expected'), [(1.0, 64), (0.0, 8)], ids=['noise', 'nothing']
+)
+def test_without_signal_noise_saturates_and_nothing_keeps_the_size(
+  variance, expected
+):
+  transform = _adapt(adaopt.norm_test(0.5))
+  statistics = adaopt.GradientStatistics(
+    jnp.int32(8), mean=jnp.zeros(2), variance=jnp.float32(variance)
+  )
+  _, state = transform.update(
+    UPDATES, transform.init(UPDATES), statistics=statistics
+  )
+  assert state.batch_size == expected
+
+
+def test_the_tolerance_can_be_mapped_over():
+  statistics = adaopt.GradientStatistics(
+    jnp.int32(8), mean=jnp.array([3.0, 4.0]), variance=jnp.float32(49.3)
+  )
+
+  def next_size(eta):
+    transform = _adapt(adaopt.norm_test(eta), max_value=1024)
+    _, state = transform.update(
+      statistics.mean, transform.init(UPDATES), statistics=statistics
+    )
+    return state.batch_size
+
+  # 49.3 / 25 / eta²: 197.2, 49.3 and 7.9, below the current 8.
+  sizes = jax.vmap(next_size)(jnp.array([0.1, 0.2, 0.5]))
+  assert sizes.tolist() == [198, 50, 8]
+
+
+def _schedule_sizes(transform, steps):
+  """The sizes of the first batches."""
+  state = transform.init(UPDATES)
+  sizes = []
+  for _ in range(steps):
+    sizes.append(int(optax.tree.get(state, 'batch_size')))
+    updates, state = transform.update(UPDATES, state)
+    np.testing.assert_array_equal(updates, UPDATES)
+  return sizes
+
+
+@pytest.mark.parametrize(
+  ('schedule', 'expected'),
+  [
+    (32, [32, 32, 32]),
+    (np.int64(32), [32, 32, 32]),
+    (
+      optax.join_schedules(
+        [optax.constant_schedule(b) for b in (64, 256, 512)], [128, 640]
+      ),
+      [64, 64, 256, 256, 512, 512],
+    ),
+    # After n examples 10 + n, up to 110.
+    (optax.linear_schedule(10, 110, 100), [10, 20, 40, 80, 110, 110]),
+    # 2 + n / 5 before rounding: 2, 2.4, 2.8, 3.
+    (optax.linear_schedule(2, 3, 5), [2, 2, 3, 3]),
+    (lambda examples: 4 - examples, [4, 1, 1]),
+    (lambda examples: jnp.where(examples < 8, 4, 7), [4, 4, 7]),
+  ],
+  ids=[
+    'constant',
+    'constant_of_numpy',
+    'stages',
+    'ramp',
+    'rounded_to_nearest',
+    'at_least_1',
+    'integers',
+  ],
+)
+def test_scheduled_sizes_are_those_at_the_examples_seen(schedule, expected):
+  transform = adaopt.schedule_batch_size(schedule)
+  assert _schedule_sizes(transform, len(expected)) == expected
+
+
+def test_scheduled_examples_saturate_instead_of_wrapping_around():
+  transform = adaopt.schedule_batch_size(optax.linear_schedule(8, 100, 100))
+  state = adaopt.ScheduleBatchSizeState(jnp.int32(100), jnp.int32(2**31 - 10))
+  for _ in range(2):
+    _, state = transform.update(UPDATES, state)
+  assert state.batch_size == 100
+  assert state.examples == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+  'make',
+  [_adapt, lambda: adaopt.schedule_batch_size(8)],
+  ids=['adapt', 'schedule'],
+)
+@pytest.mark.parametrize(
+  'wrap',
+  [
+    lambda t: t,
+    lambda t: optax.chain(optax.clip(1.0), t, optax.adamw(1e-3)),
+    lambda t: optax.masked(t, [True, False]),
+    lambda t: optax.MultiSteps(t, every_k_schedule=2),
+    lambda t: optax.inject_hyperparams(
+      lambda rate: optax.chain(t, optax.sgd(rate))
+    )(rate=0.1),
+    lambda t: optax.chain(optax.masked(optax.chain(t), [True, False])),
+  ],
+  ids=[
+    'alone',
+    'chain',
+    'masked',
+    'multi_steps',
+    'inject_hyperparams',
+    'nested',
+  ],
+)
+def test_batch_size_can_be_read_inside_wrappers(make, wrap):
+  state = wrap(make()).init([UPDATES, UPDATES])
+  assert optax.tree.get(state, 'batch_size') == 8
+
+
+def test_injected_sizes_are_hyperparams_and_the_batch_size_is_the_state():
+  injected = optax.inject_hyperparams(
+    adaopt.adapt_batch_size, static_args=('criterion', 'policy')
+  )(_asked, init_value=8, max_value=64, multiple_of=8)
+  state = injected.init(UPDATES)
+  assert optax.tree.get(state, 'batch_size') == 8
+  # The cap is raised between two steps.
+  state.hyperparams['max_value'] = jnp.int32(128)
+  _, state = injected.update(
+    UPDATES, state, UPDATES, statistics=_statistics(100.0)
+  )
+  assert optax.tree.get(state, 'batch_size') == 104
+
+
+@pytest.mark.parametrize(
+  ('bad', 'sentence'),
+  [
+    (dict(init_value=128), 'init_value=128 exceeds max_value=64'),
+    (dict(init_value=12, multiple_of=8), 'init_value=12 is no multiple of 8'),
+    (dict(max_value=65, multiple_of=8), 'max_value=65 is no multiple of 8'),
+    (dict(policy='grow'), "policy must be a function .* got 'grow'"),
+    (dict(policy=None), 'policy must be a function .* got None'),
+    (dict(criterion=0.1), r'criterion must be a function .* got 0\.1'),
+    *(
+      ({name: value}, rf'{name} must be an integer .* got {got}')
+      for name in ('init_value', 'max_value', 'multiple_of', 'test_interval')
+      for value, got in (
+        (0, '0'),
+        (-8, '-8'),
+        (8.0, r'8\.0'),
+        (np.nan, 'nan'),
+        (True, 'True'),
+        (None, 'None'),
+      )
+    ),
+  ],
+  ids=lambda x: (
+    '-'.join(f'{k}={v}' for k, v in x.items()) if isinstance(x, dict) else ''
+  ),
+)
+def test_adapt_batch_size_refuses(bad, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    _adapt(**bad)
+
+
+@pytest.mark.parametrize(
+  ('schedule', 'sentence'),
+  [
+    (0, 'schedule must be an integer .* got 0'),
+    (-8, 'schedule must be an integer .* got -8'),
+    (8.0, r'schedule must be an integer .* got 8\.0'),
+    (None, 'schedule must be an integer .* got None'),
+    (optax.constant_schedule(0), r'schedule\(0\) must be .* got 0'),
+    (optax.constant_schedule(-2.5), r'schedule\(0\) must be .* got -2\.5'),
+    (optax.constant_schedule(np.nan), r'schedule\(0\) must be .* got nan'),
+    (optax.linear_schedule(0, 64, 100), r'schedule\(0\) must be .* got 0'),
+  ],
+)
+def test_schedule_batch_size_refuses(schedule, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    adaopt.schedule_batch_size(schedule)
+
+
+@pytest.mark.parametrize('factor', [1.0, 0.25, 0, -2.0, np.nan, np.inf])
+def test_capped_growth_refuses_a_factor_that_does_not_grow(factor):
+  with pytest.raises(ValueError, match=f'factor .* got {factor}'):
+    adaopt.capped_growth(factor)

@@ -1,0 +1,305 @@
+"""A data file misread, a config that lies, or a run that leaves no trace."""
+
+import csv
+import gzip
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import datasets, models, results, runs, schemes, train
+from experiments.configs import digits, mnist_cnn, mnist_logistic
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def idx_bytes(array):
+  header = bytes([0, 0, 8, array.ndim])
+  return header + np.array(array.shape, '>u4').tobytes() + array.tobytes()
+
+
+def write_mnist(folder, suffix=''):
+  """Forty training and twenty test images, drawn so that labels show."""
+  folder.mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  written = {}
+  for part, n in (('train', 40), ('test', 20)):
+    labels = np.arange(n, dtype=np.uint8) % 10
+    images = rng.integers(0, 50, (n, 28, 28)).astype(np.uint8)
+    images[np.arange(n), labels] = 255
+    for kind, array in (('image', images), ('label', labels)):
+      content = idx_bytes(array)
+      path = folder / (datasets.IDX_FILES[part, kind] + suffix)
+      path.write_bytes(gzip.compress(content) if suffix else content)
+      written[part, kind] = array
+  return written
+
+
+@pytest.mark.parametrize('folder', ['mnist', 'MNIST/raw', '.'])
+@pytest.mark.parametrize('suffix', ['', '.gz'])
+def test_idx_files_are_found_and_read(tmp_path, folder, suffix):
+  written = write_mnist(tmp_path / 'data' / folder, suffix)
+  dataset = datasets.load_mnist(str(tmp_path / 'data'))
+  for (part, kind), array in written.items():
+    np.testing.assert_array_equal(getattr(dataset, part)[kind], array)
+  assert dataset.train['label'].dtype == np.int32
+
+
+def test_missing_files_are_named_with_their_origin(tmp_path):
+  with pytest.raises(FileNotFoundError) as raised:
+    datasets.load_mnist(str(tmp_path))
+  message = str(raised.value)
+  for text in (*datasets.IDX_FILES.values(), str(tmp_path / 'mnist'), 'https'):
+    assert text in message
+  with pytest.raises(FileNotFoundError, match='ADAOPT_DATA'):
+    datasets.load_mnist(None)
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (b'', 'no idx file'),
+    (b'\x89PNG', 'no idx file'),
+    (idx_bytes(np.zeros((3, 2), np.uint8))[:-1], 'holds 5 bytes .* promises 6'),
+    (idx_bytes(np.zeros((3, 2), np.uint8)) + b'1', 'holds 7 bytes'),
+  ],
+)
+def test_damaged_idx_files_are_refused(tmp_path, content, message):
+  path = tmp_path / 'images'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=message):
+    datasets.read_idx(path)
+
+
+def test_a_truncated_gzip_file_is_refused(tmp_path):
+  path = tmp_path / 'images.gz'
+  path.write_bytes(gzip.compress(idx_bytes(np.zeros((90, 9), np.uint8)))[:-9])
+  with pytest.raises(ValueError, match='is damaged'):
+    datasets.read_idx(path)
+
+
+def test_digits_are_split_for_good():
+  dataset = datasets.load_digits()
+  assert dataset.train['image'].shape == (1437, 8, 8)
+  assert dataset.test['image'].shape == (360, 8, 8)
+  assert dataset.train['image'].max() == 1.0
+  again = datasets.load_digits()
+  jax.tree.map(np.testing.assert_array_equal, dataset, again)
+
+
+@pytest.mark.parametrize(
+  ('name', 'shape', 'parameters'),
+  [
+    ('logistic', (28, 28), 7850),
+    ('cnn', (28, 28), 28_938),
+    ('mlp', (8, 8), 64 * 65 + 10 * 65),
+  ],
+)
+def test_models_have_the_parameters_of_their_source(name, shape, parameters):
+  images = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+  model = models.MODELS[name]()
+  params = jax.eval_shape(model.init, jax.random.key(0), images)
+  assert sum(p.size for p in jax.tree.leaves(params)) == parameters
+
+
+def test_logistic_starts_like_the_source():
+  params = models.Logistic().init(jax.random.key(0), jnp.zeros((1, 28, 28)))
+  for leaf in jax.tree.leaves(params):
+    assert jnp.max(jnp.abs(leaf)) < 1 / 28
+    assert jnp.max(jnp.abs(leaf)) > 0.8 / 28
+
+
+def test_uint8_images_are_scaled():
+  images = jnp.array([0, 255], jnp.uint8)
+  assert models.pixels(images).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize('config', [digits, mnist_logistic, mnist_cnn])
+def test_configs_name_what_there_is(config):
+  config = config.get_config()
+  assert config.dataset in datasets.DATASETS
+  assert config.model in models.MODELS
+  for scheme in config.schemes.values():
+    schemes.make_optimizer(scheme)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    ({'dataset': 'imagenet'}, "unknown dataset 'imagenet'"),
+    ({'model': 'vgg'}, "unknown model 'vgg'; there are 'logistic'"),
+    ({'schemes.adadagrad.optimizer': 'adam'}, "unknown optimizer 'adam'"),
+    ({'schemes.adadagrad.test': 't'}, "unknown test 't'"),
+    ({'schemes.adadagrad.eta': -1.0}, 'eta must be positive'),
+    ({'schemes.adadagrad.init_batch_size': 2000}, 'exceeds max_value=1437'),
+  ],
+)
+def test_a_wrong_config_is_refused_before_training(overrides, message):
+  config = digits.get_config()
+  config.update_from_flattened_dict(overrides)
+  with pytest.raises(ValueError, match=message):
+    runs.plan(config)
+
+
+def small_digits(**schemes_kept):
+  config = digits.get_config()
+  config.num_examples = 3000
+  config.eval_interval = 1000
+  config.max_micro_batch_size = 64
+  for name in list(config.schemes):
+    if name not in schemes_kept:
+      del config.schemes[name]
+  return config
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """Two seeds of one adaptive and one fixed scheme, and what they left."""
+  workdir = tmp_path_factory.mktemp('runs')
+  config = small_digits(adadagrad=1, adagrad_256=1)
+  config.num_seeds = 2
+  return config, workdir, train.run_all(runs.plan(config), config, workdir)
+
+
+def test_every_run_leaves_its_files(trained):
+  config, workdir, rows = trained
+  assert json.loads((workdir / 'config.json').read_text()) == config.to_dict()
+  assert (workdir / 'curves.png').read_bytes().startswith(b'\x89PNG')
+  for row in rows:
+    folder = workdir / row.scheme / f'seed_{row.seed}'
+    (events,) = folder.glob('events.out.tfevents.*')
+    assert events.stat().st_size > 1000
+    lines = (folder / 'metrics.jsonl').read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    steps = [r for r in records if r['kind'] == 'train']
+    evaluations = [r for r in records if r['kind'] == 'eval']
+    assert len(steps) == row.steps == steps[-1]['step']
+    assert steps[-1]['examples'] == row.examples >= 3000
+    assert evaluations[0]['examples'] == 0
+    assert evaluations[-1]['examples'] == row.examples
+    assert evaluations[-1]['train_loss'] == row.train_loss
+    assert row.mean_batch_size == row.examples / row.steps
+
+
+def test_training_learns_and_adapts(trained):
+  _, _, rows = trained
+  adaptive = [row for row in rows if row.scheme == 'adadagrad']
+  fixed = [row for row in rows if row.scheme == 'adagrad_256']
+  assert all(row.test_accuracy > 0.6 for row in rows)
+  assert all(row.final_batch_size > 8 for row in adaptive)
+  assert all(row.final_batch_size == 256 for row in fixed)
+  # Micro-batches of 8, 16, 32 and 64.
+  assert all(1 <= row.programs <= 4 for row in adaptive)
+  assert all(row.programs == 1 for row in fixed)
+
+
+def test_tables_hold_every_run(trained):
+  _, workdir, rows = trained
+  saved = csv.DictReader((workdir / 'results.csv').read_text().splitlines())
+  assert [row['steps'] for row in saved] == [str(row.steps) for row in rows]
+  lines = (workdir / 'results.md').read_text().splitlines()
+  assert len({len(line) for line in lines}) == 1
+  assert [line.split()[1] for line in lines[2:]] == ['adadagrad', 'adagrad_256']
+  assert '±' in lines[2]
+
+
+def test_cells_are_mean_and_standard_deviation():
+  row = results.Result('s', 0, 10, 100, 10.0, 20, 0.5, 0.9, 1.0, 3)
+  other = row._replace(seed=1, steps=14)
+  assert '| 12 ± 3 |' in results.table([row, other])
+  assert '±' not in results.table([row])
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(tmp_path):
+  writer = results.open_writer(tmp_path)
+  results.write(writer, 'train', {'examples': 1, 'loss': np.float32(np.nan)})
+  results.close(writer)
+  (line,) = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert json.loads(line) == {'kind': 'train', 'examples': 1, 'loss': None}
+
+
+def test_a_loss_that_is_not_finite_is_told_once(trained, caplog):
+  config = small_digits(adagrad_256=1)
+  planned = runs.plan(config)[0]
+  run = planned.prepare()
+  images = jnp.full_like(run.examples['image'], jnp.nan)
+  run = run._replace(examples=run.examples | {'image': images})
+  _, workdir, _ = trained
+  train.train('broken', run, config, workdir / 'broken')
+  told = [r for r in caplog.records if 'not finite' in r.getMessage()]
+  assert len(told) == 1
+  assert 'broken, step 1' in told[0].getMessage()
+
+
+def run_main(*arguments, **options):
+  return subprocess.Popen(
+    [sys.executable, '-m', 'experiments.main', *arguments],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env={k: v for k, v in os.environ.items() if k != 'ADAOPT_DATA'},
+    **options,
+  )
+
+
+def test_missing_data_are_a_sentence_and_leave_nothing(tmp_path):
+  workdir = tmp_path / 'out'
+  process = run_main(
+    '--config=experiments/configs/mnist_logistic.py', f'--workdir={workdir}'
+  )
+  _, errors = process.communicate(timeout=120)
+  assert process.returncode == 1
+  assert 'Traceback' not in errors
+  assert errors.startswith('MNIST needs the four files')
+  assert not workdir.exists()
+
+
+def test_mnist_trains_from_files_with_overrides(tmp_path):
+  write_mnist(tmp_path / 'data' / 'mnist', '.gz')
+  process = run_main(
+    '--config=experiments/configs/mnist_logistic.py',
+    f'--workdir={tmp_path / "out"}',
+    f'--data_dir={tmp_path / "data"}',
+    '--config.num_examples=400',
+    '--config.eval_interval=100',
+    '--config.schemes.adadagrad.max_batch_size=40',
+    '--config.schemes.adadagrad.learning_rate=0.05',
+  )
+  output, errors = process.communicate(timeout=120)
+  assert process.returncode == 0, errors
+  assert '| adadagrad | 1 ' in output
+  lines = (tmp_path / 'out' / 'results.csv').read_text().splitlines()
+  (row,) = csv.DictReader(lines)
+  assert int(row['final_batch_size']) == 40
+  assert float(row['test_accuracy']) > 0.9
+
+
+def test_ctrl_c_ends_with_what_there_is(tmp_path):
+  process = run_main(
+    '--config=experiments/configs/digits.py',
+    f'--workdir={tmp_path}',
+    '--config.num_examples=100_000_000',
+  )
+  metrics = tmp_path / 'adadagrad' / 'seed_0' / 'metrics.jsonl'
+  deadline = time.monotonic() + 120
+  while time.monotonic() < deadline and process.poll() is None:
+    if metrics.exists() and '"train"' in metrics.read_text():
+      break
+    time.sleep(0.1)
+  process.send_signal(signal.SIGINT)
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 0, errors
+  assert 'Traceback' not in errors
+  assert f'Interrupted in adadagrad; what there is lies in {tmp_path}' in output
+  assert (tmp_path / 'curves.png').exists()
+  assert (tmp_path / 'results.csv').exists()
+  assert all(json.loads(line) for line in metrics.read_text().splitlines())

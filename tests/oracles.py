@@ -1,0 +1,115 @@
+"""Gradient statistics and required batch sizes in plain float64 numpy.
+
+Everything starts from G [b, d], one example's gradient a row, and every
+function is one formula, written as the papers write it and never simplified.
+Complex gradients count as vectors of their real and imaginary parts.
+"""
+
+import jax
+import numpy as np
+
+
+def ravel(tree):
+  """All tensors of a tree as one vector, [d]."""
+  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def sample_gradients(loss_fn, params, batch, size=1):
+  """G: the gradient of every `size` successive examples. [b / size, d]."""
+  length = len(jax.tree.leaves(batch)[0])
+  gradient = jax.jit(jax.grad(loss_fn))
+  rows = []
+  for start in range(0, length, size):
+    sample = jax.tree.map(lambda x, i=start: x[i : i + size], batch)
+    rows.append(ravel(gradient(params, sample)))
+  return np.stack(rows)
+
+
+def mean(g):
+  """ḡ = (1/b) Σ_i g_i. [d]."""
+  return sum(row for row in g) / len(g)
+
+
+def squared_norm(x):
+  """‖x‖² = Σ_k |x_k|²."""
+  return sum(abs(entry) ** 2 for entry in x)
+
+
+def coordinate_variances(g):
+  """V_k = Σ_i |g_ik − ḡ_k|² / (b − 1). [d]."""
+  center = mean(g)
+  return sum(abs(row - center) ** 2 for row in g) / (len(g) - 1)
+
+
+def total_variance(g):
+  """v = Σ_i ‖g_i − ḡ‖² / (b − 1)."""
+  center = mean(g)
+  return sum(squared_norm(row - center) for row in g) / (len(g) - 1)
+
+
+def tensor_variances(g, params):
+  """total_variance of the columns of each tensor of params. [tensors]."""
+  variances, start = [], 0
+  for leaf in jax.tree.leaves(params):
+    columns = slice(start, start + np.size(leaf))
+    variances.append(total_variance(g[:, columns]))
+    start = columns.stop
+  return np.array(variances)
+
+
+def projections(g):
+  """p_i = Re ⟨g_i, ḡ⟩. [b]."""
+  center = mean(g)
+  return np.array([np.vdot(center, row).real for row in g])
+
+
+def variance_along_mean(g):
+  """v∥ = Σ_i (p_i − p̄)² / ((b − 1) ‖ḡ‖²)."""
+  p = projections(g)
+  spread = sum((p_i - p.mean()) ** 2 for p_i in p) / (len(g) - 1)
+  return spread / squared_norm(mean(g))
+
+
+def variance_across_mean(g):
+  """v⊥ = Σ_i ‖g_i − (p_i / ‖ḡ‖²) ḡ‖² / (b − 1)."""
+  center = mean(g)
+  along = projections(g) / squared_norm(center)
+  rest = [row - a * center for row, a in zip(g, along, strict=True)]
+  return sum(squared_norm(row) for row in rest) / (len(g) - 1)
+
+
+def group_means(g, size):
+  """ḡ_j, the mean of the rows (j − 1) q + 1, …, j q. [b / q, d]."""
+  return np.stack([mean(g[i : i + size]) for i in range(0, len(g), size)])
+
+
+def group_estimate(variance, g, size):
+  """q · variance(ḡ_1, …, ḡ_J): a variance per example, from groups."""
+  return size * variance(group_means(g, size))
+
+
+def norm_requirement(g, eta):
+  """b ≥ v / (η² ‖ḡ‖²)."""
+  return total_variance(g) / (eta**2 * squared_norm(mean(g)))
+
+
+def inner_product_requirement(g, theta):
+  """b ≥ v∥ / (θ² ‖ḡ‖²)."""
+  return variance_along_mean(g) / (theta**2 * squared_norm(mean(g)))
+
+
+def orthogonality_requirement(g, nu):
+  """b ≥ v⊥ / (ν² ‖ḡ‖²)."""
+  return variance_across_mean(g) / (nu**2 * squared_norm(mean(g)))
+
+
+def augmented_requirement(g, theta, nu):
+  """The larger of the inner-product and the orthogonality requirement."""
+  return max(
+    inner_product_requirement(g, theta), orthogonality_requirement(g, nu)
+  )
+
+
+def coordinate_requirements(g, eta):
+  """b ≥ V_k / (η² |ḡ_k|²). [d]."""
+  return coordinate_variances(g) / (eta**2 * abs(mean(g)) ** 2)

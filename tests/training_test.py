@@ -1,0 +1,373 @@
+"""A step that is not the plain one on the same examples, or that forgets."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import adaopt
+from adaopt import drivers
+
+DRIVERS = {'traced': drivers.traced, 'dispatched': drivers.dispatched}
+
+
+def make_dataset(n=97, d=5):
+  rng = np.random.default_rng(0)
+  features = rng.normal(size=(n, d)).astype(np.float32)
+  targets = features @ np.arange(1.0, d + 1, dtype=np.float32)
+  noise = rng.normal(size=n).astype(np.float32)
+  return {'x': jnp.asarray(features), 'y': jnp.asarray(targets + noise)}
+
+
+def loss_fn(params, batch):
+  predicted = batch['x'] @ params['w'] + params['b']
+  return jnp.mean((predicted - batch['y']) ** 2)
+
+
+def make_params():
+  return {'w': jnp.zeros(5), 'b': jnp.zeros([])}
+
+
+def adaptive(criterion=None, learning_rate=0.3, **options):
+  options = {'init_batch_size': 6, 'max_batch_size': 80} | options
+  criterion = criterion or adaopt.norm_test(0.4)
+  return adaopt.adadagrad(learning_rate, criterion, **options)
+
+
+def run(step, optimizer, steps=6, params=None, seed=3):
+  """The final state, and the metrics of every step."""
+  params = make_params() if params is None else params
+  state = adaopt.init_train_state(params, optimizer, seed=seed)
+  history = []
+  for _ in range(steps):
+    state, metrics = step(state, make_dataset())
+    history.append(jax.device_get(metrics))
+  return state, history
+
+
+def run_plainly(optimizer, estimate, steps=6, seed=3):
+  """The same without masks, micro-batches or drivers: one batch, one update."""
+  params = make_params()
+  opt_state = optimizer.init(params)
+  position, sizes, losses = 0, [], []
+  for _ in range(steps):
+    size = int(optax.tree.get(opt_state, 'batch_size'))
+    positions = jnp.arange(position, position + size)
+    batch = adaopt.draw(make_dataset(), seed, positions)
+    loss, statistics = estimate(params, batch)
+    updates, opt_state = optimizer.update(
+      statistics.mean, opt_state, params, statistics=statistics
+    )
+    params = optax.apply_updates(params, updates)
+    position += size
+    sizes.append(size)
+    losses.append(loss)
+  return params, sizes, losses
+
+
+@pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
+@pytest.mark.parametrize('micro_batch_size', [2, 7, 128])
+def test_step_equals_one_update_on_exactly_the_batch(driver, micro_batch_size):
+  optimizer = adaptive()
+  step = adaopt.train_step(
+    loss_fn, optimizer, micro_batch_size=micro_batch_size, driver=driver
+  )
+  state, history = run(step, optimizer)
+  params, sizes, losses = run_plainly(
+    optimizer, adaopt.value_and_statistics(loss_fn)
+  )
+  assert [int(m.batch_size) for m in history] == sizes
+  assert sizes[-1] > sizes[0]
+  # Sums in another order: a few float32 roundings a step.
+  np.testing.assert_allclose([m.loss for m in history], losses, rtol=1e-5)
+  chex.assert_trees_all_close(state.params, params, rtol=1e-4)
+  assert int(state.examples) == sum(sizes)
+  assert int(state.step) == len(sizes)
+
+
+TESTS = {
+  'inner product': (adaopt.inner_product_test(0.1), {'along_mean': True}),
+  'augmented': (
+    adaopt.augmented_inner_product_test(0.3, nu=0.5),
+    {'along_mean': True},
+  ),
+  'coordinate': (
+    adaopt.coordinate_norm_test(0.9, reduce=jnp.mean),
+    {'variance': 'coordinate'},
+  ),
+}
+
+
+@pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
+@pytest.mark.parametrize('test', TESTS.values(), ids=TESTS)
+def test_every_statistic_survives_micro_batches(driver, test):
+  criterion, options = test
+  optimizer = adaptive(criterion)
+  step = adaopt.train_step(
+    loss_fn, optimizer, micro_batch_size=4, driver=driver, **options
+  )
+  _, history = run(step, optimizer)
+  _, sizes, _ = run_plainly(
+    optimizer, adaopt.value_and_statistics(loss_fn, **options)
+  )
+  assert [int(m.batch_size) for m in history] == sizes
+  assert sizes[-1] > sizes[0]
+
+
+@pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
+def test_statistics_only_where_a_test_is_due(driver):
+  optimizer = adaptive(test_interval=3)
+  step = adaopt.train_step(
+    loss_fn, optimizer, micro_batch_size=8, driver=driver, along_mean=True
+  )
+  _, history = run(step, optimizer, steps=7)
+  due = [True, False, False, True, False, False, True]
+  assert [bool(np.isfinite(m.variance)) for m in history] == due
+  assert [bool(np.isfinite(m.variance_along_mean)) for m in history] == due
+  sizes = [int(m.batch_size) for m in history]
+  assert sizes[1] == sizes[2] == sizes[3]
+
+
+def test_no_test_at_the_largest_size():
+  optimizer = adaptive(init_batch_size=80)
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=16)
+  _, history = run(step, optimizer, steps=2)
+  assert all(np.isnan(m.variance) for m in history)
+  assert all(np.isfinite(m.loss) for m in history)
+
+
+def test_groups_are_whole_and_at_least_two():
+  optimizer = adaptive(init_batch_size=6)
+  step = adaopt.train_step(
+    loss_fn, optimizer, micro_batch_size=16, group_size=8
+  )
+  _, history = run(step, optimizer, steps=1)
+  assert int(history[0].batch_size) == 16
+  assert np.isfinite(history[0].variance)
+
+
+OPTIMIZERS = {
+  'adamw': optax.adamw(0.5),
+  'sgd with momentum': optax.sgd(0.01, momentum=0.9),
+  'clipped lion': optax.chain(optax.clip(1.0), optax.lion(0.3)),
+}
+
+
+@pytest.mark.parametrize('inner', OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_any_optax_optimizer_adapts(inner):
+  optimizer = optax.chain(
+    adaopt.adapt_batch_size(adaopt.norm_test(0.4), init_value=6, max_value=80),
+    inner,
+  )
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=16)
+  _, history = run(step, optimizer, steps=30)
+  assert history[-1].loss < 0.5 * history[0].loss
+  assert history[-1].batch_size > 6
+
+
+def test_value_reaches_the_optimizer():
+  optimizer = optax.chain(
+    adaopt.schedule_batch_size(16), optax.polyak_sgd(max_learning_rate=0.1)
+  )
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=16)
+  _, history = run(step, optimizer, steps=20)
+  assert history[-1].loss < history[0].loss
+
+
+def linen_model():
+  model = nn.Dense(1)
+  params = model.init(jax.random.key(0), jnp.zeros([1, 5]))
+  return params, lambda params, x: model.apply(params, x)[:, 0]
+
+
+def nnx_model():
+  graph, params = nnx.split(nnx.Linear(5, 1, rngs=nnx.Rngs(0)))
+  return params, lambda params, x: nnx.merge(graph, params)(x)[:, 0]
+
+
+@pytest.mark.parametrize('make_model', [linen_model, nnx_model])
+def test_flax_models_train(make_model):
+  params, apply = make_model()
+  optimizer = adaptive(learning_rate=2.0)
+  step = adaopt.train_step(
+    lambda params, batch: jnp.mean(
+      (apply(params, batch['x']) - batch['y']) ** 2
+    ),
+    optimizer,
+    micro_batch_size=16,
+  )
+  state, history = run(step, optimizer, steps=40, params=params)
+  assert history[-1].loss < 0.2 * history[0].loss
+  chex.assert_trees_all_equal_structs(state.params, params)
+
+
+@pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_left_out_and_told(driver, bad):
+  dataset = make_dataset()
+  dataset['y'] = dataset['y'].at[:].set(bad)
+  optimizer = adaptive()
+  step = adaopt.train_step(
+    loss_fn, optimizer, micro_batch_size=8, driver=driver
+  )
+  state = adaopt.init_train_state(make_params(), optimizer)
+  before = jax.device_get(state)
+  state, metrics = step(state, dataset)
+  assert not metrics.finite
+  chex.assert_trees_all_equal(state.params, before.params)
+  chex.assert_trees_all_equal(state.opt_state, before.opt_state)
+  assert int(state.step) == 1
+  assert int(state.examples) == int(metrics.next_batch_size) == 6
+
+
+def test_aux_is_averaged_over_the_batch():
+  def with_aux(params, batch):
+    return loss_fn(params, batch), {'y': jnp.mean(batch['y'])}
+
+  optimizer = adaptive()
+  step = adaopt.train_step(
+    with_aux, optimizer, micro_batch_size=4, has_aux=True
+  )
+  _, history = run(step, optimizer, steps=1, seed=3)
+  batch = adaopt.draw(make_dataset(), 3, jnp.arange(6))
+  np.testing.assert_allclose(
+    history[0].aux['y'], np.mean(batch['y']), rtol=1e-6
+  )
+
+
+def test_a_saved_state_goes_on_bit_for_bit():
+  optimizer = adaptive()
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=8)
+  whole, _ = run(step, optimizer, steps=6)
+  half, _ = run(step, optimizer, steps=3)
+  half = jax.tree.map(jnp.asarray, jax.device_get(half))
+  for _ in range(3):
+    half, _ = step(half, make_dataset())
+  chex.assert_trees_all_equal(half, whole)
+
+
+def test_traced_step_scans_and_vmaps_over_seeds():
+  optimizer = adaptive()
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=8)
+
+  def train(seed):
+    state = adaopt.init_train_state(make_params(), optimizer, seed=seed)
+    scan = lambda state, _: step(state, make_dataset())
+    return jax.lax.scan(scan, state, length=4)
+
+  states, metrics = jax.jit(jax.vmap(train))(jnp.arange(2, dtype=jnp.uint32))
+  for seed in range(2):
+    state, history = run(step, optimizer, steps=4, seed=seed)
+    sizes = [int(m.batch_size) for m in history]
+    assert metrics.batch_size[seed].tolist() == sizes
+    batched = jax.tree.map(lambda x, i=seed: x[i], states.params)
+    chex.assert_trees_all_close(batched, state.params, rtol=1e-4)
+
+
+def test_bfloat16_parameters_keep_their_type():
+  params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), make_params())
+  optimizer = adaptive()
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=8)
+  state, history = run(step, optimizer, steps=3, params=params)
+  assert state.params['w'].dtype == jnp.bfloat16
+  assert history[0].variance.dtype == jnp.float32
+
+
+def test_a_custom_draw_sees_positions():
+  seen = lambda dataset, seed, positions: positions.astype(jnp.float32)
+  optimizer = optax.chain(adaopt.schedule_batch_size(5), optax.sgd(0.0))
+  step = adaopt.train_step(
+    lambda params, batch: jnp.mean(params * batch),
+    optimizer,
+    micro_batch_size=2,
+    draw=seen,
+  )
+  state = adaopt.init_train_state(jnp.ones([]), optimizer)
+  losses = []
+  for _ in range(2):
+    state, metrics = step(state, jnp.zeros(1))
+    losses.append(float(metrics.loss))
+  assert losses == [2.0, 7.0]
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (
+      lambda: adaopt.init_train_state(jnp.zeros(1), optax.sgd(0.1)),
+      'holds 0 batch sizes',
+    ),
+    (
+      lambda: adaopt.init_train_state(
+        jnp.zeros(1), optax.chain(adaopt.schedule_batch_size(1), adaptive())
+      ),
+      'holds 2 batch sizes',
+    ),
+    (
+      lambda: adaopt.init_train_state(jnp.zeros(1, int), adaptive()),
+      'int32, which has no gradient',
+    ),
+    (
+      lambda: adaopt.init_train_state(jnp.zeros(1), adaptive(), seed=-1),
+      'seed .* got -1',
+    ),
+    (
+      lambda: adaopt.train_step(loss_fn, adaptive(), micro_batch_size=0),
+      'micro_batch_size .* got 0',
+    ),
+    (
+      lambda: adaopt.train_step(
+        loss_fn, adaptive(), micro_batch_size=6, group_size=4
+      ),
+      'micro_batch_size=6 is no multiple of group_size=4',
+    ),
+    (
+      lambda: adaopt.train_step(
+        loss_fn, adaptive(), micro_batch_size=6, variance='all'
+      ),
+      "variance must be 'total', 'coordinate' or None, got 'all'",
+    ),
+    (
+      lambda: adaopt.train_step(
+        loss_fn, adaptive(), micro_batch_size=6, draw=3
+      ),
+      'draw must be a function',
+    ),
+  ],
+)
+def test_construction_rejects(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+@pytest.mark.parametrize(
+  ('loss', 'criterion', 'dataset', 'message'),
+  [
+    (
+      lambda p, b: (b['x'] @ p['w'] - b['y']) ** 2,
+      None,
+      None,
+      'loss_fn must return a real scalar',
+    ),
+    (loss_fn, adaopt.coordinate_norm_test(0.1), None, "variance='coordinate'"),
+    (loss_fn, adaopt.inner_product_test(0.1), None, 'along_mean=True'),
+    (
+      loss_fn,
+      None,
+      {'x': jnp.zeros([3, 5]), 'y': jnp.zeros(4)},
+      'leading axes',
+    ),
+    (loss_fn, None, {'x': jnp.zeros([0, 5]), 'y': jnp.zeros(0)}, 'is empty'),
+  ],
+)
+def test_first_step_rejects(loss, criterion, dataset, message):
+  optimizer = adaptive(criterion)
+  step = adaopt.train_step(loss, optimizer, micro_batch_size=4)
+  state = adaopt.init_train_state(make_params(), optimizer)
+  with pytest.raises(ValueError, match=message):
+    step(state, dataset or make_dataset())
+  assert state.params['w'].tolist() == [0.0] * 5
