@@ -40,6 +40,16 @@ def test_a_value_not_positive_is_named(value):
     checks.check_positive(other=1.0, rate=value)
 
 
+@pytest.mark.parametrize('value', [None, 'small', 1j, np.ones(2)])
+@pytest.mark.parametrize(
+  'check', [checks.check_positive, checks.check_not_negative]
+)
+def test_what_is_no_number_is_named(check, value):
+  message = re.escape(f'rate must be a number, got {value!r}')
+  with pytest.raises(ValueError, match=message):
+    check(other=1.0, rate=value)
+
+
 def test_zero_is_not_negative():
   checks.check_not_negative(rate=0)
   checks.check_not_negative(rate=-0.0)
@@ -62,11 +72,17 @@ def test_integers_from_the_minimum_on_pass(value):
 
 
 @pytest.mark.parametrize(
-  'value', [1, -5, 2.0, 2.5, NAN, INF, True, np.int32(1), jnp.array(3.0)]
+  'value',
+  [
+    *(1, -5, np.int32(1), 2**31, 2**70),
+    *(2.0, 2.5, NAN, INF, True, jnp.array(3.0)),
+    *(None, '3', np.array([2, 3])),
+  ],
 )
-def test_no_integer_or_too_small_a_one_is_named(value):
-  message = f'size must be an integer of at least 2, got {value!r}'
-  with pytest.raises(ValueError, match=re.escape(message)):
+def test_no_integer_or_one_out_of_range_is_named(value):
+  got = re.escape(f'got {value!r}')
+  message = f'^size must be an integer of at least 2 and below 2.31, {got}'
+  with pytest.raises(ValueError, match=message):
     checks.check_integer(2, other=2, size=value)
 
 

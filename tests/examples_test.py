@@ -118,7 +118,7 @@ def test_vmap_over_seeds_or_positions_changes_no_index():
 
 
 @pytest.mark.parametrize(
-  'dtype', [np.int16, np.uint16, np.uint32, np.int64, np.uint64]
+  'dtype', [np.int8, np.int16, np.uint16, np.uint32, np.int64, np.uint64]
 )
 def test_the_type_of_the_positions_changes_no_index(dtype):
   n = 40_000  # more than int16 holds
@@ -188,16 +188,16 @@ def test_successive_examples_lie_any_distance_apart(n):
 @pytest.mark.parametrize(
   ('n', 'message'),
   [
-    (0, 'num_examples must be an integer of at least 1, got 0'),
-    (-3, 'num_examples must be an integer of at least 1, got -3'),
-    (2.5, r'num_examples must be an integer of at least 1, got 2\.5'),
-    (True, 'num_examples must be an integer of at least 1, got True'),
-    (2**31, r'num_examples must be below 2\^31, got 2147483648'),
-    (2**40, r'num_examples must be below 2\^31, got 1099511627776'),
+    (0, 'at least 1 .*got 0'),
+    (-3, 'at least 1 .*got -3'),
+    (2.5, r'an integer .*got 2\.5'),
+    (True, 'an integer .*got True'),
+    (2**31, r'below 2\^31, got 2147483648'),
+    (2**40, r'below 2\^31, got 1099511627776'),
   ],
 )
 def test_a_wrong_number_of_examples_meets_a_sentence(n, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(ValueError, match=f'num_examples must be .*{message}'):
     adaopt.example_indices(0, jnp.arange(3), n)
 
 
