@@ -56,6 +56,8 @@ def check_callable(role: str, **values: Any) -> None:
 
 def check_params(params: Any) -> None:
   """Raises ValueError unless all parameters can have a gradient."""
+  if not jax.tree.leaves(params):
+    raise ValueError('the parameters hold no array; there is nothing to train.')
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     dtype = jnp.result_type(leaf)
     if not jnp.issubdtype(dtype, jnp.inexact):

@@ -204,8 +204,8 @@ def coordinate_norm_test(
     eta: η > 0.
     reduce: From the requirements of all coordinates, [d], to one. The
       maximum is the theory's; one coordinate with ḡ_k ≈ 0 makes it explode,
-      which a mean or a quantile forgives. A coordinate with neither noise nor
-      gradient requires 0.
+      which a quantile forgives. A coordinate with neither noise nor gradient
+      requires 0.
 
   Returns:
     A criterion that needs `variance` of every coordinate.

@@ -26,17 +26,23 @@ SQUARES = {
 def check_options(*, group_size: int, variance: str | None) -> None:
   """Raises ValueError for options that no estimator knows."""
   checks.check_integer(1, group_size=group_size)
-  if variance is not None and variance not in SQUARES:
+  if variance not in (None, *SQUARES):
     names = ', '.join(map(repr, SQUARES))
     raise ValueError(f'variance must be {names} or None, got {variance!r}.')
 
 
 def _checked(loss_fn: base.LossFn, has_aux: bool) -> base.LossFn:
   """The loss function with an aux, its value checked to be a real scalar."""
-  with_aux = loss_fn if has_aux else lambda *args: (loss_fn(*args), ())
 
   def loss(params, batch):
-    value, aux = with_aux(params, batch)
+    output = loss_fn(params, batch)
+    pair = isinstance(output, tuple)
+    if pair != has_aux or (pair and len(output) != 2):
+      raise ValueError(
+        'loss_fn must return (loss, aux) with has_aux=True and the loss alone '
+        f'without; with has_aux={has_aux} it returned {type(output).__name__}.'
+      )
+    value, aux = output if has_aux else (output, ())
     if jnp.shape(value) or not jnp.issubdtype(
       jnp.result_type(value), jnp.floating
     ):
@@ -61,9 +67,10 @@ def _group(batch: base.Batch, size: int) -> base.Batch:
   )
 
 
-def _keep(samples: jax.Array, mask: jax.Array) -> jax.Array:
-  """Samples [J, ...] with zeros, whatever they held, where not mask [J]."""
-  return jnp.where(jnp.expand_dims(mask, range(1, samples.ndim)), samples, 0)
+def _keep(samples: jax.Array, mask: jax.Array, instead: Any = 0) -> jax.Array:
+  """Samples [J, ...] where mask [J] says so, and `instead` elsewhere."""
+  mask = jnp.expand_dims(mask, range(1, samples.ndim))
+  return jnp.where(mask, samples, instead)
 
 
 def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
@@ -74,6 +81,10 @@ def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
 
 def _mean_only(loss, params, samples, mask):
   """Sums from the gradient of the summed loss, without squares."""
+  # Differentiation would make 0 · ∞ of a masked sample that is not finite, so
+  # the first sample that counts stands in for it.
+  first = jnp.argmax(mask)
+  samples = jax.tree.map(lambda x: _keep(x, mask, instead=x[first]), samples)
 
   def total_loss(params):
     values, aux = jax.vmap(loss, (None, 0))(params, samples)

@@ -67,9 +67,11 @@ def example_indices(
     <https://doi.org/10.1007/3-540-45760-7_9>`_, 2002 (cycle walking)
   """
   checks.check_integer(1, num_examples=num_examples)
+  num_examples = int(num_examples)
   positions = jnp.asarray(positions)
+  positions = positions.astype(jnp.promote_types(positions.dtype, jnp.int32))
   epoch, offset = jnp.divmod(positions, num_examples)
-  key = _hash(jnp.asarray(seed).astype(jnp.uint32) ^ jnp.uint32(0x9E3779B9))
+  key = _hash(jnp.asarray(seed, jnp.uint32) ^ jnp.uint32(0x9E3779B9))
   key = _hash(key ^ _hash(epoch.astype(jnp.uint32)))
   bits = max(8, (num_examples - 1).bit_length())
 

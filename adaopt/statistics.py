@@ -90,17 +90,24 @@ def finish(
     group_size: q, the number of examples in a sample.
 
   Returns:
-    The statistics. With a single sample the variances are NaN. The mean is as
-    wide as its sums.
+    The statistics. With a single sample the variances are NaN; v∥ is 0 where
+    ḡ is. The mean is as wide as its sums.
   """
   gradient = mean(sums, sums.gradient)
-  scale = jnp.where(sums.count > 1, group_size / (sums.count - 1), jnp.nan)
+
+  def per_example(total):
+    variance = group_size * total / (sums.count - 1)
+    return jnp.where(sums.count > 1, variance, jnp.nan)
 
   def variance(squares, tensor):
     power = abs_sq(tensor)
     if squares.shape != power.shape:
       power = jnp.sum(power)
-    return scale * jnp.maximum(squares - sums.count * power, 0)
+    return per_example(jnp.maximum(squares - sums.count * power, 0))
+
+  def variance_along_mean():
+    spread = deviations / squared_norm(gradient)
+    return per_example(jnp.where(deviations == 0, 0, spread))
 
   return base.GradientStatistics(
     batch_size=group_size * sums.count,
@@ -108,7 +115,5 @@ def finish(
     variance=None
     if sums.squares is None
     else jax.tree.map(variance, sums.squares, gradient),
-    variance_along_mean=None
-    if deviations is None
-    else scale * deviations / squared_norm(gradient),
+    variance_along_mean=None if deviations is None else variance_along_mean(),
   )

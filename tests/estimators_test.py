@@ -85,6 +85,15 @@ def _batch(size=BATCH_SIZE, seed=0):
   }
 
 
+@functools.cache
+def _float64_reference(name):
+  """The loss and the gradients G of all examples."""
+  with jax.enable_x64(True):
+    params, batch = _cast((_params(name), _batch()), jnp.float64)
+    value = jax.device_get(LOSSES[name](params, batch))
+    return value, oracles.sample_gradients(LOSSES[name], params, batch)
+
+
 def _cast(tree, dtype):
   """The tree on the device, its floating arrays in a dtype."""
   cast = lambda x: jnp.asarray(x, dtype if x.dtype.kind == 'f' else None)
@@ -129,15 +138,14 @@ def _assert_statistics(
 @pytest.mark.parametrize('group_size', [1, 2, 4])
 @pytest.mark.parametrize('name', LOSSES)
 def test_float64_statistics_equal_the_oracle(name, group_size, variance):
+  options = dict(group_size=group_size, variance=variance, along_mean=True)
+  estimate = adaopt.value_and_statistics(LOSSES[name], **options)
   with jax.enable_x64(True):
-    loss_fn = LOSSES[name]
     params, batch = _cast((_params(name), _batch()), jnp.float64)
-    options = dict(group_size=group_size, variance=variance, along_mean=True)
-    estimate = adaopt.value_and_statistics(loss_fn, **options)
     value, stats = jax.device_get(jax.jit(estimate)(params, batch))
-    gradients = oracles.sample_gradients(loss_fn, params, batch)
-    _assert_close(value, loss_fn(params, batch), RTOL[np.float64])
-    _assert_statistics(stats, gradients, rtol=RTOL[np.float64], **options)
+  expected, gradients = _float64_reference(name)
+  _assert_close(value, expected, RTOL[np.float64])
+  _assert_statistics(stats, gradients, rtol=RTOL[np.float64], **options)
 
 
 @pytest.mark.parametrize('variance', ['total', 'coordinate'])
@@ -455,12 +463,14 @@ def test_masked_examples_count_for_nothing_even_if_not_finite(bad, variance):
 
 @pytest.mark.parametrize('variance', ['total', None])
 def test_a_group_counts_only_if_all_its_examples_do(variance):
-  sums = estimators.gradient_sums(
-    lambda params, x: jnp.mean(x * params), group_size=2, variance=variance
-  )
+  loss_fn = lambda params, x: jnp.mean(x * params)
+  sums = estimators.gradient_sums(loss_fn, group_size=2, variance=variance)
+  deviation_sums = estimators.deviation_sums(loss_fn, group_size=2)
   x = jnp.array([1.0, 3.0, 10.0, 20.0, 100.0, 200.0, 5.0, 7.0])
   mask = jnp.array([1, 1, 1, 0, 0, 0, 1, 1], bool)
-  result = sums(jnp.array(2.0), x, mask)
+  params, gradient = jnp.array(2.0), jnp.array(4.0)
+  assert deviation_sums(params, x, mask, gradient) == 8.0**2 + 8.0**2
+  result = sums(params, x, mask)
   assert result.count == 2
   assert result.value == 2.0 * (2.0 + 6.0)
   assert result.gradient == 2.0 + 6.0
@@ -696,3 +706,27 @@ def test_integer_params_are_refused_by_name(variance):
   message = r"parameter \['steps'\] is of type int32, which has no gradient"
   with pytest.raises(ValueError, match=message):
     estimate(params, jnp.asarray(X))
+
+
+@pytest.mark.parametrize('variance', ['total', None])
+def test_examples_carry_their_own_random_keys(variance):
+  def loss_fn(params, batch):
+    noise = jax.vmap(jax.random.normal)(batch['key'])
+    return jnp.mean(params * noise)
+
+  batch = {'key': jax.random.split(jax.random.key(0), 6)}
+  estimate = adaopt.value_and_statistics(loss_fn, variance=variance)
+  _, stats = jax.jit(estimate)(jnp.ones([]), batch)
+  noise = np.array([jax.random.normal(key) for key in batch['key']])
+  np.testing.assert_allclose(stats.mean, noise.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('output', 'has_aux'), [(lambda loss: loss, True), (lambda x: (x, x), False)]
+)
+def test_aux_that_is_not_announced_is_refused(output, has_aux):
+  estimate = adaopt.value_and_statistics(
+    lambda params, x: output(jnp.mean(params * x)), has_aux=has_aux
+  )
+  with pytest.raises(ValueError, match=rf'with has_aux={has_aux} it returned'):
+    estimate(jnp.ones([]), jnp.ones(4))
