@@ -1,24 +1,18 @@
 """Runs an experiment: python -m experiments.main --config=… --workdir=…"""
 
-import os
 import pathlib
 import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments import results, runs, train
+from experiments import options, results, runs, train
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The config file; --config.key=value overrides it.'
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where the results go.', required=True
-)
-_DATA_DIR = flags.DEFINE_string(
-  'data_dir',
-  os.environ.get('ADAOPT_DATA'),
-  'Where the data sets lie. By default the variable ADAOPT_DATA.',
 )
 
 
@@ -27,7 +21,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   try:
-    planned = runs.plan(_CONFIG.value, _DATA_DIR.value)
+    planned = runs.plan(_CONFIG.value, options.DATA_DIR.value)
   except (FileNotFoundError, ValueError) as error:
     sys.exit(str(error))
   rows = train.run_all(planned, _CONFIG.value, _WORKDIR.value)
@@ -39,6 +33,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  # absl shows JAX's notes on the accelerators it did not find.
-  flags.FLAGS.set_default('verbosity', -1)
+  options.set_defaults()
   app.run(main)

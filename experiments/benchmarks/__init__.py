@@ -1,0 +1,1 @@
+"""Benchmarks: interleaved runs, medians, ratios within one run."""
