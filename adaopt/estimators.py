@@ -1,7 +1,7 @@
 """Estimators: a loss function becomes its value and gradient statistics.
 
-The variances come from one gradient per sample, `vmap(grad)`: exact for every
-differentiable loss, in memory proportional to samples times parameters.
+The variances are exact for every differentiable loss; `per_example` contracts
+them from the factors of the gradients.
 """
 
 import functools
@@ -12,14 +12,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, checks, statistics
+from adaopt import base, checks, per_example, statistics
 
 Sums = Callable[[optax.Params, base.Batch, jax.Array], statistics.GradientSums]
 
-# How one tensor's per-sample gradients, [J, ...], become sums of squares.
+# How the per-sample gradients of a tensor are reduced to sums of squares: to
+# norms [J], which are summed, or to squares like the tensor.
 SQUARES = {
-  'total': lambda gradients: jnp.sum(statistics.abs_sq(gradients)),
-  'coordinate': lambda gradients: jnp.sum(statistics.abs_sq(gradients), 0),
+  'total': (lambda rule: rule.norms, jnp.sum),
+  'coordinate': (lambda rule: rule.squares, lambda squares: squares),
 }
 
 
@@ -79,15 +80,20 @@ def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.sum(_keep(samples, mask), 0, dtype=dtype)
 
 
+def _fill(samples: base.Batch, mask: jax.Array) -> base.Batch:
+  """Samples with the first that counts in place of those that do not.
+
+  Differentiation would make 0 · ∞ of a masked sample that is not finite.
+  """
+  first = jnp.argmax(mask)
+  return jax.tree.map(lambda x: _keep(x, mask, instead=x[first]), samples)
+
+
 def _mean_only(loss, params, samples, mask):
   """Sums from the gradient of the summed loss, without squares."""
-  # Differentiation would make 0 · ∞ of a masked sample that is not finite, so
-  # the first sample that counts stands in for it.
-  first = jnp.argmax(mask)
-  samples = jax.tree.map(lambda x: _keep(x, mask, instead=x[first]), samples)
 
   def total_loss(params):
-    values, aux = jax.vmap(loss, (None, 0))(params, samples)
+    values, aux = jax.vmap(loss, (None, 0))(params, _fill(samples, mask))
     total = functools.partial(_total, mask=mask)
     return total(values), jax.tree.map(total, aux)
 
@@ -103,19 +109,19 @@ def _mean_only(loss, params, samples, mask):
   )
 
 
-def _per_sample(loss, params, samples, mask, *, square):
-  """Sums from one gradient per sample."""
-  value_and_grad = jax.value_and_grad(loss, has_aux=True)
-  (values, aux), gradients = jax.vmap(value_and_grad, (None, 0))(
-    params, samples
+def _with_squares(loss, params, samples, mask, *, variance):
+  """Sums from the factors of the per-sample gradients."""
+  reduction, total_squares = SQUARES[variance]
+  reduced = per_example.reduce_gradients(
+    loss, params, _fill(samples, mask), mask.astype(jnp.float32), reduction
   )
   total = functools.partial(_total, mask=mask)
   return statistics.GradientSums(
     jnp.sum(mask, dtype=jnp.int32),
-    total(values),
-    jax.tree.map(total, aux),
-    jax.tree.map(total, gradients),
-    jax.tree.map(lambda g: square(_keep(g, mask)), gradients),
+    total(reduced.values),
+    jax.tree.map(total, reduced.aux),
+    reduced.gradient,
+    jax.tree.map(total_squares, reduced.second),
   )
 
 
@@ -143,7 +149,7 @@ def gradient_sums(
   reduce_samples = (
     _mean_only
     if variance is None
-    else functools.partial(_per_sample, square=SQUARES[variance])
+    else functools.partial(_with_squares, variance=variance)
   )
 
   def sums(params, batch, mask):
