@@ -46,7 +46,8 @@ def capped_growth(factor: jax.typing.ArrayLike) -> base.Policy:
     >>> print(adaopt.capped_growth(4.0)(8, 1000.0))
     32.0
   """
-  if checks.is_concrete(factor) and not 1 < factor < float('inf'):
+  checks.check_positive(factor=factor)
+  if checks.is_concrete(factor) and not factor > 1:
     raise ValueError(f'factor must be above 1 and finite, got {factor}.')
 
   def policy(current, required):
@@ -81,7 +82,8 @@ def adapt_batch_size(
       only grows no test is made any more at b_max.
 
   Returns:
-    A transform whose update takes `statistics=`; None means no test this time.
+    A transform whose update takes `statistics=`; None puts a test off. With
+    `optax.inject_hyperparams`, pass static_args=('criterion', 'policy').
 
   Raises:
     ValueError: If a size is no positive integer, b_0 > b_max, one is no
@@ -159,13 +161,18 @@ def adapt_batch_size(
     batch_size, required = state.batch_size, state.required
     if statistics is not None:
       tested = jnp.asarray(criterion(statistics), jnp.float32)
+      if tested.ndim:
+        raise ValueError(
+          f'criterion must return a scalar, got shape {list(tested.shape)}.'
+        )
       proposed = next_size(batch_size, tested).astype(jnp.int32)
       required = jnp.where(state.test_due, tested, required)
       batch_size = jnp.where(state.test_due, proposed, batch_size)
     count = optax.safe_increment(state.count)
-    return updates, AdaptBatchSizeState(
-      batch_size, required, count, test_due(batch_size, count)
-    )
+    due = test_due(batch_size, count)
+    if statistics is None:
+      due |= state.test_due
+    return updates, AdaptBatchSizeState(batch_size, required, count, due)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -185,7 +192,8 @@ def schedule_batch_size(
       [] int32, to one.
 
   Returns:
-    A transform. An update accounts for one batch of the current size.
+    A transform. An update accounts for `statistics.batch_size` examples, or
+    without `statistics=` for a batch of the current size.
 
   Raises:
     ValueError: If the size is no positive integer, or schedule(0) < 1.
@@ -211,7 +219,8 @@ def schedule_batch_size(
     schedule = optax.constant_schedule(schedule)
 
   def size(examples):
-    return jnp.clip(jnp.round(schedule(examples)), 1, 2**30).astype(jnp.int32)
+    value = jnp.nan_to_num(jnp.asarray(schedule(examples)), nan=1)
+    return jnp.clip(jnp.round(value), 1, 2**30).astype(jnp.int32)
 
   first = schedule(0)
   if checks.is_concrete(first) and not first >= 1:
@@ -222,9 +231,10 @@ def schedule_batch_size(
     examples = jnp.zeros([], jnp.int32)
     return ScheduleBatchSizeState(size(examples), examples)
 
-  def update_fn(updates, state, params=None, **extra_args):
+  def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
-    examples = transforms.saturating_add(state.examples, state.batch_size)
+    used = state.batch_size if statistics is None else statistics.batch_size
+    examples = transforms.saturating_add(state.examples, used)
     return updates, ScheduleBatchSizeState(size(examples), examples)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -205,7 +205,7 @@ def coordinate_norm_test(
     reduce: From the requirements of all coordinates, [d], to one. The
       maximum is the theory's; one coordinate with ḡ_k ≈ 0 makes it explode,
       which a quantile forgives. A coordinate with neither noise nor gradient
-      requires 0.
+      requires 0; if all are so, there is no evidence.
 
   Returns:
     A criterion that needs `variance` of every coordinate.
@@ -235,16 +235,21 @@ def coordinate_norm_test(
         'coordinate_norm_test needs the variance of every coordinate; build '
         "the estimator with variance='coordinate'."
       )
-    signal = eta**2 * statistics.abs_sq(tensor)
-    ratio = _ratio(noise, signal)
-    return jnp.where((noise == 0) & (signal == 0), 0, ratio).ravel()
+    return _ratio(noise, eta**2 * statistics.abs_sq(tensor)).ravel()
 
   def required(stats):
     variance = _need(
       stats, 'variance', 'coordinate_norm_test', "variance='coordinate'"
     )
     ratios = jax.tree.map(required_by, variance, stats.mean)
-    return reduce(jnp.concatenate(jax.tree.leaves(ratios)))
+    ratios = jnp.concatenate(jax.tree.leaves(ratios))
+    noise, mean = (
+      jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
+      for tree in (variance, stats.mean)
+    )
+    silent = (noise == 0) & (mean == 0)
+    required = reduce(jnp.where(silent, 0, ratios))
+    return jnp.where(jnp.all(silent), jnp.nan, required)
 
   return required
 

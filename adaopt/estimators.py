@@ -80,32 +80,36 @@ def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.sum(_keep(samples, mask), 0, dtype=dtype)
 
 
-def _fill(samples: base.Batch, mask: jax.Array) -> base.Batch:
-  """Samples with the first that counts in place of those that do not.
+def _samples(
+  batch: base.Batch, mask: jax.Array | None, group_size: int
+) -> tuple[base.Batch, jax.Array]:
+  """The samples [J, q, ...] and which of them count, [J] bool.
 
-  Differentiation would make 0 · ∞ of a masked sample that is not finite.
+  The first that counts stands in for those that do not: differentiation would
+  make 0 · ∞ of one that is not finite.
   """
+  samples = _group(batch, group_size)
+  if mask is None:
+    return samples, jnp.ones(checks.num_examples(samples), bool)
+  mask = jnp.all(_group(mask, group_size), 1)
   first = jnp.argmax(mask)
-  return jax.tree.map(lambda x: _keep(x, mask, instead=x[first]), samples)
+  return jax.tree.map(lambda x: _keep(x, mask, x[first]), samples), mask
 
 
 def _mean_only(loss, params, samples, mask):
-  """Sums from the gradient of the summed loss, without squares."""
+  """Sums from the gradient of the mean loss, without squares."""
+  count = jnp.sum(mask, dtype=jnp.int32)
 
-  def total_loss(params):
-    values, aux = jax.vmap(loss, (None, 0))(params, _fill(samples, mask))
+  def mean_loss(params):
+    values, aux = jax.vmap(loss, (None, 0))(params, samples)
     total = functools.partial(_total, mask=mask)
-    return total(values), jax.tree.map(total, aux)
+    return total(values) / count, (total(values), jax.tree.map(total, aux))
 
-  value_and_grad = jax.value_and_grad(total_loss, has_aux=True)
-  (value, aux), gradient = value_and_grad(params)
-  widen = lambda x: x.astype(statistics.accumulator_dtype(x))
+  # The mean's gradient stays within the range of half precision.
+  gradient, (value, aux) = jax.grad(mean_loss, has_aux=True)(params)
+  rescale = lambda x: count * x.astype(statistics.accumulator_dtype(x))
   return statistics.GradientSums(
-    jnp.sum(mask, dtype=jnp.int32),
-    value,
-    aux,
-    jax.tree.map(widen, gradient),
-    None,
+    count, value, aux, jax.tree.map(rescale, gradient), None
   )
 
 
@@ -113,7 +117,7 @@ def _with_squares(loss, params, samples, mask, *, variance):
   """Sums from the factors of the per-sample gradients."""
   reduction, total_squares = SQUARES[variance]
   reduced = per_example.reduce_gradients(
-    loss, params, _fill(samples, mask), mask.astype(jnp.float32), reduction
+    loss, params, samples, mask.astype(jnp.float32), reduction
   )
   total = functools.partial(_total, mask=mask)
   return statistics.GradientSums(
@@ -141,9 +145,10 @@ def gradient_sums(
     has_aux: Whether loss_fn returns (loss, aux); aux is averaged likewise.
 
   Returns:
-    sums(params, batch, mask), where mask [b] bool says which examples count;
-    a sample counts if all its examples do.
+    sums(params, batch, mask), where mask [b] bool says which examples count,
+    and None that all do; a sample counts if all its examples do.
   """
+  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   check_options(group_size=group_size, variance=variance)
   loss = _checked(loss_fn, has_aux)
   reduce_samples = (
@@ -154,10 +159,7 @@ def gradient_sums(
 
   def sums(params, batch, mask):
     checks.check_params(params)
-    samples = _group(batch, group_size)
-    return reduce_samples(
-      loss, params, samples, jnp.all(_group(mask, group_size), 1)
-    )
+    return reduce_samples(loss, params, *_samples(batch, mask, group_size))
 
   return sums
 
@@ -165,10 +167,10 @@ def gradient_sums(
 def deviation_sums(
   loss_fn: base.LossFn, *, group_size: int = 1, has_aux: bool = False
 ) -> Callable[..., jax.Array]:
-  """Returns a function from a micro-batch to Σ_j (⟨g_j, ḡ⟩ − ‖ḡ‖²)².
+  """Returns a function from a micro-batch to Σ_j (⟨g_j, u⟩ − ‖ḡ‖)².
 
-  ⟨g_j, ḡ⟩ is the derivative of sample j's loss in direction ḡ: one
-  forward-mode pass, without a gradient per sample.
+  ⟨g_j, u⟩, with u = ḡ / ‖ḡ‖ or 0 where ḡ is, is the derivative of sample j's
+  loss in direction u: one forward-mode pass, without a gradient per sample.
 
   Args:
     loss_fn: As for `gradient_sums`.
@@ -182,16 +184,18 @@ def deviation_sums(
   loss = _checked(loss_fn, has_aux)
 
   def sums(params, batch, mask, gradient):
-    samples = _group(batch, group_size)
-    mask = jnp.all(_group(mask, group_size), 1)
+    samples, mask = _samples(batch, mask, group_size)
+    norm = jnp.sqrt(statistics.squared_norm(gradient))
+    # Along ḡ over a power of two, which is as exact as ḡ in half precision and
+    # never leaves its range.
+    scale = jnp.ldexp(jnp.ones_like(norm), jnp.frexp(norm)[1])
     # JAX's gradient of a real loss is the conjugate of its ascent direction.
-    direction = jax.tree.map(
-      lambda g: jnp.conj(g), optax.tree.cast_like(gradient, params)
-    )
+    direction = jax.tree.map(lambda g: jnp.conj(g) / scale, gradient)
+    direction = optax.tree.cast_like(direction, params)
     values_of = lambda params: jax.vmap(loss, (None, 0))(params, samples)[0]
-    _, projections = jax.jvp(values_of, (params,), (direction,))
-    deviations = projections - statistics.squared_norm(gradient)
-    return _total(jnp.square(deviations), mask)
+    _, along = jax.jvp(values_of, (params,), (direction,))
+    projections = along * jnp.where(norm == 0, 0, scale / norm)
+    return _total(jnp.square(projections - norm), mask)
 
   return sums
 
@@ -254,11 +258,10 @@ def value_and_statistics(
         f'a variance needs two samples of {group_size} example(s), got a batch '
         f'of {length}; enlarge the batch or pass variance=None.'
       )
-    mask = jnp.ones(length, bool)
-    sums = gradient_sums_fn(params, batch, mask)
+    sums = gradient_sums_fn(params, batch, None)
     gradient = statistics.mean(sums, sums.gradient)
     deviations = (
-      deviation_sums_fn(params, batch, mask, gradient) if along_mean else None
+      deviation_sums_fn(params, batch, None, gradient) if along_mean else None
     )
     stats = statistics.finish(sums, deviations, group_size=group_size)
     stats = stats._replace(mean=optax.tree.cast_like(stats.mean, params))

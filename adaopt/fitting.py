@@ -5,15 +5,14 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from adaopt import base, checks, drivers, training
 
 
 def rung(batch_size: int, largest: int) -> int:
-  """The smallest of largest, largest/2, largest/4, … that holds a batch."""
-  while largest % 2 == 0 and largest // 2 >= batch_size:
-    largest //= 2
+  """The smallest of largest, largest/4, largest/16, … that holds a batch."""
+  while largest % 4 == 0 and largest // 4 >= batch_size:
+    largest //= 4
   return largest
 
 
@@ -28,13 +27,14 @@ def fit(
   """Trains until `num_examples` examples are consumed, a step an iteration.
 
   Small batches run in small micro-batches: the steps form a ladder of sizes
-  m, m/2, m/4, …, of which at most log₂(m/b_0) + 1 are ever compiled. The
+  m, m/4, m/16, …, of which at most log₄(m/b_0) + 1 are ever compiled. The
   metrics of a step are read after the next step is dispatched, so that the
   device never waits for their reader.
 
   Args:
     make_step: micro_batch_size=… → step, such as
-      `functools.partial(adaopt.train_step, loss_fn, optimizer)`.
+      `functools.partial(adaopt.train_step, loss_fn, optimizer)`. Another call
+      with the same object compiles nothing anew.
     state: Where to start; it stays valid. A restored state goes on as if it
       had never stopped.
     dataset: What the step draws its examples from, such as a pytree of arrays
@@ -79,38 +79,45 @@ def fit(
     64 149
     64 213
   """
+  checks.check_callable('micro_batch_size=… -> step', make_step=make_step)
   checks.check_integer(
     1, num_examples=num_examples, max_micro_batch_size=max_micro_batch_size
   )
   if num_examples >= 2**30:
     raise ValueError(
-      f'num_examples={num_examples} exceeds 2^30, the reach of the 32-bit '
-      'position in the stream.'
+      f'num_examples={num_examples} is too large for a 32-bit position in the '
+      'stream; it must be below 2^30.'
     )
   return _fit(make_step, state, dataset, num_examples, max_micro_batch_size)
 
 
-def _fit(make_step, state, dataset, num_examples, max_micro_batch_size):
-  step_of = functools.cache(lambda size: make_step(micro_batch_size=size))
+@functools.lru_cache(maxsize=32)
+def _compiled(make_step, micro_batch_size):
+  """The step of a size, the same whenever `make_step` is the same."""
+  return make_step(micro_batch_size=micro_batch_size)
 
+
+def _fit(make_step, state, dataset, num_examples, max_micro_batch_size):
   def dispatch(state, batch_size):
     size = rung(int(batch_size), max_micro_batch_size)
-    return step_of(size)(state, dataset)
+    return _compiled(make_step, size)(state, dataset)
 
   state = jax.tree.map(jnp.copy, state)
+  dataset = jax.device_put(dataset)
   if state.examples >= num_examples:
     return
-  state, metrics = dispatch(
-    state, optax.tree.get(state.opt_state, 'batch_size')
-  )
-  known, in_flight = jax.device_get(metrics), None
-  ahead = known.examples
-  while ahead < num_examples:
-    # The newest known size may be a step old: a matter of speed alone.
-    state, metrics = dispatch(state, known.next_batch_size)
-    if in_flight is not None:
-      known = jax.device_get(in_flight)
-    ahead = known.examples + known.next_batch_size
-    yield state, known
-    in_flight = metrics
-  yield state, known if in_flight is None else jax.device_get(in_flight)
+  state, metrics = dispatch(state, training.batch_size_of(state.opt_state))
+  try:
+    known, in_flight = jax.device_get(metrics), None
+    ahead = known.examples
+    while ahead < num_examples:
+      # The newest known size may be a step old: a matter of speed alone.
+      state, metrics = dispatch(state, known.next_batch_size)
+      if in_flight is not None:
+        known = jax.device_get(in_flight)
+      ahead = known.examples + known.next_batch_size
+      yield state, known
+      in_flight = metrics
+    yield state, known if in_flight is None else jax.device_get(in_flight)
+  finally:
+    jax.block_until_ready(metrics)  # Nothing is left running behind a break.

@@ -50,13 +50,6 @@ def mean(sums: GradientSums, total: Any) -> Any:
   return jax.tree.map(lambda x: x / sums.count, total)
 
 
-def all_finite(tree: Any) -> jax.Array:
-  """Whether every element is finite. [] bool."""
-  return jax.tree.reduce(
-    lambda ok, x: ok & jnp.all(jnp.isfinite(x)), tree, jnp.array(True)
-  )
-
-
 def total(tree: Any) -> jax.Array:
   """The sum over all elements of all tensors. []."""
   return optax.tree.sum(jax.tree.map(jnp.sum, tree))
@@ -78,7 +71,7 @@ def finish(
   With J samples of q examples each, S_k = Σ_j |g_jk|² and ḡ = Σ_j g_j / J,
 
     V_k = q · (S_k − J |ḡ_k|²) / (J − 1),
-    v∥ = q · Σ_j (⟨g_j, ḡ⟩ − ‖ḡ‖²)² / ((J − 1) ‖ḡ‖²).
+    v∥ = q · Σ_j (⟨g_j, u⟩ − ‖ḡ‖)² / (J − 1),  u = ḡ / ‖ḡ‖.
 
   Both are unbiased for one example's variance, whatever q is. V_k is clamped
   at 0: its rounding error is about 1e-7 · |ḡ_k|², so it matters only where
@@ -86,7 +79,7 @@ def finish(
 
   Args:
     sums: The merged sums.
-    deviations: Σ_j (⟨g_j, ḡ⟩ − ‖ḡ‖²)², if v∥ is wanted. [].
+    deviations: Σ_j (⟨g_j, u⟩ − ‖ḡ‖)², if v∥ is wanted. [].
     group_size: q, the number of examples in a sample.
 
   Returns:
@@ -105,15 +98,11 @@ def finish(
       power = jnp.sum(power)
     return per_example(jnp.maximum(squares - sums.count * power, 0))
 
-  def variance_along_mean():
-    spread = deviations / squared_norm(gradient)
-    return per_example(jnp.where(deviations == 0, 0, spread))
-
   return base.GradientStatistics(
     batch_size=group_size * sums.count,
     mean=gradient,
     variance=None
     if sums.squares is None
     else jax.tree.map(variance, sums.squares, gradient),
-    variance_along_mean=None if deviations is None else variance_along_mean(),
+    variance_along_mean=None if deviations is None else per_example(deviations),
   )

@@ -5,6 +5,7 @@ asks for, the last one masked, so that any size is exact. What a step is made
 of is here; how its micro-batches are run is the driver's.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, checks, drivers, estimators, examples, statistics
+from adaopt import (
+  base,
+  checks,
+  drivers,
+  estimators,
+  examples,
+  statistics,
+  transforms,
+)
 
 Draw = Callable[[base.Batch, jax.Array, jax.Array], base.Batch]
 
@@ -64,10 +73,14 @@ def init_train_state(
       size or several, or the seed is out of range.
   """
   checks.check_params(params)
-  if checks.is_concrete(seed) and not 0 <= seed < 2**32:
-    raise ValueError(f'seed must lie in [0, 2^32), got {seed}.')
+  checks.check_callable(
+    'of params', **{'optimizer.init': getattr(optimizer, 'init', optimizer)}
+  )
+  if checks.is_concrete(seed) and not (seed % 1 == 0 and 0 <= seed < 2**32):
+    raise ValueError(f'seed must be an integer in [0, 2^32), got {seed}.')
+  params = jax.tree.map(jnp.copy, params)  # A step donates its state.
   opt_state = optimizer.init(params)
-  _batch_size(opt_state)
+  batch_size_of(opt_state)
   return TrainState(
     params,
     opt_state,
@@ -77,14 +90,42 @@ def init_train_state(
   )
 
 
-def _batch_size(opt_state: optax.OptState) -> jax.Array:
-  found = optax.tree.get_all_with_path(opt_state, 'batch_size')
+def _find_all(opt_state: optax.OptState, field: str) -> list[Any]:
+  """The fields of this name of states, never an entry of a parameter tree."""
+  found = optax.tree.get_all_with_path(
+    opt_state,
+    field,
+    filtering=lambda path, _: hasattr(path[-1], 'tuple_name'),
+  )
+  return [value for _, value in found]
+
+
+def _find(opt_state: optax.OptState, field: str, default: Any = None) -> Any:
+  (value,) = _find_all(opt_state, field) or [default]
+  return value
+
+
+def batch_size_of(opt_state: optax.OptState) -> jax.Array:
+  """The batch size that an optimizer holds; ValueError unless it holds one."""
+  found = _find_all(opt_state, 'batch_size')
   if len(found) != 1:
     raise ValueError(
       f'the optimizer holds {len(found)} batch sizes instead of one; chain it '
       'with one adapt_batch_size(...) or schedule_batch_size(...).'
     )
-  return found[0][1]
+  return found[0]
+
+
+def _with_extra_args(
+  optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+  """Like optax's, but what takes any keyword, such as MultiSteps, gets them."""
+  parameters = inspect.signature(optimizer.update).parameters.values()
+  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+    return optax.GradientTransformationExtraArgs(
+      optimizer.init, optimizer.update
+    )
+  return optax.with_extra_args_support(optimizer)
 
 
 def train_step(
@@ -104,17 +145,18 @@ def train_step(
   The batch is the range of the example stream that follows the examples
   consumed so far. The statistics are computed in the steps in which a test is
   due. Where the loss or the mean gradient is not finite the update is left
-  out: parameters and optimizer keep their values, and the metrics say so.
+  out: parameters and optimizer, counts included, keep their values, and the
+  metrics say so.
 
   Args:
     loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
     optimizer: A transform that holds a batch size, such as `adadagrad` or a
       chain with `adapt_batch_size` or `schedule_batch_size`. Its update is
       given `statistics=` and `value=`.
-    micro_batch_size: The number of examples processed at once, a multiple of
-      group_size. It bounds the memory and changes nothing else.
+    micro_batch_size: The number of examples processed at once, rounded up to
+      whole groups. It bounds the memory and leaves the results as they are.
     group_size: As in `value_and_statistics`. A batch is made of whole groups,
-      at least two where tests are made.
+      at least two where a test is due.
     variance: As in `value_and_statistics`; None for the mean alone.
     along_mean: As in `value_and_statistics`.
     has_aux: As in `value_and_statistics`.
@@ -150,26 +192,24 @@ def train_step(
   """
   checks.check_integer(1, micro_batch_size=micro_batch_size)
   checks.check_callable('(dataset, seed, positions) -> batch', draw=draw)
+  checks.check_callable('of the parts of a step', driver=driver)
   estimators.check_options(group_size=group_size, variance=variance)
-  if micro_batch_size % group_size:
-    raise ValueError(
-      f'micro_batch_size={micro_batch_size} is no multiple of '
-      f'group_size={group_size}.'
-    )
+  micro_batch_size = -(-micro_batch_size // group_size) * group_size
   options = dict(group_size=group_size, has_aux=has_aux)
   noise_of = estimators.gradient_sums(loss_fn, variance=variance, **options)
   mean_of = estimators.gradient_sums(loss_fn, variance=None, **options)
   deviations_of = estimators.deviation_sums(loss_fn, **options)
-  optimizer = optax.with_extra_args_support(optimizer)
+  optimizer = _with_extra_args(optimizer)
 
   def test_due(state):
-    if variance is None:
+    if variance is None and not along_mean:
       return None
-    return optax.tree.get(state.opt_state, 'test_due')
+    return _find(state.opt_state, 'test_due')
 
   def num_examples(state):
-    groups = -(-_batch_size(state.opt_state) // group_size)
-    at_least = 1 if test_due(state) is None else 2
+    groups = -(-batch_size_of(state.opt_state) // group_size)
+    due = test_due(state)
+    at_least = 1 if due is None else jnp.where(due, 2, 1)
     return jnp.maximum(groups, at_least) * group_size
 
   def num_micro_batches(state):
@@ -198,7 +238,8 @@ def train_step(
     stats = statistics.finish(sums, deviations, group_size=group_size)
     stats = stats._replace(mean=optax.tree.cast_like(stats.mean, state.params))
     loss, aux = statistics.mean(sums, (sums.value, sums.aux))
-    finite = jnp.isfinite(loss) & statistics.all_finite(stats.mean)
+    squared_norm = statistics.squared_norm(stats.mean)
+    finite = jnp.isfinite(loss) & jnp.isfinite(squared_norm)
 
     def apply(params, opt_state):
       updates, opt_state = optimizer.update(
@@ -213,7 +254,7 @@ def train_step(
       params=params,
       opt_state=opt_state,
       step=state.step + 1,
-      examples=state.examples + stats.batch_size,
+      examples=transforms.saturating_add(state.examples, stats.batch_size),
     )
     nan = jnp.full_like(loss, jnp.nan)
     metrics = Metrics(
@@ -223,14 +264,14 @@ def train_step(
       next_batch_size=num_examples(state),
       loss=loss,
       aux=aux,
-      squared_norm=statistics.squared_norm(stats.mean),
+      squared_norm=squared_norm,
       variance=nan
       if sums.squares is None
       else statistics.total(stats.variance),
       variance_along_mean=nan
       if deviations is None
       else stats.variance_along_mean,
-      required=optax.tree.get(opt_state, 'required', nan),
+      required=_find(opt_state, 'required', nan),
       finite=finite,
     )
     return state, metrics

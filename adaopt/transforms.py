@@ -29,7 +29,7 @@ class ScaleByExampleScheduleState(NamedTuple):
 
 def _divide(updates, denominator):
   """updates / denominator in the dtype of updates, 0 where both are 0."""
-  safe = jnp.where(denominator > 0, denominator, 1)
+  safe = jnp.where(denominator == 0, 1, denominator)
   return (updates / safe).astype(updates.dtype)
 
 

@@ -20,9 +20,11 @@ def main(argv: list[str]) -> None:
   """Trains every scheme of the config and prints the table."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  options.quiet()
   try:
     planned = runs.plan(_CONFIG.value, options.DATA_DIR.value)
-  except (FileNotFoundError, ValueError) as error:
+    pathlib.Path(_WORKDIR.value).mkdir(parents=True, exist_ok=True)
+  except (OSError, ValueError) as error:
     sys.exit(str(error))
   rows = train.run_all(planned, _CONFIG.value, _WORKDIR.value)
   if not rows:
@@ -33,5 +35,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  options.set_defaults()
   app.run(main)

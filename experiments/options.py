@@ -2,7 +2,7 @@
 
 import os
 
-from absl import flags
+from absl import flags, logging
 
 DATA_DIR = flags.DEFINE_string(
   'data_dir',
@@ -11,6 +11,7 @@ DATA_DIR = flags.DEFINE_string(
 )
 
 
-def set_defaults() -> None:
-  """Keeps JAX's notes on the accelerators it did not find off the screen."""
-  flags.FLAGS.set_default('verbosity', -1)
+def quiet() -> None:
+  """Keeps JAX's notes on absent accelerators off, unless --verbosity is set."""
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)

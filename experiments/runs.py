@@ -10,6 +10,7 @@ import ml_collections
 import optax
 
 import adaopt
+from adaopt import checks
 from experiments import datasets, models, schemes
 
 
@@ -103,6 +104,19 @@ def plan(
     ValueError: If the config is wrong or a data file is damaged.
     FileNotFoundError: If the data are not there.
   """
+  checks.check_integer(
+    1,
+    **{
+      name: config[name]
+      for name in (
+        'num_examples',
+        'num_seeds',
+        'eval_interval',
+        'eval_train_examples',
+        'max_micro_batch_size',
+      )
+    },
+  )
   load = schemes.lookup(datasets.DATASETS, 'dataset', config.dataset)
   dataset = load(data_dir)
   for scheme in config.schemes.values():

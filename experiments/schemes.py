@@ -22,6 +22,9 @@ TESTS = {
     lambda scheme: adaopt.inner_product_test(scheme.theta),
     {'along_mean': True},
   ),
+  'orthogonality': Test(
+    lambda scheme: adaopt.orthogonality_test(scheme.nu), {'along_mean': True}
+  ),
   'augmented': Test(
     lambda scheme: adaopt.augmented_inner_product_test(scheme.theta, scheme.nu),
     {'along_mean': True},
@@ -61,8 +64,16 @@ def make_optimizer(
     `adaopt.train_step`.
 
   Raises:
-    ValueError: For an unknown optimizer or test, or constants out of range.
+    ValueError: For an unknown optimizer or test, constants out of range, or
+      one that is missing.
   """
+  try:
+    return _make_optimizer(scheme)
+  except AttributeError as error:
+    raise ValueError(f'the scheme lacks a value: {error}') from error
+
+
+def _make_optimizer(scheme):
   optimizer = lookup(OPTIMIZERS, 'optimizer', scheme.optimizer)
   optimizer = optimizer(scheme.learning_rate)
   if 'test' not in scheme:

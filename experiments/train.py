@@ -20,18 +20,6 @@ class Curves(NamedTuple):
   batch_sizes: list[tuple[int, int]]  # (examples, batch size) of every step
 
 
-def _warn_if_skipped(name: str, metrics: adaopt.Metrics) -> None:
-  if not metrics.finite:
-    logging.log_first_n(
-      logging.WARNING,
-      '%s, step %d: the loss or the gradient is not finite; updates like this '
-      'one are left out.',
-      1,
-      name,
-      metrics.step,
-    )
-
-
 def train(
   name: str,
   run: runs.Run,
@@ -72,7 +60,8 @@ def train(
     curves.batch_sizes.append((int(metrics.examples), int(metrics.batch_size)))
 
   evaluate(run.state)
-  interrupted, paused, begin = False, 0.0, time.perf_counter()
+  interrupted, skipped = False, 0
+  paused, begin = 0.0, time.perf_counter()
   bar = tqdm.tqdm(
     total=config.num_examples, desc=name, unit=' examples', unit_scale=True
   )
@@ -85,7 +74,8 @@ def train(
       max_micro_batch_size=config.max_micro_batch_size,
     ):
       record(metrics)
-      _warn_if_skipped(name, metrics)
+      if not metrics.finite:
+        skipped += 1
       bar.set_postfix(
         {'batch': metrics.batch_size, 'loss': metrics.loss}, refresh=False
       )
@@ -99,6 +89,13 @@ def train(
   seconds = time.perf_counter() - begin - paused
   bar.close()
   results.close(writer)
+  if skipped:
+    logging.warning(
+      '%s: in %d steps the loss or the gradient was not finite, and the update '
+      'was left out.',
+      name,
+      skipped,
+    )
   return curves, seconds, interrupted
 
 
@@ -123,10 +120,14 @@ def run_all(
   (folder / 'config.json').write_text(config.to_json(indent=2) + '\n')
   rows, all_curves = [], {}
   for name, seed, prepare in planned:
-    run, programs = prepare(), compilations.count()
-    curves, seconds, interrupted = train(
-      name, run, config, folder / name / f'seed_{seed}'
-    )
+    try:
+      run, programs = prepare(), compilations.count()
+      curves, seconds, interrupted = train(
+        name, run, config, folder / name / f'seed_{seed}'
+      )
+    except KeyboardInterrupt:
+      print(f'Interrupted before the first step of {name}.')
+      break
     programs = compilations.count() - programs
     if curves.batch_sizes:
       rows.append(_result(name, seed, curves, seconds, programs))

@@ -88,7 +88,7 @@ def _shrink(current, required):
       [32, 12, 8, 64, 12],
     ),
     (dict(test_interval=3), [9.0, 20.0, 30.0, 11.0, 40.0], [9, 9, 9, 11, 11]),
-    (dict(test_interval=2), [9.0, NO_TEST, NO_TEST, 20.0], [9, 9, 9, 9]),
+    (dict(test_interval=2), [9.0, NO_TEST, NO_TEST, 20.0], [9, 9, 9, 20]),
     ({}, [NO_TEST, 12.0, NO_TEST], [8, 12, 12]),
     ({}, [np.nan, 12.0, np.nan], [8, 12, 12]),
     (dict(policy=_shrink), [12.0, np.nan], [12, 12]),
@@ -108,7 +108,7 @@ def _shrink(current, required):
     'shrinks_to_init_value_and_grows_from_max_value',
     'shrinks_to_multiples',
     'interval',
-    'interval_counts_updates_without_statistics',
+    'interval_without_statistics_waits_for_them',
     'no_statistics_no_test',
     'nan_is_no_evidence',
     'nan_is_no_evidence_to_shrink_on',
@@ -199,7 +199,7 @@ def test_state_tells_the_last_requirement_and_the_updates():
   )
   np.testing.assert_array_equal(
     [s.required for s in states],
-    [np.nan, 20.5, 20.5, np.nan, np.nan, np.nan, np.nan],
+    [np.nan, 20.5, 20.5, np.nan, np.nan, np.nan, 32.0],
   )
   assert [int(s.count) for s in states] == list(range(7))
 
@@ -448,3 +448,47 @@ def test_schedule_batch_size_refuses(schedule, sentence):
 def test_capped_growth_refuses_a_factor_that_does_not_grow(factor):
   with pytest.raises(ValueError, match=f'factor .* got {factor}'):
     adaopt.capped_growth(factor)
+
+
+def test_a_test_without_statistics_is_put_off_not_dropped():
+  transform = adaopt.adapt_batch_size(
+    lambda statistics: 32.0, init_value=8, max_value=64, test_interval=2
+  )
+  updates = jnp.ones(1)
+  state = transform.init(updates)
+  _, state = transform.update(updates, state)
+  assert state.test_due
+  statistics = adaopt.GradientStatistics(jnp.int32(8), updates)
+  _, state = transform.update(updates, state, statistics=statistics)
+  assert int(state.batch_size) == 32
+  assert state.test_due  # The third update begins an interval.
+
+
+def test_a_schedule_counts_the_examples_that_were_used():
+  transform = adaopt.schedule_batch_size(optax.linear_schedule(8, 108, 100))
+  updates = jnp.ones(1)
+  state = transform.init(updates)
+  statistics = adaopt.GradientStatistics(jnp.int32(50), updates)
+  _, state = transform.update(updates, state, statistics=statistics)
+  assert (int(state.examples), int(state.batch_size)) == (50, 58)
+
+
+def test_a_schedule_that_is_not_a_number_gives_the_least_size():
+  transform = adaopt.schedule_batch_size(
+    lambda examples: jnp.where(examples == 0, 8.0, jnp.nan)
+  )
+  updates = jnp.ones(1)
+  _, state = transform.update(updates, transform.init(updates))
+  assert int(state.batch_size) == 1
+
+
+def test_a_criterion_of_many_values_is_refused():
+  transform = adaopt.adapt_batch_size(
+    lambda statistics: statistics.mean, init_value=8, max_value=64
+  )
+  updates = jnp.ones(2)
+  statistics = adaopt.GradientStatistics(jnp.int32(8), updates)
+  with pytest.raises(
+    ValueError, match=r'must return a scalar, got shape \[2\]'
+  ):
+    transform.update(updates, transform.init(updates), statistics=statistics)

@@ -135,7 +135,7 @@ def test_degenerate_statistics(criterion, statistics_of, mean, noise, expected):
   [
     ([0.0, 2.0], [0.0, 8.0], 2.0),
     ([0.0, 2.0], [1.0, 8.0], INF),
-    ([0.0, 0.0], [0.0, 0.0], 0.0),
+    ([0.0, 0.0], [0.0, 0.0], NAN),
     ([NAN, 2.0], [1.0, 8.0], NAN),
     ([1.0, 2.0], [INF, 8.0], NAN),
     ([0.0, 2.0], [NAN, 8.0], NAN),
@@ -411,3 +411,17 @@ def test_no_scale_of_the_loss_changes_a_requirement(scale):
   for name, value in required.items():
     assert 0 < value < INF
     np.testing.assert_allclose(scaled[name], value, 1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize('scale', [1e-10, 1e9])
+def test_inner_product_test_keeps_its_meaning_at_every_scale(scale):
+  x = jax.random.normal(jax.random.key(0), [32, 4]) + 0.3
+  estimate = adaopt.value_and_statistics(
+    lambda params, x: scale * jnp.mean(x @ params), along_mean=True
+  )
+  _, scaled = estimate(jnp.ones(4), x)
+  _, plain = adaopt.value_and_statistics(
+    lambda params, x: jnp.mean(x @ params), along_mean=True
+  )(jnp.ones(4), x)
+  test = adaopt.augmented_inner_product_test(0.5, nu=0.5)
+  assert float(test(scaled)) == pytest.approx(float(test(plain)), rel=1e-4)

@@ -140,12 +140,29 @@ def test_configs_name_what_there_is(config):
     ({'schemes.adadagrad.test': 't'}, "unknown test 't'"),
     ({'schemes.adadagrad.eta': -1.0}, 'eta must be positive'),
     ({'schemes.adadagrad.init_batch_size': 2000}, 'exceeds max_value=1437'),
+    (
+      {
+        'schemes.adadagrad.test': 'inner_product',
+        'schemes.adadagrad.theta': -1.0,
+      },
+      'theta must be',
+    ),
+    ({'num_examples': 0}, 'num_examples .* got 0'),
+    ({'eval_interval': 0}, 'eval_interval .* got 0'),
+    ({'num_seeds': 0}, 'num_seeds .* got 0'),
   ],
 )
 def test_a_wrong_config_is_refused_before_training(overrides, message):
   config = digits.get_config()
   config.update_from_flattened_dict(overrides)
   with pytest.raises(ValueError, match=message):
+    runs.plan(config)
+
+
+def test_a_scheme_that_lacks_a_tolerance_is_refused():
+  config = digits.get_config()
+  del config.schemes.adadagrad.eta
+  with pytest.raises(ValueError, match=r'lacks a value.*eta'):
     runs.plan(config)
 
 
@@ -196,8 +213,8 @@ def test_training_learns_and_adapts(trained):
   assert all(row.test_accuracy > 0.6 for row in rows)
   assert all(row.final_batch_size > 8 for row in adaptive)
   assert all(row.final_batch_size == 256 for row in fixed)
-  # Micro-batches of 8, 16, 32 and 64.
-  assert all(1 <= row.programs <= 4 for row in adaptive)
+  # Micro-batches of 16 and 64.
+  assert all(1 <= row.programs <= 2 for row in adaptive)
   assert all(row.programs == 1 for row in fixed)
 
 
@@ -226,17 +243,16 @@ def test_numbers_that_are_not_finite_are_null_in_json(tmp_path):
   assert json.loads(line) == {'kind': 'train', 'examples': 1, 'loss': None}
 
 
-def test_a_loss_that_is_not_finite_is_told_once(trained, caplog):
+def test_skipped_updates_are_told_once(trained, caplog):
   config = small_digits(adagrad_256=1)
-  planned = runs.plan(config)[0]
-  run = planned.prepare()
+  run = runs.plan(config)[0].prepare()
   images = jnp.full_like(run.examples['image'], jnp.nan)
   run = run._replace(examples=run.examples | {'image': images})
   _, workdir, _ = trained
   train.train('broken', run, config, workdir / 'broken')
-  told = [r for r in caplog.records if 'not finite' in r.getMessage()]
-  assert len(told) == 1
-  assert 'broken, step 1' in told[0].getMessage()
+  told = [r.getMessage() for r in caplog.records if 'not finite' in r.msg]
+  (message,) = told
+  assert message.startswith('broken: in 12 steps')
 
 
 def run_main(*arguments, **options):

@@ -321,9 +321,17 @@ def test_a_custom_draw_sees_positions():
     ),
     (
       lambda: adaopt.train_step(
-        loss_fn, adaptive(), micro_batch_size=6, group_size=4
+        loss_fn, adaptive(), micro_batch_size=6, driver='traced'
       ),
-      'micro_batch_size=6 is no multiple of group_size=4',
+      "driver must be a function .* got 'traced'",
+    ),
+    (
+      lambda: adaopt.train_step(3, adaptive(), micro_batch_size=6),
+      'loss_fn must be a function .* got 3',
+    ),
+    (
+      lambda: adaopt.init_train_state(jnp.zeros(1), adaptive(), seed=1.5),
+      'seed must be an integer .* got 1.5',
     ),
     (
       lambda: adaopt.train_step(
@@ -371,3 +379,83 @@ def test_first_step_rejects(loss, criterion, dataset, message):
   with pytest.raises(ValueError, match=message):
     step(state, dataset or make_dataset())
   assert state.params['w'].tolist() == [0.0] * 5
+
+
+def test_micro_batches_are_rounded_up_to_groups():
+  optimizer = adaptive()
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=3, group_size=2)
+  _, history = run(step, optimizer)
+  estimate = adaopt.value_and_statistics(loss_fn, group_size=2)
+  positions = jnp.arange(6)
+  batch = adaopt.draw(make_dataset(), 3, positions)
+  _, statistics = estimate(make_params(), batch)
+  np.testing.assert_allclose(
+    history[0].variance,
+    sum(jax.tree.leaves(statistics.variance)),
+    rtol=1e-5,
+  )
+
+
+def test_half_precision_does_not_overflow_where_no_test_is_due():
+  """The gradients of 512 examples, each near 300, add up beyond float16."""
+  examples = jax.random.normal(jax.random.key(0), [512, 3]) + 3
+
+  def loss(params, batch):
+    return jnp.mean((batch.astype(jnp.float16) @ params).astype(float) * 100)
+
+  optimizer = optax.chain(adaopt.schedule_batch_size(512), optax.sgd(1e-3))
+  step = adaopt.train_step(loss, optimizer, micro_batch_size=512)
+  state = adaopt.init_train_state(jnp.ones(3, jnp.float16), optimizer)
+  _, metrics = step(state, examples)
+  assert metrics.finite
+  # float16 has eleven bits.
+  expected = np.sum(np.square(100 * np.mean(examples, 0)))
+  np.testing.assert_allclose(metrics.squared_norm, expected, rtol=5e-3)
+
+
+def test_multi_steps_pass_the_statistics_on():
+  inner = adaptive(adaopt.norm_test(0.1))
+  optimizer = optax.MultiSteps(inner, every_k_schedule=2)
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=16)
+  _, history = run(step, optimizer, steps=4)
+  sizes = [int(m.batch_size) for m in history]
+  assert sizes[0] == sizes[1] < sizes[2]
+
+
+def test_an_inner_product_test_needs_no_total_variance():
+  optimizer = adaptive(adaopt.inner_product_test(0.1))
+  step = adaopt.train_step(
+    loss_fn, optimizer, micro_batch_size=16, variance=None, along_mean=True
+  )
+  _, history = run(step, optimizer, steps=3)
+  assert history[-1].batch_size > history[0].batch_size
+  assert np.isfinite(history[0].variance_along_mean)
+
+
+def test_parameters_of_any_name_train():
+  params = {'batch_size': jnp.zeros(5), 'required': jnp.zeros([])}
+  optimizer = adaptive()
+  step = adaopt.train_step(
+    lambda p, batch: loss_fn({'w': p['batch_size'], 'b': p['required']}, batch),
+    optimizer,
+    micro_batch_size=16,
+  )
+  _, history = run(step, optimizer, steps=2, params=params)
+  assert int(history[0].batch_size) == 6
+
+
+def test_a_step_leaves_the_callers_parameters_alone():
+  params = make_params()
+  optimizer = adaptive()
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=16)
+  run(step, optimizer, steps=1, params=params)
+  assert params['w'].tolist() == [0.0] * 5
+
+
+def test_a_baseline_measures_its_noise_without_moving():
+  stay = lambda current, required: current
+  optimizer = adaptive(policy=stay)
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=16)
+  _, history = run(step, optimizer, steps=3)
+  assert [int(m.batch_size) for m in history] == [6, 6, 6]
+  assert all(np.isfinite(m.variance) for m in history)

@@ -315,3 +315,13 @@ def test_a_reference_batch_size_that_is_not_positive_is_refused(value):
 def test_an_example_schedule_that_is_no_function_is_refused():
   with pytest.raises(ValueError, match=r'schedule must be .* got 0\.1'):
     adaopt.scale_by_example_schedule(0.1)
+
+
+@pytest.mark.parametrize(
+  'transform', [adaopt.scale_by_adagrad(), adaopt.scale_by_adagrad_norm()]
+)
+def test_a_gradient_that_was_not_a_number_is_not_forgotten(transform):
+  state = transform.init(jnp.ones(1))
+  _, state = transform.update(jnp.array([jnp.nan]), state)
+  update, _ = transform.update(jnp.array([7.0]), state)
+  assert jnp.isnan(update[0])

@@ -40,7 +40,9 @@ class Tail(NamedTuple):
     return self.avals[value].shape
 
 
-def find_tail(flat: program.Program, output: int, per_sample: set[int]) -> Tail:
+def find_tail(
+  flat: program.Program, output: program.Value, per_sample: set[int]
+) -> Tail | None:
   """Follows a gradient back to the factors of its contractions.
 
   Args:
@@ -49,8 +51,10 @@ def find_tail(flat: program.Program, output: int, per_sample: set[int]) -> Tail:
     per_sample: The values that depend on the sample.
 
   Returns:
-    Its tail.
+    Its tail; None if it depends on no sample, which makes it zero.
   """
+  if not isinstance(output, int) or output not in per_sample:
+    return None
   producers = {value: e for e in flat.equations for value in e.outputs}
   contractions, rest, factors, pending = [], [], [], [output]
   while pending:

@@ -49,7 +49,7 @@ def reduce_gradients(
   def value_and_gradient(leaves, sample, weight):
     def weighted(leaves):
       value, aux = loss(treedef.unflatten(leaves), sample)
-      return weight * value, aux
+      return weight.astype(value.dtype) * value, aux
 
     return jax.value_and_grad(weighted, has_aux=True)(leaves)
 
@@ -65,8 +65,9 @@ def reduce_gradients(
     cut.find_tail(flat, gradient, per_sample)
     for gradient in flat.outputs[-len(leaves) :]
   ]
-  factors = tuple({value: None for tail in tails for value in tail.factors})
-  shared = tuple({value: None for tail in tails for value in tail.shared})
+  cuts = [tail for tail in tails if tail]
+  factors = tuple({value: None for tail in cuts for value in tail.factors})
+  shared = tuple({value: None for tail in cuts for value in tail.shared})
   known = flat.constants | dict(zip(flat.inputs, leaves, strict=False))
   equations = program.needed(flat.equations, [*results, *factors])
 
@@ -81,6 +82,11 @@ def reduce_gradients(
   reduced = dict(zip(factors, outcome[len(results) :], strict=True))
   constant = program.needed(flat.equations, shared)
   reduced |= zip(shared, program.evaluate(constant, known, shared), strict=True)
-  pairs = [reduction(rules.choose(tail))(tail, reduced) for tail in tails]
+  pairs = [
+    reduction(rules.choose(tail) if tail else rules.absent(len(weights), leaf))(
+      tail, reduced
+    )
+    for tail, leaf in zip(tails, leaves, strict=True)
+  ]
   total, second = (treedef.unflatten(part) for part in zip(*pairs, strict=True))
   return Reduced(values, aux, total, second)

@@ -69,6 +69,17 @@ DIRECT = Rule(
 )
 
 
+def absent(length: int, parameter: jax.Array) -> Rule:
+  """The rule for a parameter on which no sample's loss depends."""
+  total = jnp.zeros_like(_widen(parameter))
+  squares = statistics.abs_sq(total)
+  return Rule(
+    applies=lambda tail: tail is None,
+    norms=lambda tail, factors: (total, jnp.zeros(length, squares.dtype)),
+    squares=lambda tail, factors: (total, squares),
+  )
+
+
 # One outer product, g_j = x_j δ_jᵀ: a dense layer without other axes.
 
 

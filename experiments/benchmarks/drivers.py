@@ -76,6 +76,7 @@ def time_case(name, batch_size, sizes, examples, repeats):
 def main(argv: list[str]) -> None:
   """Prints one row for every model, micro-batch size and estimate."""
   del argv
+  options.quiet()
   try:
     train = datasets.load_mnist(options.DATA_DIR.value).train
   except (FileNotFoundError, ValueError) as error:
@@ -101,5 +102,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  options.set_defaults()
   app.run(main)

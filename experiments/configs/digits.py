@@ -17,6 +17,8 @@ def get_config() -> ml_collections.ConfigDict:
   test = {
     'test': 'norm',
     'eta': 1.0,
+    'theta': 0.5,
+    'nu': 1.0,
     'init_batch_size': 8,
     'max_batch_size': 1437,
   }

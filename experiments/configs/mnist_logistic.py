@@ -28,6 +28,8 @@ def get_config() -> ml_collections.ConfigDict:
       'learning_rate': 8e-3,
       'test': 'norm',
       'eta': 0.1,
+      'theta': 0.5,
+      'nu': 1.0,
       'init_batch_size': 2,
       'max_batch_size': 60_000,
     },

@@ -1,0 +1,292 @@
+"""Contracted reductions against one gradient per example, `vmap(grad)`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import adaopt
+from adaopt.per_example import cut, program, reductions, rules
+
+
+class Tied(nn.Module):
+  @nn.compact
+  def __call__(self, tokens):
+    embed = nn.Embed(7, 6)
+    return embed.attend(nn.LayerNorm()(embed(tokens)))
+
+
+class Shared(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    layer = nn.Dense(6)
+    return layer(nn.tanh(layer(x)))
+
+
+class Attention(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.MultiHeadDotProductAttention(2)(nn.RMSNorm()(x))
+
+
+class Positions(nn.Module):
+  """A table looked up at places that no example changes."""
+
+  @nn.compact
+  def __call__(self, x):
+    return jnp.tanh(x + nn.Embed(9, 6)(jnp.arange(x.shape[-2]))[None])
+
+
+class Recurrent(nn.Module):
+  cell: type
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.RNN(self.cell(4))(x)
+
+
+class Layers(nn.Module):
+  """Layers by scan, each under remat."""
+
+  @nn.compact
+  def __call__(self, x):
+    body = nn.remat(lambda m, c, _: (nn.tanh(nn.Dense(6)(c)), None))
+    scanned = nn.scan(
+      body, variable_axes={'params': 0}, split_rngs={'params': True}, length=3
+    )
+    return scanned(self, x, None)[0]
+
+
+class Normalised(nn.Module):
+  norm: nn.Module
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(3)(self.norm(nn.Dense(6)(x)))
+
+
+IMAGES, SERIES, VOLUMES = (6, 6, 4), (5, 4), (3, 4, 3, 2)
+CONVOLUTIONS = {
+  'same': nn.Conv(6, (3, 3)),
+  'valid and strided': nn.Conv(6, (3, 2), (2, 1), padding='VALID'),
+  'strided same': nn.Conv(6, (3, 3), (2, 2)),
+  'explicit padding': nn.Conv(6, (2, 3), padding=((0, 2), (1, 0))),
+  'kernel dilation': nn.Conv(6, (2, 2), kernel_dilation=(2, 2)),
+  'input dilation': nn.Conv(
+    6, (3, 3), input_dilation=(2, 1), padding=((1, 2), (0, 1))
+  ),
+  'grouped': nn.Conv(6, (3, 3), feature_group_count=2),
+  'depthwise': nn.Conv(4, (3, 3), feature_group_count=4),
+  'transposed': nn.ConvTranspose(6, (3, 3), (2, 2)),
+  'one by one': nn.Conv(6, (1, 1), (2, 2)),
+  'circular': nn.Conv(6, (3, 3), padding='CIRCULAR'),
+}
+MODELS = {f'conv {k}': (m, IMAGES) for k, m in CONVOLUTIONS.items()} | {
+  'conv 1d': (nn.Conv(3, (3,)), SERIES),
+  'conv 3d': (nn.Conv(3, (2, 2, 2)), VOLUMES),
+  'dense': (nn.Dense(3), (4,)),
+  'dense without bias': (nn.Dense(3, use_bias=False), (4,)),
+  'dense on short sequences': (nn.Dense(60), (2, 50)),
+  'dense on long sequences': (nn.Dense(3), (9, 4)),
+  'dense on grids': (nn.Dense(3), IMAGES),
+  'dense general': (nn.DenseGeneral((2, 3), axis=(-2, -1)), (5, 4, 3)),
+  'einsum': (nn.Einsum((4, 2, 3), 'btc,cde->btde'), SERIES),
+  'attention': (Attention(), (*SERIES[:1], 6)),
+  'used twice': (Shared(), (*SERIES[:1], 6)),
+  'positions': (Positions(), (*SERIES[:1], 6)),
+  'lstm': (Recurrent(nn.OptimizedLSTMCell), SERIES),
+  'gru': (Recurrent(nn.GRUCell), SERIES),
+  'scan over layers, remat': (Layers(), (6,)),
+  'layer norm': (Normalised(nn.LayerNorm()), SERIES),
+  'group norm': (Normalised(nn.GroupNorm(2)), IMAGES),
+  'instance norm': (Normalised(nn.InstanceNorm()), IMAGES),
+  'embed': (nn.Embed(7, 5), 'tokens'),
+  'tied embeddings': (Tied(), 'tokens'),
+}
+
+
+@jax.custom_vjp
+def doubled(x):
+  return 2 * x
+
+
+doubled.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+
+@jax.custom_jvp
+def softly(x):
+  return jnp.tanh(x)
+
+
+softly.defjvp(lambda p, t: (jnp.tanh(*p), (1 - jnp.tanh(*p) ** 2) * t[0]))
+
+FUNCTIONS = {
+  'custom_vjp': lambda p, x: doubled(x @ p['w']) + p['b'],
+  'custom_jvp': lambda p, x: softly(x @ p['w']) + p['b'],
+  'jit inside': lambda p, x: jax.jit(jnp.matmul)(x, p['w']) + p['b'],
+  'cond': lambda p, x: jax.lax.cond(
+    x[0, 0] > 0, lambda: x @ p['w'], lambda: 3 * x @ p['w'] ** 2
+  ),
+  'map': lambda p, x: jax.lax.map(lambda row: row @ p['w'], x) + p['b'],
+  'while in forward only': lambda p, x: (
+    jax.lax.fori_loop(0, 2, lambda _, y: y + 1, jax.lax.stop_gradient(x))
+    @ p['w']
+  ),
+  'unused parameter': lambda p, x: x @ p['w'],
+  'scalar times input': lambda p, x: p['b'] * x,
+  'square': lambda p, x: x @ p['w'] @ p['w'].T @ p['w'] - p['b'],
+  'two terms': lambda p, x: x @ p['w'] + jnp.sin(x) @ p['w'],
+  'input independent': lambda p, x: x[:, :1] * jnp.ones([1, 4]) @ p['w'],
+  'batched contraction': lambda p, x: jnp.einsum('tc,cd->ctd', x, p['w']),
+  'max': lambda p, x: jnp.max(x @ p['w'], -1),
+}
+
+
+def of_model(name):
+  model, shape = MODELS[name]
+  key = jax.random.key(1)
+  if shape == 'tokens':
+    x = jax.random.randint(key, (4, 5), 0, 7)
+  else:
+    x = jax.random.normal(key, (4, *shape))
+  params = model.init(jax.random.key(0), x[:1])
+  return lambda params, x: model.apply(params, x[None]), params, x
+
+
+def of_function(name):
+  params = {
+    'w': jax.random.normal(jax.random.key(0), (4, 3)),
+    'b': jnp.array(0.5),
+  }
+  x = jax.random.normal(jax.random.key(1), (4, 3, 4))
+  return FUNCTIONS[name], params, x
+
+
+CASES = {name: functools.partial(of_model, name) for name in MODELS} | {
+  name: functools.partial(of_function, name) for name in FUNCTIONS
+}
+WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0])
+
+
+def loss_of(apply):
+  def loss(params, x):
+    outputs = apply(params, x)
+    targets = jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)
+    return jnp.mean(jnp.sin(outputs) * targets + outputs**2), jnp.sum(x)
+
+  return loss
+
+
+def check(make, dtype, rtol):
+  apply, params, x = make()
+  cast = lambda a: a.astype(dtype) if a.dtype == jnp.float32 else a
+  params, x = jax.tree.map(cast, (params, x))
+  loss, weights = loss_of(apply), jnp.asarray(WEIGHTS, dtype)
+  reduce = lambda reduction: jax.jit(
+    lambda: reductions.reduce_gradients(loss, params, x, weights, reduction)
+  )()
+  norms, squares = reduce(lambda r: r.norms), reduce(lambda r: r.squares)
+  value_and_grad = jax.vmap(jax.value_and_grad(loss, has_aux=True), (None, 0))
+  (values, aux), gradients = jax.jit(value_and_grad)(params, x)
+  np.testing.assert_allclose(norms.values, values * WEIGHTS, rtol, rtol)
+  np.testing.assert_allclose(norms.aux, aux, rtol, rtol)
+  by_leaf = zip(
+    *map(
+      jax.tree.leaves,
+      (
+        gradients,
+        norms.gradient,
+        norms.second,
+        squares.gradient,
+        squares.second,
+      ),
+    ),
+    strict=True,
+  )
+  whole = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients)))
+  for gradient, total, norm, total_again, square in by_leaf:
+    g = np.asarray(gradient) * WEIGHTS.reshape(-1, *[1] * (gradient.ndim - 1))
+    # A gradient that cancels, such as an attention key's bias, has no
+    # precision of its own, hence the whole gradient as the scale.
+    close = lambda a, b, scale: np.testing.assert_allclose(
+      a, b, rtol, rtol * scale
+    )
+    close(total, g.sum(0), whole)
+    close(total_again, g.sum(0), whole)
+    close(norm, np.square(g).sum(tuple(range(1, g.ndim))), whole**2)
+    close(square, np.square(g).sum(0), whole**2)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_reductions_equal_those_of_every_gradient(name):
+  # A few hundred float32 operations in another order.
+  check(CASES[name], jnp.float32, 1e-5)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'conv strided same',
+    'dense on short sequences',
+    'tied embeddings',
+    'attention',
+    'scan over layers, remat',
+  ],
+)
+def test_reductions_are_exact_in_float64(name):
+  with jax.enable_x64(True):
+    check(CASES[name], jnp.float64, 1e-11)
+
+
+def rules_of(name):
+  """The rule of every parameter, by its path."""
+  apply, params, x = CASES[name]()
+  loss = lambda params, x: loss_of(apply)(params, x)[0]
+  leaves, treedef = jax.tree.flatten(params)
+  gradient = jax.grad(lambda leaves, x: loss(treedef.unflatten(leaves), x))
+  flat = program.flatten(jax.make_jaxpr(gradient)(leaves, x[0]))
+  per_sample = program.dependents(flat.equations, flat.inputs[len(leaves) :])
+  paths, _ = zip(*jax.tree_util.tree_leaves_with_path(params), strict=True)
+  tails = [cut.find_tail(flat, output, per_sample) for output in flat.outputs]
+  return {
+    jax.tree_util.keystr(path): tail and rules.choose(tail)
+    for path, tail in zip(paths, tails, strict=True)
+  }
+
+
+@pytest.mark.parametrize(
+  ('name', 'parameter', 'rule'),
+  [
+    ('dense', 'kernel', rules.OUTER),
+    ('dense', 'bias', rules.DIRECT),
+    ('jit inside', 'w', rules.MATERIALISED),
+    ('unused parameter', 'b', None),
+    ('dense on short sequences', 'kernel', rules.GRAM),
+    ('dense on long sequences', 'kernel', rules.MATERIALISED),
+    ('conv same', 'kernel', rules.CONVOLUTION),
+    ('conv transposed', 'kernel', rules.CONVOLUTION),
+    ('conv grouped', 'kernel', rules.MATERIALISED),
+    ('used twice', 'kernel', rules.MATERIALISED),
+    ('layer norm', 'scale', rules.DIRECT),
+  ],
+)
+def test_layers_take_the_cheap_rule(name, parameter, rule):
+  chosen = [r for path, r in rules_of(name).items() if parameter in path]
+  assert rule in chosen
+
+
+def test_an_mlp_holds_no_gradient_per_example():
+  """The compiled program's memory stays that of a plain gradient."""
+  model = nn.Sequential([nn.Dense(256), nn.relu, nn.Dense(256)])
+  x = jnp.ones([128, 256])
+  params = model.init(jax.random.key(0), x)
+  loss = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
+  estimate = jax.jit(adaopt.value_and_statistics(loss))
+  memory = lambda f: f.lower(params, x).compile().memory_analysis()
+  ours = memory(estimate).temp_size_in_bytes
+  plain = memory(jax.jit(jax.value_and_grad(loss))).temp_size_in_bytes
+  per_example = 4 * 128 * 2 * 256 * 256
+  assert ours < plain + per_example / 20
