@@ -103,6 +103,13 @@ def draw(
 
   Raises:
     ValueError: If the leading axes differ or there is no example.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> dataset = {'x': jnp.arange(5) * 10, 'y': jnp.arange(5)}
+    >>> print(adaopt.draw(dataset, 0, positions=jnp.arange(3)))
+    {'x': Array([40, 20, 10], dtype=int32), 'y': Array([4, 2, 1], dtype=int32)}
   """
   n = checks.num_examples(dataset)
   indices = example_indices(seed, positions, n)

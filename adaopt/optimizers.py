@@ -205,11 +205,14 @@ def adadagrad_norm(
 ) -> optax.GradientTransformationExtraArgs:
   r"""AdAdaGrad-Norm: AdaGrad-Norm with a batch size that follows the noise.
 
+  ḡ over n examples; n ← policy(n, criterion(statistics));
+  b² ← b² + ‖ḡ‖²,  x ← x − (α / (b + ε)) ḡ.
+
   Args:
     learning_rate: α, or a schedule over the examples seen.
     criterion: The test, such as `norm_test(eta)`.
-    init_batch_size: b_0, the batch size.
-    max_batch_size: b_max.
+    init_batch_size: The first n.
+    max_batch_size: The largest n.
     multiple_of: As in `adapt_batch_size`.
     test_interval: As in `adapt_batch_size`.
     policy: As in `adapt_batch_size`.
@@ -224,9 +227,18 @@ def adadagrad_norm(
 
   Example:
     >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> import optax
     >>> optimizer = adaopt.adadagrad_norm(
     ...   0.1, adaopt.norm_test(eta=0.1), init_batch_size=8,
     ...   max_batch_size=1024)
+    >>> gradient = jnp.array([3.0, 4.0])
+    >>> statistics = adaopt.GradientStatistics(
+    ...   jnp.array(8), mean=gradient, variance=jnp.array(50.0))
+    >>> updates, state = optimizer.update(
+    ...   gradient, optimizer.init(gradient), statistics=statistics)
+    >>> print(updates, optax.tree.get(state, 'batch_size'))
+    [-0.06 -0.08] 200
 
   References:
     Lau et al., `AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient

@@ -71,6 +71,15 @@ def init_train_state(
   Raises:
     ValueError: If a parameter has no gradient, the optimizer holds no batch
       size or several, or the seed is out of range.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> optimizer = adaopt.adadagrad(
+    ...   0.5, adaopt.norm_test(eta=0.5), init_batch_size=4, max_batch_size=64)
+    >>> state = adaopt.init_train_state(jnp.zeros(2), optimizer, seed=1)
+    >>> print(state.params, state.step, state.examples, state.seed)
+    [0. 0.] 0 0 1
   """
   checks.check_params(params)
   checks.check_callable(

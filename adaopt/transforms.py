@@ -70,6 +70,16 @@ def scale_by_adagrad(
   Raises:
     ValueError: If a value is negative or not finite.
 
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> transform = adaopt.scale_by_adagrad()
+    >>> gradient = jnp.array([3.0, -4.0])
+    >>> state = transform.init(gradient)
+    >>> scaled, state = transform.update(gradient, state)
+    >>> print(scaled, state.sum_of_squares)
+    [ 1. -1.] [ 9. 16.]
+
   References:
     Duchi et al., `Adaptive Subgradient Methods for Online Learning and
     Stochastic Optimization <https://jmlr.org/papers/v12/duchi11a.html>`_, 2011
@@ -123,6 +133,16 @@ def scale_by_adagrad_norm(
 
   Raises:
     ValueError: If a value is negative or not finite.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> transform = adaopt.scale_by_adagrad_norm()
+    >>> gradient = jnp.array([3.0, -4.0])
+    >>> state = transform.init(gradient)
+    >>> scaled, state = transform.update(gradient, state)
+    >>> print(scaled, state.sum_of_squares)
+    [ 0.6 -0.8] 25.0
 
   References:
     Ward et al., `AdaGrad stepsizes: Sharp convergence over nonconvex
