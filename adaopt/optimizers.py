@@ -230,7 +230,7 @@ def adadagrad_norm(
     >>> import jax.numpy as jnp
     >>> import optax
     >>> optimizer = adaopt.adadagrad_norm(
-    ...   0.1, adaopt.norm_test(eta=0.1), init_batch_size=8,
+    ...   0.5, adaopt.norm_test(eta=0.1), init_batch_size=8,
     ...   max_batch_size=1024)
     >>> gradient = jnp.array([3.0, 4.0])
     >>> statistics = adaopt.GradientStatistics(
@@ -238,7 +238,7 @@ def adadagrad_norm(
     >>> updates, state = optimizer.update(
     ...   gradient, optimizer.init(gradient), statistics=statistics)
     >>> print(updates, optax.tree.get(state, 'batch_size'))
-    [-0.06 -0.08] 200
+    [-0.3 -0.4] 200
 
   References:
     Lau et al., `AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient
