@@ -26,9 +26,9 @@ def main(argv: list[str]) -> None:
     pathlib.Path(_WORKDIR.value).mkdir(parents=True, exist_ok=True)
   except (OSError, ValueError) as error:
     sys.exit(str(error))
+  except KeyboardInterrupt:
+    sys.exit('Interrupted before the first run.')
   rows = train.run_all(planned, _CONFIG.value, _WORKDIR.value)
-  if not rows:
-    sys.exit('Interrupted before the first step.')
   print(results.table(rows))
   print(f'Picture: {pathlib.Path(_WORKDIR.value, "curves.png")}')
 

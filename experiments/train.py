@@ -1,6 +1,7 @@
 """Trains the runs of a plan and writes what they did."""
 
 import pathlib
+import threading
 import time
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import tqdm
 from absl import logging
 
 import adaopt
-from experiments import compilations, plots, results, runs
+from experiments import compilations, interrupts, plots, results, runs
 
 
 class Curves(NamedTuple):
@@ -25,8 +26,9 @@ def train(
   run: runs.Run,
   config: ml_collections.ConfigDict,
   folder: pathlib.Path,
-) -> tuple[Curves, float, bool]:
-  """Trains one run to the end of its budget, or to Ctrl-C.
+  stop: threading.Event,
+) -> tuple[Curves, float]:
+  """Trains one run to the end of its budget, or until it is to stop.
 
   Args:
     name: Of the scheme.
@@ -34,10 +36,11 @@ def train(
     config: `num_examples`, `eval_interval` in examples, and
       `max_micro_batch_size`.
     folder: Gets metrics.jsonl and TensorBoard events.
+    stop: Set when it is to stop after the step at hand.
 
   Returns:
-    The curves; the seconds that training took, compilation included and
-    evaluation not; whether it was interrupted.
+    The curves, and the seconds that training took, compilation included and
+    evaluation not.
   """
   writer = results.open_writer(folder)
   curves = Curves([], [])
@@ -60,32 +63,29 @@ def train(
     curves.batch_sizes.append((int(metrics.examples), int(metrics.batch_size)))
 
   evaluate(run.state)
-  interrupted, skipped = False, 0
-  paused, begin = 0.0, time.perf_counter()
+  skipped, paused, begin = 0, 0.0, time.perf_counter()
   bar = tqdm.tqdm(
     total=config.num_examples, desc=name, unit=' examples', unit_scale=True
   )
-  try:
-    for state, metrics in adaopt.fit(
-      run.make_step,
-      run.state,
-      run.examples,
-      num_examples=config.num_examples,
-      max_micro_batch_size=config.max_micro_batch_size,
-    ):
-      record(metrics)
-      if not metrics.finite:
-        skipped += 1
-      bar.set_postfix(
-        {'batch': metrics.batch_size, 'loss': metrics.loss}, refresh=False
-      )
-      bar.update(int(metrics.batch_size))
-      last = curves.evaluations[-1].examples
-      due = min(last + config.eval_interval, config.num_examples)
-      if metrics.examples >= due > last:
-        paused += evaluate(state)
-  except KeyboardInterrupt:
-    interrupted = True
+  for state, metrics in adaopt.fit(
+    run.make_step,
+    run.state,
+    run.examples,
+    num_examples=config.num_examples,
+    max_micro_batch_size=config.max_micro_batch_size,
+  ):
+    record(metrics)
+    skipped += not metrics.finite
+    bar.set_postfix(
+      {'batch': metrics.batch_size, 'loss': metrics.loss}, refresh=False
+    )
+    bar.update(int(metrics.batch_size))
+    last = curves.evaluations[-1].examples
+    due = min(last + config.eval_interval, config.num_examples)
+    if metrics.examples >= due > last or stop.is_set():
+      paused += evaluate(state)
+    if stop.is_set():
+      break
   seconds = time.perf_counter() - begin - paused
   bar.close()
   results.close(writer)
@@ -96,7 +96,7 @@ def train(
       name,
       skipped,
     )
-  return curves, seconds, interrupted
+  return curves, seconds
 
 
 def run_all(
@@ -119,29 +119,25 @@ def run_all(
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'config.json').write_text(config.to_json(indent=2) + '\n')
   rows, all_curves = [], {}
-  for name, seed, prepare in planned:
-    try:
+  with interrupts.requested_stop() as stop:
+    for name, seed, prepare in planned:
       run, programs = prepare(), compilations.count()
-      curves, seconds, interrupted = train(
-        name, run, config, folder / name / f'seed_{seed}'
+      curves, seconds = train(
+        name, run, config, folder / name / f'seed_{seed}', stop
       )
-    except KeyboardInterrupt:
-      print(f'Interrupted before the first step of {name}.')
-      break
-    programs = compilations.count() - programs
-    if curves.batch_sizes:
+      programs = compilations.count() - programs
       rows.append(_result(name, seed, curves, seconds, programs))
       all_curves.setdefault(name, []).append(curves)
       results.save_table(rows, folder)
       plots.save_curves(all_curves, folder / 'curves.png')
-    if interrupted:
-      print(f'Interrupted in {name}; what there is lies in {folder}.')
-      break
+      if stop.is_set():
+        print(f'Stopped in {name}; what there is lies in {folder}.')
+        break
   return rows
 
 
 def _result(name, seed, curves, seconds, programs):
-  """The row of a run that made at least one step."""
+  """The row of a run."""
   examples, batch_size = curves.batch_sizes[-1]
   steps = len(curves.batch_sizes)
   return results.Result(

@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -249,7 +250,7 @@ def test_skipped_updates_are_told_once(trained, caplog):
   images = jnp.full_like(run.examples['image'], jnp.nan)
   run = run._replace(examples=run.examples | {'image': images})
   _, workdir, _ = trained
-  train.train('broken', run, config, workdir / 'broken')
+  train.train('broken', run, config, workdir / 'broken', threading.Event())
   told = [r.getMessage() for r in caplog.records if 'not finite' in r.msg]
   (message,) = told
   assert message.startswith('broken: in 12 steps')
@@ -315,7 +316,10 @@ def test_ctrl_c_ends_with_what_there_is(tmp_path):
   output, errors = process.communicate(timeout=60)
   assert process.returncode == 0, errors
   assert 'Traceback' not in errors
-  assert f'Interrupted in adadagrad; what there is lies in {tmp_path}' in output
+  assert f'Stopped in adadagrad; what there is lies in {tmp_path}' in output
   assert (tmp_path / 'curves.png').exists()
   assert (tmp_path / 'results.csv').exists()
-  assert all(json.loads(line) for line in metrics.read_text().splitlines())
+  records = [json.loads(line) for line in metrics.read_text().splitlines()]
+  # The last evaluation is of the last state, not of the first.
+  assert records[-1]['kind'] == 'eval'
+  assert records[-1]['examples'] > 0
