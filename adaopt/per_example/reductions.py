@@ -53,9 +53,11 @@ def reduce_gradients(
 
     return jax.value_and_grad(weighted, has_aux=True)(leaves)
 
-  first = jax.tree.map(lambda x: x[0], (samples, weights))
+  one = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (samples, weights)
+  )
   closed, shapes = jax.make_jaxpr(value_and_gradient, return_shape=True)(
-    leaves, *first
+    leaves, *one
   )
   flat = program.flatten(closed)
   inputs = flat.inputs[len(leaves) :]
