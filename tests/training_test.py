@@ -459,3 +459,53 @@ def test_a_baseline_measures_its_noise_without_moving():
   _, history = run(step, optimizer, steps=3)
   assert [int(m.batch_size) for m in history] == [6, 6, 6]
   assert all(np.isfinite(m.variance) for m in history)
+
+
+class Normalised(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    x = nn.BatchNorm(use_running_average=False)(nn.Dense(4)(x))
+    return nn.Dense(1)(nn.relu(x))[:, 0]
+
+
+def test_batch_norm_trains_on_groups():
+  model = Normalised()
+  variables = model.init(jax.random.key(0), jnp.zeros([2, 5]))
+  statistics = variables['batch_stats']
+
+  def loss(params, batch):
+    predicted, _ = model.apply(
+      {'params': params, 'batch_stats': statistics},
+      batch['x'],
+      mutable=['batch_stats'],
+    )
+    return jnp.mean((predicted - batch['y']) ** 2)
+
+  optimizer = adaptive(learning_rate=2.0, init_batch_size=16, multiple_of=8)
+  step = adaopt.train_step(loss, optimizer, micro_batch_size=16, group_size=8)
+  _, history = run(step, optimizer, steps=40, params=variables['params'])
+  assert history[-1].loss < 0.75 * history[0].loss
+  assert history[-1].batch_size > 16
+
+
+class Dropped(nnx.Module):
+  def __init__(self, rngs):
+    self.dense = nnx.Linear(5, 1, rngs=rngs)
+    self.dropout = nnx.Dropout(0.1, rngs=rngs)
+
+  def __call__(self, x):
+    return self.dropout(self.dense(x))[:, 0]
+
+
+def test_nnx_models_with_other_state_train():
+  model = Dropped(nnx.Rngs(0))
+  graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+  def loss(params, batch):
+    model = nnx.merge(graph, params, rest, copy=True)
+    return jnp.mean((model(batch['x']) - batch['y']) ** 2)
+
+  optimizer = adaptive(learning_rate=2.0)
+  step = adaopt.train_step(loss, optimizer, micro_batch_size=16)
+  _, history = run(step, optimizer, steps=40, params=params)
+  assert history[-1].loss < 0.7 * history[0].loss
