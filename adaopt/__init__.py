@@ -31,7 +31,8 @@ from adaopt.optimizers import (
   adagrad,
   adagrad_norm,
 )
-from adaopt.training import Metrics, TrainState, init_train_state, train_step
+from adaopt.train_state import TrainState, init_train_state
+from adaopt.training import Metrics, train_step
 from adaopt.transforms import (
   ScaleByAdagradNormState,
   ScaleByAdagradState,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 
-from adaopt import base, checks, drivers, training
+from adaopt import base, checks, drivers, train_state, training
 
 
 def rung(batch_size: int, largest: int) -> int:
@@ -18,12 +18,12 @@ def rung(batch_size: int, largest: int) -> int:
 
 def fit(
   make_step: Callable[..., drivers.Step],
-  state: training.TrainState,
+  state: train_state.TrainState,
   dataset: base.Batch,
   *,
   num_examples: int,
   max_micro_batch_size: int = 256,
-) -> Iterator[tuple[training.TrainState, training.Metrics]]:
+) -> Iterator[tuple[train_state.TrainState, training.Metrics]]:
   """Trains until `num_examples` examples are consumed, a step an iteration.
 
   Small batches run in small micro-batches: the steps form a ladder of sizes
@@ -106,7 +106,7 @@ def _fit(make_step, state, dataset, num_examples, max_micro_batch_size):
   dataset = jax.device_put(dataset)
   if state.examples >= num_examples:
     return
-  state, metrics = dispatch(state, training.batch_size_of(state.opt_state))
+  state, metrics = dispatch(state, train_state.batch_size_of(state.opt_state))
   try:
     known, in_flight = jax.device_get(metrics), None
     ahead = known.examples

@@ -20,20 +20,11 @@ from adaopt import (
   estimators,
   examples,
   statistics,
+  train_state,
   transforms,
 )
 
 Draw = Callable[[base.Batch, jax.Array, jax.Array], base.Batch]
-
-
-class TrainState(NamedTuple):
-  """Everything a run is made of: save it, restore it, and go on."""
-
-  params: optax.Params
-  opt_state: optax.OptState
-  step: jax.Array  # [] int32, steps done
-  examples: jax.Array  # [] int32, examples consumed: the stream's position
-  seed: jax.Array  # [] uint32, of the example stream
 
 
 class Metrics(NamedTuple):
@@ -50,79 +41,6 @@ class Metrics(NamedTuple):
   variance_along_mean: jax.Array  # [], v∥; NaN where not measured
   required: jax.Array  # [], by the last test; NaN: no evidence or no test
   finite: jax.Array  # [] bool; False: the update was left out
-
-
-def init_train_state(
-  params: optax.Params,
-  optimizer: optax.GradientTransformation,
-  *,
-  seed: int = 0,
-) -> TrainState:
-  """The state before the first step.
-
-  Args:
-    params: The parameters.
-    optimizer: An optimizer that holds a batch size.
-    seed: The seed of the example stream, in [0, 2³²).
-
-  Returns:
-    The state.
-
-  Raises:
-    ValueError: If a parameter has no gradient, the optimizer holds no batch
-      size or several, or the seed is out of range.
-
-  Example:
-    >>> import adaopt
-    >>> import jax.numpy as jnp
-    >>> optimizer = adaopt.adadagrad(
-    ...   0.5, adaopt.norm_test(eta=0.5), init_batch_size=4, max_batch_size=64)
-    >>> state = adaopt.init_train_state(jnp.zeros(2), optimizer, seed=1)
-    >>> print(state.params, state.step, state.examples, state.seed)
-    [0. 0.] 0 0 1
-  """
-  checks.check_params(params)
-  checks.check_callable(
-    'of params', **{'optimizer.init': getattr(optimizer, 'init', optimizer)}
-  )
-  if checks.is_concrete(seed) and not (seed % 1 == 0 and 0 <= seed < 2**32):
-    raise ValueError(f'seed must be an integer in [0, 2^32), got {seed}.')
-  params = jax.tree.map(jnp.copy, params)  # A step donates its state.
-  opt_state = optimizer.init(params)
-  batch_size_of(opt_state)
-  return TrainState(
-    params,
-    opt_state,
-    step=jnp.zeros([], jnp.int32),
-    examples=jnp.zeros([], jnp.int32),
-    seed=jnp.asarray(seed, jnp.uint32),
-  )
-
-
-def _find_all(opt_state: optax.OptState, field: str) -> list[Any]:
-  """The fields of this name of states, never an entry of a parameter tree."""
-  found = optax.tree.get_all_with_path(
-    opt_state,
-    field,
-    filtering=lambda path, _: hasattr(path[-1], 'tuple_name'),
-  )
-  return [value for _, value in found]
-
-
-def _find(opt_state: optax.OptState, field: str, default: Any = None) -> Any:
-  (value,) = _find_all(opt_state, field) or [default]
-  return value
-
-
-def batch_size_of(opt_state: optax.OptState) -> jax.Array:
-  """The batch size that an optimizer holds; ValueError unless it holds one."""
-  found = _find_all(opt_state, 'batch_size')
-  if len(found) != 1:
-    raise ValueError(
-      f'the optimizer holds {len(found)} batch sizes instead of one; chain it '
-      'with one adapt_batch_size(...) or schedule_batch_size(...).'
-    )
-  return found[0]
 
 
 def _with_extra_args(
@@ -213,10 +131,10 @@ def train_step(
   def test_due(state):
     if variance is None and not along_mean:
       return None
-    return _find(state.opt_state, 'test_due')
+    return train_state.find(state.opt_state, 'test_due')
 
   def num_examples(state):
-    groups = -(-batch_size_of(state.opt_state) // group_size)
+    groups = -(-train_state.batch_size_of(state.opt_state) // group_size)
     due = test_due(state)
     at_least = 1 if due is None else jnp.where(due, 2, 1)
     return jnp.maximum(groups, at_least) * group_size
@@ -280,7 +198,7 @@ def train_step(
       variance_along_mean=nan
       if deviations is None
       else stats.variance_along_mean,
-      required=_find(opt_state, 'required', nan),
+      required=train_state.find(opt_state, 'required', nan),
       finite=finite,
     )
     return state, metrics

@@ -13,7 +13,7 @@ import jax
 import optax
 
 from adaopt import base
-from adaopt.per_example import cut, program, rules
+from adaopt.per_example import cut, direct, program, rule, rules
 
 
 class Reduced(NamedTuple):
@@ -30,7 +30,7 @@ def reduce_gradients(
   params: optax.Params,
   samples: base.Batch,
   weights: jax.Array,
-  reduction: Callable[[rules.Rule], rules.Reduction],
+  reduction: Callable[[rule.Rule], rule.Reduction],
 ) -> Reduced:
   """Evaluates a loss and reduces its per-sample gradients.
 
@@ -84,11 +84,11 @@ def reduce_gradients(
   reduced = dict(zip(factors, outcome[len(results) :], strict=True))
   constant = program.needed(flat.equations, shared)
   reduced |= zip(shared, program.evaluate(constant, known, shared), strict=True)
-  pairs = [
-    reduction(rules.choose(tail) if tail else rules.absent(len(weights), leaf))(
-      tail, reduced
-    )
-    for tail, leaf in zip(tails, leaves, strict=True)
-  ]
+
+  def reduce(tail, leaf):
+    chosen = rules.choose(tail) if tail else direct.absent(len(weights), leaf)
+    return reduction(chosen)(tail, reduced)
+
+  pairs = map(reduce, tails, leaves)
   total, second = (treedef.unflatten(part) for part in zip(*pairs, strict=True))
   return Reduced(values, aux, total, second)
