@@ -229,26 +229,24 @@ def coordinate_norm_test(
   checks.check_positive(eta=eta)
   checks.check_callable('of the requirements [d]', reduce=reduce)
 
-  def required_by(noise, tensor):
+  def noise_and_signal(noise, tensor):
     if noise.shape != tensor.shape:
       raise ValueError(
         'coordinate_norm_test needs the variance of every coordinate; build '
         "the estimator with variance='coordinate'."
       )
-    return _ratio(noise, eta**2 * statistics.abs_sq(tensor)).ravel()
+    return noise.ravel(), eta**2 * statistics.abs_sq(tensor).ravel()
 
   def required(stats):
     variance = _need(
       stats, 'variance', 'coordinate_norm_test', "variance='coordinate'"
     )
-    ratios = jax.tree.map(required_by, variance, stats.mean)
-    ratios = jnp.concatenate(jax.tree.leaves(ratios))
-    noise, mean = (
-      jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
-      for tree in (variance, stats.mean)
+    pairs = map(
+      noise_and_signal, jax.tree.leaves(variance), jax.tree.leaves(stats.mean)
     )
-    silent = (noise == 0) & (mean == 0)
-    required = reduce(jnp.where(silent, 0, ratios))
+    noise, signal = map(jnp.concatenate, zip(*pairs, strict=True))
+    silent = (noise == 0) & (signal == 0)
+    required = reduce(jnp.where(silent, 0, _ratio(noise, signal)))
     return jnp.where(jnp.all(silent), jnp.nan, required)
 
   return required

@@ -48,10 +48,10 @@ def init_train_state(
     >>> print(state.params, state.step, state.examples, state.seed)
     [0. 0.] 0 0 1
   """
-  checks.check_params(params)
   checks.check_callable(
     'of params', **{'optimizer.init': getattr(optimizer, 'init', optimizer)}
   )
+  checks.check_params(params)
   if checks.is_concrete(seed) and not (seed % 1 == 0 and 0 <= seed < 2**32):
     raise ValueError(f'seed must be an integer in [0, 2^32), got {seed}.')
   params = jax.tree.map(jnp.copy, params)  # A step donates its state.

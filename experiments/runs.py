@@ -45,7 +45,7 @@ def prepare(
     config: `model`, `eval_train_examples`.
     scheme: As `schemes.make_optimizer` takes it.
     seed: Of the initial parameters and the example stream.
-    dataset: The examples.
+    dataset: The examples, on the device.
 
   Returns:
     The run.
@@ -55,7 +55,7 @@ def prepare(
   """
   model = schemes.lookup(models.MODELS, 'model', config.model)()
   optimizer, statistics = schemes.make_optimizer(scheme)
-  train, test = jax.tree.map(jnp.asarray, tuple(dataset))
+  train, test = dataset
 
   def losses_and_hits(params, batch):
     logits = model.apply(params, batch['image'])
@@ -117,10 +117,11 @@ def plan(
       )
     },
   )
-  load = schemes.lookup(datasets.DATASETS, 'dataset', config.dataset)
-  dataset = load(data_dir)
+  schemes.lookup(models.MODELS, 'model', config.model)
   for scheme in config.schemes.values():
-    prepare(config, scheme, config.seed, dataset)
+    schemes.make_optimizer(scheme)
+  load = schemes.lookup(datasets.DATASETS, 'dataset', config.dataset)
+  dataset = jax.device_put(load(data_dir))
   return [
     Planned(
       name, seed, functools.partial(prepare, config, scheme, seed, dataset)

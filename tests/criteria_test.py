@@ -135,6 +135,7 @@ def test_degenerate_statistics(criterion, statistics_of, mean, noise, expected):
   [
     ([0.0, 2.0], [0.0, 8.0], 2.0),
     ([0.0, 2.0], [1.0, 8.0], INF),
+    ([1e-25, 2.0], [0.0, 8.0], 2.0),
     ([0.0, 0.0], [0.0, 0.0], NAN),
     ([NAN, 2.0], [1.0, 8.0], NAN),
     ([1.0, 2.0], [INF, 8.0], NAN),
@@ -143,6 +144,7 @@ def test_degenerate_statistics(criterion, statistics_of, mean, noise, expected):
   ids=[
     'a dead coordinate asks for none',
     'a coordinate of noise alone asks for all',
+    'a coordinate below the range of squares asks for none',
     'only dead coordinates',
     'signal nan',
     'infinite noise',

@@ -330,6 +330,10 @@ def test_a_custom_draw_sees_positions():
       'loss_fn must be a function .* got 3',
     ),
     (
+      lambda: adaopt.init_train_state(adaptive(), jnp.zeros(1)),
+      'optimizer.init must be a function of params',
+    ),
+    (
       lambda: adaopt.init_train_state(jnp.zeros(1), adaptive(), seed=1.5),
       'seed must be an integer .* got 1.5',
     ),

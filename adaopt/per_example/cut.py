@@ -55,26 +55,28 @@ def find_tail(
   """
   if not isinstance(output, int) or output not in per_sample:
     return None
-  producers = {value: e for e in flat.equations for value in e.outputs}
   contractions, rest, factors, pending = [], [], [], [output]
   while pending:
     value = pending.pop()
-    equation = producers.get(value)
+    equation = flat.producers.get(value)
     name = equation.primitive.name if equation else None
     if name in MOVES or name in SUMS:
-      rest.append(equation.outputs)
+      rest.append(equation)
       pending.extend(program.numbers(equation.inputs))
     elif name in CONTRACTIONS:
-      contractions.append(equation.outputs)
+      contractions.append(equation)
       factors.extend(program.numbers(equation.inputs))
     else:
       factors.append(value)
   if not contractions:
     rest, factors = [], [output]
-  pick = lambda found: tuple(e for e in flat.equations if e.outputs in found)
+  # Values are numbered in the order in which equations make them.
+  in_order = lambda found: tuple(
+    e for _, e in sorted({e.outputs: e for e in found}.items())
+  )
   return Tail(
-    contractions=pick(contractions),
-    rest=pick(rest),
+    contractions=in_order(contractions),
+    rest=in_order(rest),
     factors=tuple(v for v in dict.fromkeys(factors) if v in per_sample),
     shared=tuple(v for v in dict.fromkeys(factors) if v not in per_sample),
     output=output,

@@ -29,6 +29,7 @@ class Program(NamedTuple):
   inputs: tuple[int, ...]
   outputs: tuple[Value, ...]
   equations: tuple[Equation, ...]
+  producers: dict[int, Equation]  # of every value that an equation makes
   constants: dict[int, Any]
   avals: list[Any]  # shape and dtype of every value
 
@@ -92,7 +93,8 @@ def flatten(closed: core.ClosedJaxpr) -> Program:
 
   inputs = tuple(number(var.aval) for var in closed.jaxpr.invars)
   outputs = inline(closed.jaxpr, closed.consts, inputs)
-  return Program(inputs, outputs, tuple(equations), constants, avals)
+  producers = {value: e for e in equations for value in e.outputs}
+  return Program(inputs, outputs, tuple(equations), producers, constants, avals)
 
 
 def needed(
