@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import optax
 
 from adaopt import base, checks, per_example, statistics
+from adaopt.per_example import program
 
 Sums = Callable[[optax.Params, base.Batch, jax.Array], statistics.GradientSums]
 
-# How the per-sample gradients of a tensor are reduced to sums of squares: to
-# norms [J], which are summed, or to squares like the tensor.
+# The reduction of per-sample gradients that holds their squares, and what makes
+# sums of it: of norms [J], which are added up, or of squares like the tensor.
 SQUARES = {
-  'total': (lambda rule: rule.norms, jnp.sum),
-  'coordinate': (lambda rule: rule.squares, lambda squares: squares),
+  'total': (per_example.norms, jnp.sum),
+  'coordinate': (per_example.squares, lambda squares: squares),
 }
 
 
@@ -113,20 +114,27 @@ def _mean_only(loss, params, samples, mask):
   )
 
 
-def _with_squares(loss, params, samples, mask, *, variance):
+def _sums(factored, mask, variance):
   """Sums from the factors of the per-sample gradients."""
-  reduction, total_squares = SQUARES[variance]
-  reduced = per_example.reduce_gradients(
-    loss, params, samples, mask.astype(jnp.float32), reduction
-  )
+  if variance is None:
+    gradient, _ = per_example.norms(factored)
+    squares = None
+  else:
+    reduce, total_squares = SQUARES[variance]
+    gradient, squares = reduce(factored)
+    squares = jax.tree.map(total_squares, squares)
   total = functools.partial(_total, mask=mask)
   return statistics.GradientSums(
     jnp.sum(mask, dtype=jnp.int32),
-    total(reduced.values),
-    jax.tree.map(total, reduced.aux),
-    reduced.gradient,
-    jax.tree.map(total_squares, reduced.second),
+    total(factored.values),
+    jax.tree.map(total, factored.aux),
+    gradient,
+    squares,
   )
+
+
+def _factorise(loss, params, samples, mask):
+  return per_example.factorise(loss, params, samples, mask.astype(jnp.float32))
 
 
 def gradient_sums(
@@ -151,15 +159,14 @@ def gradient_sums(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   check_options(group_size=group_size, variance=variance)
   loss = _checked(loss_fn, has_aux)
-  reduce_samples = (
-    _mean_only
-    if variance is None
-    else functools.partial(_with_squares, variance=variance)
-  )
 
   def sums(params, batch, mask):
     checks.check_params(params)
-    return reduce_samples(loss, params, *_samples(batch, mask, group_size))
+    samples, mask = _samples(batch, mask, group_size)
+    if variance is None:
+      return _mean_only(loss, params, samples, mask)
+    factored = _factorise(loss, params, samples, mask)
+    return _sums(factored, mask, variance)
 
   return sums
 
@@ -171,6 +178,7 @@ def deviation_sums(
 
   ⟨g_j, u⟩, with u = ḡ / ‖ḡ‖ or 0 where ḡ is, is the derivative of sample j's
   loss in direction u: one forward-mode pass, without a gradient per sample.
+  Where a function has only a reverse rule, the factors are contracted with u.
 
   Args:
     loss_fn: As for `gradient_sums`.
@@ -185,19 +193,33 @@ def deviation_sums(
 
   def sums(params, batch, mask, gradient):
     samples, mask = _samples(batch, mask, group_size)
-    norm = jnp.sqrt(statistics.squared_norm(gradient))
-    # Along ḡ over a power of two, which is as exact as ḡ in half precision and
-    # never leaves its range.
-    scale = jnp.ldexp(jnp.ones_like(norm), jnp.frexp(norm)[1])
-    # JAX's gradient of a real loss is the conjugate of its ascent direction.
-    direction = jax.tree.map(lambda g: jnp.conj(g) / scale, gradient)
-    direction = optax.tree.cast_like(direction, params)
     values_of = lambda params: jax.vmap(loss, (None, 0))(params, samples)[0]
-    _, along = jax.jvp(values_of, (params,), (direction,))
-    projections = along * jnp.where(norm == 0, 0, scale / norm)
-    return _total(jnp.square(projections - norm), mask)
+    if 'custom_vjp_call' in program.names(jax.make_jaxpr(values_of)(params)):
+      factored = _factorise(loss, params, samples, mask)
+      along = functools.partial(per_example.products, factored)
+    else:
+      along = functools.partial(_derivatives, values_of, params)
+    return _deviations(along, gradient, mask)
 
   return sums
+
+
+def _derivatives(values_of, params, direction):
+  """The derivatives of all losses in a direction, by forward mode. [J]."""
+  # JAX's gradient of a real loss is the conjugate of its ascent direction.
+  tangents = optax.tree.cast_like(jax.tree.map(jnp.conj, direction), params)
+  return jax.jvp(values_of, (params,), (tangents,))[1]
+
+
+def _deviations(along, gradient, mask):
+  """Σ_j (⟨g_j, u⟩ − ‖ḡ‖)², where along(d) is ⟨g_j, d⟩ [J]."""
+  norm = jnp.sqrt(statistics.squared_norm(gradient))
+  # Along ḡ over a power of two, which is as exact as ḡ in half precision and
+  # never leaves its range.
+  scale = jnp.ldexp(jnp.ones_like(norm), jnp.frexp(norm)[1])
+  products = along(jax.tree.map(lambda g: g / scale, gradient))
+  projections = products * jnp.where(norm == 0, 0, scale / norm)
+  return _total(jnp.square(projections - norm), mask)
 
 
 def value_and_statistics(
@@ -246,23 +268,31 @@ def value_and_statistics(
     Byrd et al., `Sample size selection in optimization methods for machine
     learning <https://doi.org/10.1007/s10107-012-0572-5>`_, 2012
   """
-  options = dict(group_size=group_size, has_aux=has_aux)
-  gradient_sums_fn = gradient_sums(loss_fn, variance=variance, **options)
-  deviation_sums_fn = deviation_sums(loss_fn, **options)
+  check_options(group_size=group_size, variance=variance)
+  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checked = _checked(loss_fn, has_aux)
+  wants_noise = variance is not None or along_mean
 
-  def estimate(params, batch):
+  def estimate(params, batch, *args):
+    loss = lambda params, batch: checked(params, batch, *args)
     length = checks.num_examples(batch)
-    wants_noise = variance is not None or along_mean
     if wants_noise and length < 2 * group_size:
       raise ValueError(
         f'a variance needs two samples of {group_size} example(s), got a batch '
         f'of {length}; enlarge the batch or pass variance=None.'
       )
-    sums = gradient_sums_fn(params, batch, None)
-    gradient = statistics.mean(sums, sums.gradient)
-    deviations = (
-      deviation_sums_fn(params, batch, None, gradient) if along_mean else None
-    )
+    checks.check_params(params)
+    samples, mask = _samples(batch, None, group_size)
+    if not wants_noise:
+      sums, deviations = _mean_only(loss, params, samples, mask), None
+    else:
+      factored = _factorise(loss, params, samples, mask)
+      sums = _sums(factored, mask, variance)
+    deviations = None
+    if along_mean:
+      gradient = statistics.mean(sums, sums.gradient)
+      along = functools.partial(per_example.products, factored)
+      deviations = _deviations(along, gradient, mask)
     stats = statistics.finish(sums, deviations, group_size=group_size)
     stats = stats._replace(mean=optax.tree.cast_like(stats.mean, params))
     value, aux = statistics.mean(sums, (sums.value, sums.aux))

@@ -9,7 +9,8 @@ import pytest
 from flax import linen as nn
 
 import adaopt
-from adaopt.per_example import cut, program, reductions, rules
+from adaopt import per_example
+from adaopt.per_example import cut, loops, program, rules
 
 
 class Tied(nn.Module):
@@ -185,27 +186,24 @@ def check(make, dtype, rtol):
   cast = lambda a: a.astype(dtype) if a.dtype == jnp.float32 else a
   params, x = jax.tree.map(cast, (params, x))
   loss, weights = loss_of(apply), jnp.asarray(WEIGHTS, dtype)
-  reduce = lambda reduction: jax.jit(
-    lambda: reductions.reduce_gradients(loss, params, x, weights, reduction)
-  )()
-  norms, squares = reduce(lambda r: r.norms), reduce(lambda r: r.squares)
+  directions = jax.tree.map(lambda p: jnp.cos(p + 0.3), params)
+
+  @jax.jit
+  def reduce():
+    factored = per_example.factorise(loss, params, x, weights)
+    return (
+      (factored.values, factored.aux),
+      *per_example.norms(factored),
+      *per_example.squares(factored),
+      per_example.products(factored, directions),
+    )
+
+  results, *trees, products = reduce()
   value_and_grad = jax.vmap(jax.value_and_grad(loss, has_aux=True), (None, 0))
   (values, aux), gradients = jax.jit(value_and_grad)(params, x)
-  np.testing.assert_allclose(norms.values, values * WEIGHTS, rtol, rtol)
-  np.testing.assert_allclose(norms.aux, aux, rtol, rtol)
-  by_leaf = zip(
-    *map(
-      jax.tree.leaves,
-      (
-        gradients,
-        norms.gradient,
-        norms.second,
-        squares.gradient,
-        squares.second,
-      ),
-    ),
-    strict=True,
-  )
+  np.testing.assert_allclose(results[0], values * WEIGHTS, rtol, rtol)
+  np.testing.assert_allclose(results[1], aux, rtol, rtol)
+  by_leaf = zip(*map(jax.tree.leaves, (gradients, *trees)), strict=True)
   whole = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients)))
   for gradient, total, norm, total_again, square in by_leaf:
     g = np.asarray(gradient) * WEIGHTS.reshape(-1, *[1] * (gradient.ndim - 1))
@@ -218,6 +216,12 @@ def check(make, dtype, rtol):
     close(total_again, g.sum(0), whole)
     close(norm, np.square(g).sum(tuple(range(1, g.ndim))), whole**2)
     close(square, np.square(g).sum(0), whole**2)
+  expected = sum(
+    np.reshape(g, (len(x), -1)) @ np.ravel(u) * WEIGHTS
+    for g, u in zip(*map(jax.tree.leaves, (gradients, directions)), strict=True)
+  )
+  norm = np.sqrt(sum(np.sum(np.square(u)) for u in jax.tree.leaves(directions)))
+  np.testing.assert_allclose(products, expected, rtol, rtol * whole * norm)
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -248,6 +252,7 @@ def rules_of(name):
   leaves, treedef = jax.tree.flatten(params)
   gradient = jax.grad(lambda leaves, x: loss(treedef.unflatten(leaves), x))
   flat = program.flatten(jax.make_jaxpr(gradient)(leaves, x[0]))
+  flat = loops.hoist(flat, range(len(leaves)))
   per_sample = program.dependents(flat.equations, flat.inputs[len(leaves) :])
   paths, _ = zip(*jax.tree_util.tree_leaves_with_path(params), strict=True)
   tails = [cut.find_tail(flat, output, per_sample) for output in flat.outputs]
@@ -262,13 +267,19 @@ def rules_of(name):
   [
     ('dense', 'kernel', rules.OUTER),
     ('dense', 'bias', rules.DIRECT),
-    ('jit inside', 'w', rules.MATERIALISED),
+    ('jit inside', 'w', rules.SEQUENCE),
     ('unused parameter', 'b', None),
     ('dense on short sequences', 'kernel', rules.GRAM),
-    ('dense on long sequences', 'kernel', rules.MATERIALISED),
+    ('dense on long sequences', 'kernel', rules.SEQUENCE),
+    ('lstm', 'kernel', rules.SEQUENCE),
+    ('map', 'w', rules.SEQUENCE),
+    ('scan over layers, remat', 'kernel', rules.OUTER),
+    ('embed', 'embedding', rules.LOOKUP),
+    ('positions', 'embedding', rules.LOOKUP),
+    ('conv depthwise', 'kernel', rules.CONVOLUTION),
+    ('conv grouped', 'kernel', rules.CONVOLUTION),
     ('conv same', 'kernel', rules.CONVOLUTION),
     ('conv transposed', 'kernel', rules.CONVOLUTION),
-    ('conv grouped', 'kernel', rules.MATERIALISED),
     ('used twice', 'kernel', rules.MATERIALISED),
     ('layer norm', 'scale', rules.DIRECT),
   ],

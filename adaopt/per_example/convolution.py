@@ -10,29 +10,15 @@ import math
 import jax
 import jax.numpy as jnp
 
+from adaopt import statistics
 from adaopt.per_example import materialised, rule
 
 
-def _is_convolution(tail):
-  if not rule.only(tail, 'conv_general_dilated'):
-    return False
-  params = tail.contractions[0].params
-  return params['feature_group_count'] == params['batch_group_count'] == 1
-
-
-def _convolved(tail, factors):
-  """One gradient, from a strided slice of the input for every offset."""
-  (equation,) = tail.contractions
-  params = equation.params
-  spec = params['dimension_numbers']
-  lhs, rhs = (factors[value] for value in equation.inputs)
-  lhs = jnp.transpose(lhs, spec.lhs_spec)  # [N, C, ...]
-  rhs = jnp.transpose(rhs, spec.rhs_spec)  # [O, C, ...]
+def _patches(lhs, rhs, params, offsets):
+  """A strided slice of lhs [N, C, ...] for every offset, [K, N, C, ...]."""
   borders = zip(params['padding'], params['lhs_dilation'], strict=True)
   padding = [(0, 0, 0)] * 2 + [(*pad, step - 1) for pad, step in borders]
   lhs = jax.lax.pad(lhs, jnp.zeros([], lhs.dtype), padding)
-  shape = tail.shape(equation.outputs[0])
-  _, _, *offsets = (shape[axis] for axis in spec.out_spec)
 
   def patch(offset):
     axes = zip(
@@ -48,14 +34,51 @@ def _convolved(tail, factors):
     ]
     return lhs[:, :, *window]
 
-  patches = jnp.stack(
-    [patch(k) for k in itertools.product(*map(range, offsets))]
-  )
+  every = itertools.product(*map(range, offsets))
+  return jnp.stack([patch(offset) for offset in every])
+
+
+def _product(patches, rhs):
+  """Σ over channels and positions: [K, N, C, ...], [O, C, ...] → [K, N, O]."""
   columns = patches.reshape(-1, math.prod(rhs.shape[1:]))
-  product = columns @ rhs.reshape(len(rhs), -1).T
-  product = product.reshape(*offsets, len(lhs), len(rhs))
+  product = jnp.matmul(
+    columns,
+    rhs.reshape(len(rhs), -1).T,
+    preferred_element_type=statistics.accumulator_dtype(rhs),
+  )
+  return product.reshape(*patches.shape[:2], len(rhs))
+
+
+def _grouped_product(patches, rhs, params):
+  """The same where groups of features, or of samples, meet groups of rhs."""
+  axis = 2 if params['feature_group_count'] > 1 else 1
+  groups = params['feature_group_count'] * params['batch_group_count']
+  split = lambda x, axis: jnp.moveaxis(
+    x.reshape(*x.shape[:axis], groups, -1, *x.shape[axis + 1 :]), axis, 0
+  )
+  product = jax.vmap(_product)(split(patches, axis), split(rhs, 0))
+  product = jnp.moveaxis(product, 0, -2)  # [K, N, groups, O / groups]
+  return product.reshape(*product.shape[:2], -1)
+
+
+def _convolved(tail, factors):
+  """One gradient."""
+  (equation,) = tail.contractions
+  params = equation.params
+  spec = params['dimension_numbers']
+  lhs, rhs = (factors[value] for value in equation.inputs)
+  lhs = jnp.transpose(lhs, spec.lhs_spec)  # [N, C, ...]
+  rhs = jnp.transpose(rhs, spec.rhs_spec)  # [O, C, ...]
+  shape = tail.shape(equation.outputs[0])
+  _, _, *offsets = (shape[axis] for axis in spec.out_spec)
+  patches = _patches(lhs, rhs, params, offsets)
+  if params['feature_group_count'] * params['batch_group_count'] == 1:
+    product = _product(patches, rhs)
+  else:
+    product = _grouped_product(patches, rhs, params)
+  product = product.reshape(*offsets, *product.shape[1:])
   in_order = jnp.moveaxis(product, (-2, -1), (0, 1))
-  return rule.move(tail, jnp.transpose(in_order, _inverse(spec.out_spec)))
+  return rule.moved(tail, jnp.transpose(in_order, _inverse(spec.out_spec)))
 
 
 def _inverse(permutation):
@@ -63,5 +86,5 @@ def _inverse(permutation):
 
 
 CONVOLUTION = materialised.materialised(_convolved)._replace(
-  applies=_is_convolution
+  applies=lambda tail: rule.only(tail, 'conv_general_dilated')
 )

@@ -1,4 +1,7 @@
-"""Rules for sums of outer products, g_j = Σ_t x_jt δ_jtᵀ: dense layers."""
+"""Rules for sums of outer products, g_j = Σ_t x_jt δ_jtᵀ: dense layers.
+
+Batch dimensions of the contraction are further such layers, l < L.
+"""
 
 import math
 
@@ -9,57 +12,67 @@ from adaopt import statistics
 from adaopt.per_example import cut, materialised, rule
 
 
-def _contracted(tail: cut.Tail) -> tuple[int, int, int]:
-  """T, I, O of Σ_t x_t δ_tᵀ with t < T, x_t [I] and δ_t [O]."""
+def _lengths(tail: cut.Tail) -> tuple[int, int, int, int]:
+  """L, T, I, O of Σ_t x_lt δ_ltᵀ, with x_lt [I] and δ_lt [O]."""
   (equation,) = tail.contractions
-  ((summed, _), _) = equation.params['dimension_numbers']
+  (summed, _), (batched, _) = equation.params['dimension_numbers']
   x, cotangent = map(tail.shape, equation.inputs)
+  layers = math.prod(x[axis] for axis in batched)
   length = math.prod(x[axis] for axis in summed)
-  return length, math.prod(x) // length, math.prod(cotangent) // length
+  widths = (math.prod(a) // (layers * length) for a in (x, cotangent))
+  return layers, length, *widths
 
 
 def _is_dense(tail):
-  if not rule.only(tail, 'dot_general'):
-    return False
-  _, (batched, _) = tail.contractions[0].params['dimension_numbers']
-  return not batched and tail.shape(tail.output) != ()
+  return (
+    rule.only(tail, 'dot_general')
+    and not tail.shared
+    and math.prod(tail.shape(tail.output)) > 1
+  )
 
 
 def _matrices(tail, factors):
-  """X [J, T, I] and Δ [J, T, O]."""
+  """X [J, L, T, I] and Δ [J, L, T, O], without the axes L and T of length 1."""
   (equation,) = tail.contractions
-  (contracted, _) = equation.params['dimension_numbers']
-  length, *widths = _contracted(tail)
-  for value, summed, width in zip(
-    equation.inputs, contracted, widths, strict=True
+  *lengths, _, _ = _lengths(tail)
+  widths = _lengths(tail)[2:]
+  lengths = [n for n in lengths if n > 1]
+  for value, summed, batched, width in zip(
+    equation.inputs, *equation.params['dimension_numbers'], widths, strict=True
   ):
     x = factors[value]
-    kept = [d for d in range(x.ndim - 1) if d not in summed]
-    x = jnp.transpose(x, [0, *(d + 1 for d in (*summed, *kept))])
-    yield x.reshape(x.shape[0], length, width)
+    kept = [d for d in range(x.ndim - 1) if d not in (*summed, *batched)]
+    x = jnp.transpose(x, [0, *(d + 1 for d in (*batched, *summed, *kept))])
+    yield x.reshape(len(x), *lengths, width)
+
+
+def _axes(tail, x):
+  """The axes of L, and those of J and T."""
+  layers, length, *_ = _lengths(tail)
+  batched = (1,) if layers > 1 else ()
+  return batched, (0, x.ndim - 2) if length > 1 else (0,)
 
 
 def _outer_sum(tail, x, cotangent):
   """Σ_j Σ_t x_jt δ_jtᵀ, where the gradient is."""
-  dtype = statistics.accumulator_dtype(x)
-  flat = lambda a: a.reshape(-1, a.shape[-1])
+  batched, summed = _axes(tail, x)
   total = jax.lax.dot_general(
-    flat(x),
-    flat(cotangent),
-    (((0,), (0,)), ((), ())),
-    preferred_element_type=dtype,
+    x,
+    cotangent,
+    ((summed, summed), (batched, batched)),
+    preferred_element_type=statistics.accumulator_dtype(x),
   )
   shape = tail.shape(tail.contractions[0].outputs[0])
-  return rule.move(tail, total.reshape(shape))
+  return rule.moved(tail, total.reshape(shape))
 
 
 def _outer_norms(tail, factors):
   """‖x δᵀ‖² = ‖x‖² ‖δ‖²."""
   x, cotangent = _matrices(tail, factors)
-  norms = rule.rowwise(statistics.abs_sq(x))
-  return _outer_sum(tail, x, cotangent), norms * rule.rowwise(
-    statistics.abs_sq(cotangent)
-  )
+  # A product of rows, which XLA reads once, where it would store squares.
+  square = lambda a: jnp.real(jnp.vecdot(*[rule.widen(a)] * 2))
+  norms = rule.rowwise(square(x) * square(cotangent))
+  return _outer_sum(tail, x, cotangent), norms
 
 
 def _outer_squares(tail, factors):
@@ -69,23 +82,42 @@ def _outer_squares(tail, factors):
   return _outer_sum(tail, x, cotangent), _outer_sum(tail, *squares)
 
 
+def _products(tail, factors, direction):
+  """⟨Σ_t x_t δ_tᵀ, U⟩ = Σ_t x_tᵀ U δ_t."""
+  x, cotangent = map(rule.widen, _matrices(tail, factors))
+  batched, _ = _axes(tail, x)
+  layers, _, *widths = _lengths(tail)
+  u = rule.moved_back(tail, direction)
+  u = u.reshape(*[layers] * len(batched), *widths)
+  rows = len(batched)
+  forward = jax.lax.dot_general(
+    x, u, (((x.ndim - 1,), (rows,)), (batched, tuple(range(rows))))
+  )  # [L, J, T, O]
+  forward = jnp.moveaxis(forward, 0, rows)
+  return rule.rowwise(jnp.real(forward * cotangent))
+
+
 OUTER = rule.Rule(
-  applies=lambda tail: _is_dense(tail) and _contracted(tail)[0] == 1,
+  applies=lambda tail: _is_dense(tail) and _lengths(tail)[1] == 1,
   norms=_outer_norms,
   squares=_outer_squares,
+  products=_products,
 )
 
 
 def _gram_norms(tail, factors):
   """‖X Δᵀ‖² = Σ_ts ⟨x_t, x_s⟩ ⟨δ_t, δ_s⟩."""
   x, cotangent = _matrices(tail, factors)
-  gram = lambda a: jnp.einsum('jti,jsi->jts', rule.widen(a), rule.widen(a))
-  return _outer_sum(tail, x, cotangent), rule.rowwise(gram(x) * gram(cotangent))
+  gram = lambda a: jnp.einsum(
+    'j...ti,j...si->j...ts', rule.widen(a), jnp.conj(rule.widen(a))
+  )
+  norms = rule.rowwise(jnp.real(gram(x) * gram(cotangent)))
+  return _outer_sum(tail, x, cotangent), norms
 
 
 def _prefers_gram(tail):
   """Whether Gram matrices cost less than a pass over the gradient."""
-  length, rows, columns = _contracted(tail)
+  _, length, rows, columns = _lengths(tail)
   return length**2 * (rows + columns) < 4 * rows * columns
 
 
@@ -93,4 +125,8 @@ GRAM = rule.Rule(
   applies=lambda tail: _is_dense(tail) and _prefers_gram(tail),
   norms=_gram_norms,
   squares=materialised.MATERIALISED.squares,
+  products=_products,
+)
+SEQUENCE = materialised.MATERIALISED._replace(
+  applies=_is_dense, products=_products
 )

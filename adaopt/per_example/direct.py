@@ -1,7 +1,6 @@
-"""Rules for gradients that no contraction makes: biases and scales.
+"""Rules for gradients that are made for every sample: biases and scales.
 
-They are small enough to be made for every sample. So are, for want of a rule,
-the gradients that an unknown primitive makes.
+Such a gradient is no larger than something that it is made of.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from adaopt import statistics
 from adaopt.per_example import rule
 
 
-def _direct(square: Callable) -> rule.Reduction:
+def _with(square: Callable) -> Callable:
   def reduce(tail, factors):
     gradients = rule.widen(factors[tail.output])
     return jnp.sum(gradients, 0), square(statistics.abs_sq(gradients))
@@ -21,10 +20,16 @@ def _direct(square: Callable) -> rule.Reduction:
   return reduce
 
 
+def _products(tail, factors, direction):
+  gradients = rule.widen(factors[tail.output])
+  return rule.rowwise(jnp.real(gradients * direction[None]))
+
+
 DIRECT = rule.Rule(
-  applies=lambda tail: not tail.contractions,
-  norms=_direct(rule.rowwise),
-  squares=_direct(lambda squares: jnp.sum(squares, 0)),
+  applies=lambda tail: not tail.equations,
+  norms=_with(rule.rowwise),
+  squares=_with(lambda squares: jnp.sum(squares, 0)),
+  products=_products,
 )
 
 
@@ -32,8 +37,10 @@ def absent(length: int, parameter: jax.Array) -> rule.Rule:
   """The rule for a parameter on which no sample's loss depends."""
   total = jnp.zeros_like(rule.widen(parameter))
   squares = statistics.abs_sq(total)
+  each = jnp.zeros(length, squares.dtype)
   return rule.Rule(
     applies=lambda tail: tail is None,
-    norms=lambda tail, factors: (total, jnp.zeros(length, squares.dtype)),
+    norms=lambda tail, factors: (total, each),
     squares=lambda tail, factors: (total, squares),
+    products=lambda tail, factors, direction: each,
   )

@@ -1,6 +1,5 @@
-"""The rule that makes gradients one after the other, for want of a better."""
+"""The rule that makes gradients a few at a time, for want of a better."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -17,7 +16,7 @@ def materialised(gradient_of: Callable) -> rule.Rule:
     per_sample = {value: factors[value] for value in tail.factors}
     shared = {value: factors[value] for value in tail.shared}
     (length,) = {len(x) for x in per_sample.values()}
-    size = _chunk_size(length, math.prod(tail.shape(tail.output)))
+    size = _chunk_size(length, rule.size(tail))
     one = lambda sample: rule.widen(gradient_of(tail, shared | sample))
     many = jax.vmap(one) if size > 1 else _of_single(one)
     chunks = jax.tree.map(
@@ -50,7 +49,13 @@ def materialised(gradient_of: Callable) -> rule.Rule:
     init = zeros(tail), zeros(tail, real=True)
     return loop(reduce, init, tail, factors)[0]
 
-  return rule.Rule(applies=lambda tail: True, norms=norms, squares=squares)
+  def products(tail, factors, direction):
+    def reduce(_, gradients):
+      return (), rule.rowwise(jnp.real(gradients * direction[None]))
+
+    return loop(reduce, (), tail, factors)[1].reshape(-1)
+
+  return rule.Rule(lambda tail: True, norms, squares, products)
 
 
 def _of_single(function: Callable) -> Callable:
@@ -72,8 +77,7 @@ def _chunk_size(length: int, elements: int) -> int:
 
 def _evaluated(tail, factors):
   """The gradient as the program makes it."""
-  equations = tail.contractions + tail.rest
-  return program.evaluate(equations, factors, [tail.output])[0]
+  return program.evaluate(tail.equations, factors, [tail.output])[0]
 
 
 MATERIALISED = materialised(_evaluated)

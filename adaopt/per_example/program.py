@@ -5,9 +5,13 @@ value has one producer, and any part of the program can be evaluated on its
 own, under whatever transformation.
 """
 
-from collections.abc import Iterable, Mapping
+import collections
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from jax.extend import core
 
 Value = int | core.Literal
@@ -22,6 +26,10 @@ class Equation(NamedTuple):
   inputs: tuple[Value, ...]
   outputs: tuple[int, ...]
 
+  @property
+  def name(self) -> str:
+    return self.primitive.name
+
 
 class Program(NamedTuple):
   """Equations in order, and what is known of their values."""
@@ -29,9 +37,14 @@ class Program(NamedTuple):
   inputs: tuple[int, ...]
   outputs: tuple[Value, ...]
   equations: tuple[Equation, ...]
-  producers: dict[int, Equation]  # of every value that an equation makes
   constants: dict[int, Any]
   avals: list[Any]  # shape and dtype of every value
+  producers: dict[int, Equation]  # of every value that an equation makes
+  uses: collections.Counter  # how often what is needed reads a value
+
+  def size(self, value: int) -> int:
+    """The number of elements of a value."""
+    return math.prod(self.avals[value].shape)
 
 
 # Calls that are replaced by what they call, and where they keep it.
@@ -52,6 +65,13 @@ def numbers(values: Iterable[Value]) -> list[int]:
   return [value for value in values if isinstance(value, int)]
 
 
+@functools.cache
+def _barrier() -> Any:
+  """The primitive of `jax.lax.optimization_barrier`."""
+  (equation,) = jax.make_jaxpr(jax.lax.optimization_barrier)(0.0).eqns
+  return equation.primitive
+
+
 def flatten(closed: core.ClosedJaxpr) -> Program:
   """Numbers the values of a jaxpr and inlines its calls.
 
@@ -59,13 +79,32 @@ def flatten(closed: core.ClosedJaxpr) -> Program:
     closed: The jaxpr.
 
   Returns:
-    The program. What `jax.checkpoint` would compute again is computed once.
+    The program. What `jax.checkpoint` computes again stays behind a barrier,
+    so that the compiler does not keep it instead.
   """
   equations, constants, avals = [], {}, []
 
   def number(aval):
     avals.append(aval)
     return len(avals) - 1
+
+  def emit(primitive, params, inputs, out_avals):
+    outputs = tuple(map(number, out_avals))
+    equations.append(Equation(primitive, params, inputs, outputs))
+    return outputs
+
+  def behind_barrier(params, inputs):
+    prevented = params['prevent_cse']
+    if isinstance(prevented, bool):
+      prevented = (prevented,) * len(inputs)
+    held = numbers(v for v, hold in zip(inputs, prevented, strict=True) if hold)
+    if not params['differentiated'] or not held:
+      return inputs
+    outputs = emit(_barrier(), {}, tuple(held), [avals[v] for v in held])
+    released = dict(zip(held, outputs, strict=True))
+    return tuple(
+      released.get(v, v) if isinstance(v, int) else v for v in inputs
+    )
 
   def inline(jaxpr, consts, arguments):
     names = dict(zip(jaxpr.invars, arguments, strict=True))
@@ -77,11 +116,11 @@ def flatten(closed: core.ClosedJaxpr) -> Program:
       inputs = tuple(map(read, equation.invars))
       inner = equation.params.get(CALLS.get(equation.primitive.name))
       if inner is None:
-        outputs = tuple(number(var.aval) for var in equation.outvars)
-        equations.append(
-          Equation(equation.primitive, equation.params, inputs, outputs)
-        )
+        avals_out = [var.aval for var in equation.outvars]
+        outputs = emit(equation.primitive, equation.params, inputs, avals_out)
       else:
+        if 'prevent_cse' in equation.params:
+          inputs = behind_barrier(equation.params, inputs)
         closed = isinstance(inner, core.ClosedJaxpr)
         outputs = inline(
           inner.jaxpr if closed else inner,
@@ -94,7 +133,26 @@ def flatten(closed: core.ClosedJaxpr) -> Program:
   inputs = tuple(number(var.aval) for var in closed.jaxpr.invars)
   outputs = inline(closed.jaxpr, closed.consts, inputs)
   producers = {value: e for e in equations for value in e.outputs}
-  return Program(inputs, outputs, tuple(equations), producers, constants, avals)
+  uses = collections.Counter(numbers(outputs))
+  for equation in needed(equations, outputs):
+    uses.update(numbers(equation.inputs))
+  return Program(
+    inputs, outputs, tuple(equations), constants, avals, producers, uses
+  )
+
+
+def names(closed: core.ClosedJaxpr) -> set[str]:
+  """The primitives of a jaxpr, at any depth."""
+  found, pending = set(), [closed.jaxpr]
+  while pending:
+    for equation in pending.pop().eqns:
+      found.add(equation.primitive.name)
+      for inner in jax.tree.leaves(list(equation.params.values())):
+        if isinstance(inner, core.ClosedJaxpr):
+          inner = inner.jaxpr
+        if isinstance(inner, core.Jaxpr):
+          pending.append(inner)
+  return found
 
 
 def needed(
@@ -120,18 +178,40 @@ def dependents(
   return reached
 
 
+def bind(equation: Equation, *operands: Any) -> list[Any]:
+  """Applies an equation's primitive to operands."""
+  params = equation.primitive.get_bind_params(equation.params)
+  results = equation.primitive.bind(*operands, **params)
+  return results if equation.primitive.multiple_results else [results]
+
+
+Read = Callable[[Value], Any]
+
+
 def evaluate(
   equations: Iterable[Equation],
   known: Mapping[int, Any],
   values: Iterable[Value],
+  instead: Mapping[tuple[int, ...], Callable[[Read], Iterable[Any]]] = {},
 ) -> list[Any]:
-  """Evaluates equations in order, from known values, and reads values."""
+  """Evaluates equations in order.
+
+  Args:
+    equations: The equations.
+    known: The values they start from.
+    values: The values to return.
+    instead: Other ways to compute the outputs of some equations, from a
+      function that reads values.
+
+  Returns:
+    The values.
+  """
   env = dict(known)
   read = lambda v: v.val if isinstance(v, core.Literal) else env[v]
   for equation in equations:
-    primitive = equation.primitive
-    params = primitive.get_bind_params(equation.params)
-    results = primitive.bind(*map(read, equation.inputs), **params)
-    results = results if primitive.multiple_results else [results]
+    if equation.outputs in instead:
+      results = instead[equation.outputs](read)
+    else:
+      results = bind(equation, *map(read, equation.inputs))
     env.update(zip(equation.outputs, results, strict=True))
   return [read(value) for value in values]

@@ -1,9 +1,10 @@
 """What a rule is, and what all rules share.
 
-A rule is given a tail and the values of its factors, [J, ...], and returns
-Σ g_j beside the squared norms ‖g_j‖² [J], or beside the squares Σ |g_j|².
+A rule is given a tail and the values of its factors, [J, ...], and reduces the
+gradients g_j that the tail would make.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,18 +12,21 @@ import jax
 import jax.numpy as jnp
 
 from adaopt import statistics
-from adaopt.per_example import cut
+from adaopt.per_example import cut, program
 
 Factors = dict[int, jax.Array]
-Reduction = Callable[[cut.Tail, Factors], tuple[jax.Array, jax.Array]]
 
 
 class Rule(NamedTuple):
-  """When a rule applies to a tail, and its two reductions."""
+  """When a rule applies to a tail, and its reductions."""
 
   applies: Callable[[cut.Tail], bool]
-  norms: Reduction
-  squares: Reduction
+  # Σ g_j, and ‖g_j‖² [J].
+  norms: Callable[[cut.Tail, Factors], tuple[jax.Array, jax.Array]]
+  # Σ g_j, and Σ |g_j|².
+  squares: Callable[[cut.Tail, Factors], tuple[jax.Array, jax.Array]]
+  # Re Σ g_j · u over all coordinates [J], for u like the gradient.
+  products: Callable[[cut.Tail, Factors, jax.Array], jax.Array]
 
 
 def widen(x: jax.Array) -> jax.Array:
@@ -32,20 +36,38 @@ def widen(x: jax.Array) -> jax.Array:
 
 def only(tail: cut.Tail, name: str) -> bool:
   """Whether the tail is one contraction of this name, moved around."""
-  contractions = [e.primitive.name for e in tail.contractions]
-  moved = all(e.primitive.name in cut.MOVES for e in tail.rest)
-  return contractions == [name] and moved
+  others = {e.name for e in tail.equations} - cut.MOVES
+  return others == {name} and len(tail.contractions) == 1
 
 
-def move(tail: cut.Tail, array: jax.Array) -> jax.Array:
+def moved(tail: cut.Tail, array: jax.Array) -> jax.Array:
   """Moves a reduction of the only contraction to where the gradient is."""
-  for equation in tail.rest:
-    # The reduction may be of a wider type than the gradient; it keeps it.
-    if equation.primitive.name not in ('convert_element_type', 'copy'):
-      array = equation.primitive.bind(array, **equation.params)
-  return array
+  (contraction,) = tail.contractions
+  known = {contraction.outputs[0]: array}
+  # The reduction may be of a wider type than the gradient; it keeps it.
+  keep = lambda source: lambda read: [read(source)]
+  instead = {
+    e.outputs: keep(e.inputs[0])
+    for e in tail.equations
+    if e.name in ('convert_element_type', 'copy')
+  }
+  moves = [e for e in tail.equations if e is not contraction]
+  return program.evaluate(moves, known, [tail.output], instead)[0]
+
+
+def moved_back(tail: cut.Tail, array: jax.Array) -> jax.Array:
+  """Moves an array like the gradient to where the contraction is."""
+  (contraction,) = tail.contractions
+  shape = tail.shape(contraction.outputs[0])
+  source = jax.ShapeDtypeStruct(shape, array.dtype)
+  return jax.linear_transpose(lambda x: moved(tail, x), source)(array)[0]
 
 
 def rowwise(squares: jax.Array) -> jax.Array:
   """Sums [J, ...] to [J]."""
   return jnp.sum(squares, tuple(range(1, squares.ndim)))
+
+
+def size(tail: cut.Tail) -> int:
+  """The number of elements of the gradient."""
+  return math.prod(tail.shape(tail.output))

@@ -1,0 +1,96 @@
+"""The rule for rows added into a table, g_j = Σ_t e(k_jt) δ_jtᵀ: embeddings.
+
+The rows of one sample that meet in the table are merged after a sort by their
+keys k_jt, so that no table is made for every sample.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from adaopt import statistics
+from adaopt.per_example import rule
+
+
+def _adds_rows(tail):
+  if not rule.only(tail, 'scatter-add'):
+    return False
+  (equation,) = tail.contractions
+  table, keys, rows = (tail.shape(value) for value in equation.inputs)
+  dims = equation.params['dimension_numbers']
+  first = len(rows) - len(table) + 1
+  return (
+    equation.inputs[2] in tail.factors
+    and dims.update_window_dims == tuple(range(first, len(rows)))
+    and dims.inserted_window_dims == (0,)
+    and dims.scatter_dims_to_operand_dims == (0,)
+    and not dims.operand_batching_dims
+    and rows[first:] == table[1:]
+    and len(keys) == first + 1
+  )
+
+
+def _keys_and_rows(tail, factors):
+  """Keys [J, T], in the table or past its end, and rows [J, T, ...]."""
+  (equation,) = tail.contractions
+  table, keys, updates = equation.inputs
+  rows = factors[updates]
+  keys = factors[keys] if keys in tail.factors else factors[keys][None]
+  size, *width = tail.shape(table)
+  keys = keys.reshape(len(keys), -1)
+  if equation.params['mode'] == jax.lax.GatherScatterMode.CLIP:
+    keys = jnp.clip(keys, 0, size - 1)
+  keys = jnp.where((keys >= 0) & (keys < size), keys, size)
+  keys = jnp.broadcast_to(keys, (len(rows), keys.shape[1]))
+  return keys, rule.widen(rows).reshape(*keys.shape, *width)
+
+
+def _added(tail, keys, rows):
+  """Rows [J, T, ...] added into one table, where the gradient is."""
+  (equation,) = tail.contractions
+  shape = tail.shape(equation.inputs[0])
+  table = jnp.zeros(shape, rows.dtype).at[keys].add(rows, mode='drop')
+  return rule.moved(tail, table)
+
+
+def _merged(tail, keys, rows):
+  """Keys [J, T] and rows [J, T, ...] with one row a key, and zeros."""
+  (equation,) = tail.contractions
+  size = tail.shape(equation.inputs[0])[0]
+
+  def merge(keys, rows):
+    order = jnp.argsort(keys)
+    keys, rows = keys[order], rows[order]
+    segments = jnp.cumsum(jnp.diff(keys, prepend=keys[:1]) != 0)
+    inside = (keys < size).reshape(-1, *[1] * (rows.ndim - 1))
+    rows = jnp.where(inside, rows, 0)
+    return (
+      jnp.full_like(keys, size).at[segments].set(keys),
+      jax.ops.segment_sum(rows, segments, len(keys)),
+    )
+
+  return jax.vmap(merge)(keys, rows)
+
+
+def _norms(tail, factors):
+  """‖g‖² = Σ_k |Σ_t [k_t = k] δ_t|²."""
+  keys, rows = _keys_and_rows(tail, factors)
+  _, merged = _merged(tail, keys, rows)
+  return _added(tail, keys, rows), rule.rowwise(statistics.abs_sq(merged))
+
+
+def _squares(tail, factors):
+  keys, rows = _keys_and_rows(tail, factors)
+  merged_keys, merged = _merged(tail, keys, rows)
+  squares = _added(tail, merged_keys, statistics.abs_sq(merged))
+  return _added(tail, keys, rows), squares
+
+
+def _products(tail, factors, direction):
+  """⟨g, U⟩ = Σ_t ⟨δ_t, u(k_t)⟩."""
+  keys, rows = _keys_and_rows(tail, factors)
+  table = rule.moved_back(tail, direction)
+  u = table.at[keys].get(mode='fill', fill_value=0)
+  return rule.rowwise(jnp.real(rows * u))
+
+
+LOOKUP = rule.Rule(_adds_rows, _norms, _squares, _products)
