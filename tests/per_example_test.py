@@ -1,6 +1,7 @@
 """Contracted reductions against one gradient per example, `vmap(grad)`."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,19 @@ class Positions(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    return jnp.tanh(x + nn.Embed(9, 6)(jnp.arange(x.shape[-2]))[None])
+    return jnp.tanh(x + nn.Embed(30, 6)(jnp.arange(x.shape[-2]))[None])
+
+
+class Lookup(nn.Module):
+  """A table read at keys of which some lie before it and some behind."""
+
+  mode: str
+
+  @nn.compact
+  def __call__(self, tokens):
+    table = self.param('table', nn.initializers.normal(1.0), (40, 2, 3))
+    keys = 15 * tokens - 60
+    return jnp.take(table, keys, 0, mode=self.mode, fill_value=0)
 
 
 class Recurrent(nn.Module):
@@ -52,9 +65,11 @@ class Recurrent(nn.Module):
 class Layers(nn.Module):
   """Layers by scan, each under remat."""
 
+  make_layer: Callable[[], nn.Module]
+
   @nn.compact
   def __call__(self, x):
-    body = nn.remat(lambda m, c, _: (nn.tanh(nn.Dense(6)(c)), None))
+    body = nn.remat(lambda _, c, __: (nn.tanh(self.make_layer()(c)), None))
     scanned = nn.scan(
       body, variable_axes={'params': 0}, split_rngs={'params': True}, length=3
     )
@@ -98,13 +113,41 @@ MODELS = {f'conv {k}': (m, IMAGES) for k, m in CONVOLUTIONS.items()} | {
   'attention': (Attention(), (*SERIES[:1], 6)),
   'used twice': (Shared(), (*SERIES[:1], 6)),
   'positions': (Positions(), (*SERIES[:1], 6)),
-  'lstm': (Recurrent(nn.OptimizedLSTMCell), SERIES),
-  'gru': (Recurrent(nn.GRUCell), SERIES),
-  'scan over layers, remat': (Layers(), (6,)),
+  'dense of several heads': (nn.Einsum((5, 4, 3), 'btc,tcd->btd'), SERIES),
+  'dense of several heads on sequences': (
+    nn.Einsum((6, 4, 3), 'bthc,hcd->bthd'),
+    (9, 6, 4),
+  ),
+  'lstm': (Recurrent(nn.OptimizedLSTMCell), (9, 4)),
+  'lstm on short sequences': (Recurrent(nn.OptimizedLSTMCell), (2, 4)),
+  'simple cell': (Recurrent(nn.SimpleCell), (9, 4)),
+  'gru': (Recurrent(nn.GRUCell), (9, 4)),
+  'convolutional lstm': (
+    nn.RNN(nn.ConvLSTMCell(3, (2, 2)), time_major=False),
+    (4, *IMAGES),
+  ),
+  'scan over layers, remat': (Layers(lambda: nn.Dense(6)), (6,)),
+  'scan over dense layers on sequences': (
+    Layers(lambda: nn.Dense(6)),
+    (12, 6),
+  ),
+  'scan over convolutions': (Layers(lambda: nn.Conv(4, (3, 3))), IMAGES),
+  'scan over depthwise convolutions': (
+    Layers(lambda: nn.Conv(4, (3, 3), feature_group_count=4)),
+    IMAGES,
+  ),
+  'scan over recurrent layers': (
+    Layers(lambda: nn.RNN(nn.OptimizedLSTMCell(4))),
+    (9, 4),
+  ),
   'layer norm': (Normalised(nn.LayerNorm()), SERIES),
   'group norm': (Normalised(nn.GroupNorm(2)), IMAGES),
   'instance norm': (Normalised(nn.InstanceNorm()), IMAGES),
-  'embed': (nn.Embed(7, 5), 'tokens'),
+  'embed': (nn.Embed(40, 5), 'tokens'),
+  'embed few': (nn.Embed(7, 5), 'tokens'),
+  'lookup clip': (Lookup('clip'), 'tokens'),
+  'lookup fill': (Lookup('fill'), 'tokens'),
+  'lookup wrap': (Lookup('wrap'), 'tokens'),
   'tied embeddings': (Tied(), 'tokens'),
 }
 
@@ -124,6 +167,21 @@ def softly(x):
 
 softly.defjvp(lambda p, t: (jnp.tanh(*p), (1 - jnp.tanh(*p) ** 2) * t[0]))
 
+
+def steps(p, x, init, add):
+  """Σ over time in a carry, of which the weights are a constant."""
+
+  def step(carry, row):
+    carry = jnp.tanh(carry + row @ p['w'])
+    return carry, carry + add(p)
+
+  return jax.lax.scan(step, init, x)[1]
+
+
+def standardised(w):
+  return (w - w.mean()) / jnp.sqrt(w.var() + 1e-2)
+
+
 FUNCTIONS = {
   'custom_vjp': lambda p, x: doubled(x @ p['w']) + p['b'],
   'custom_jvp': lambda p, x: softly(x @ p['w']) + p['b'],
@@ -136,6 +194,38 @@ FUNCTIONS = {
     jax.lax.fori_loop(0, 2, lambda _, y: y + 1, jax.lax.stop_gradient(x))
     @ p['w']
   ),
+  'sliced weights': lambda p, x: jnp.concatenate(
+    [x[:, 1:] @ p['w'][1:], x[:, :2] @ p['w'][1:3, ::-1]]
+  ),
+  'sliced product': lambda p, x: (x @ p['w'])[:, 1:] * p['b'],
+  'masked weights': lambda p, x: x @ (p['w'] * jnp.tri(4, 3)) - p['b'],
+  'standardised weights': lambda p, x: x @ standardised(p['w']),
+  'weights of low rank': lambda p, x: x @ (p['w'] @ p['w'].T) * p['b'],
+  'weights of their own power': lambda p, x: x @ p['w'] ** 2 + p['w'][:3],
+  'weights by the example': lambda p, x: x @ (p['w'] * jnp.exp(x[0, 0])),
+  'scan': lambda p, x: steps(p, x, jnp.zeros(3), lambda p: p['b']),
+  'scan from the weights': lambda p, x: steps(p, x, p['w'][0], lambda p: 0),
+  'scan with a penalty': lambda p, x: steps(
+    p, x, jnp.zeros(3), lambda p: jnp.sum(p['w'] ** 2)
+  ),
+  'scan and outside': lambda p, x: (
+    steps(p, x, x[0, :3], lambda p: p['b']) + x @ p['w']
+  ),
+  'scan in reverse': lambda p, x: jax.lax.scan(
+    lambda c, row: (jnp.sin(c + row @ p['w']), row @ p['w']),
+    jnp.zeros(3),
+    x,
+    reverse=True,
+  )[1],
+  'cond in scan': lambda p, x: jax.lax.scan(
+    lambda c, row: (
+      jax.lax.cond(row[0] > 0, lambda: row @ p['w'], lambda: c * p['b']),
+      c,
+    ),
+    jnp.zeros(3),
+    x,
+  )[0],
+  'sort': lambda p, x: jnp.sort(x @ jnp.sort(p['w'], 0), 0),
   'unused parameter': lambda p, x: x @ p['w'],
   'scalar times input': lambda p, x: p['b'] * x,
   'square': lambda p, x: x @ p['w'] @ p['w'].T @ p['w'] - p['b'],
@@ -267,12 +357,21 @@ def rules_of(name):
   [
     ('dense', 'kernel', rules.OUTER),
     ('dense', 'bias', rules.DIRECT),
-    ('jit inside', 'w', rules.SEQUENCE),
+    ('jit inside', 'w', rules.GRAM),
     ('unused parameter', 'b', None),
     ('dense on short sequences', 'kernel', rules.GRAM),
     ('dense on long sequences', 'kernel', rules.SEQUENCE),
     ('lstm', 'kernel', rules.SEQUENCE),
-    ('map', 'w', rules.SEQUENCE),
+    ('lstm on short sequences', 'kernel', rules.GRAM),
+    ('gru', 'kernel', rules.SEQUENCE),
+    ('scan over recurrent layers', 'kernel', rules.SEQUENCE),
+    ('scan over convolutions', 'kernel', rules.CONVOLUTION),
+    ('convolutional lstm', 'kernel', rules.CONVOLUTION),
+    ('dense of several heads', 'kernel', rules.OUTER),
+    ('dense of several heads on sequences', 'kernel', rules.SEQUENCE),
+    ('map', 'w', rules.GRAM),
+    ('scan', 'w', rules.GRAM),
+    ('sliced product', 'w', rules.GRAM),
     ('scan over layers, remat', 'kernel', rules.OUTER),
     ('embed', 'embedding', rules.LOOKUP),
     ('positions', 'embedding', rules.LOOKUP),

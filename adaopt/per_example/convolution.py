@@ -4,6 +4,7 @@ XLA's CPU backend is slow at the weight gradient of a convolution, above all in
 a loop; a product of matrices is not.
 """
 
+import functools
 import itertools
 import math
 
@@ -49,7 +50,7 @@ def _product(patches, rhs):
   return product.reshape(*patches.shape[:2], len(rhs))
 
 
-def _grouped_product(patches, rhs, params):
+def _grouped_product(params, patches, rhs):
   """The same where groups of features, or of samples, meet groups of rhs."""
   axis = 2 if params['feature_group_count'] > 1 else 1
   groups = params['feature_group_count'] * params['batch_group_count']
@@ -61,30 +62,35 @@ def _grouped_product(patches, rhs, params):
   return product.reshape(*product.shape[:2], -1)
 
 
-def _convolved(tail, factors):
-  """One gradient."""
+def _make(tail, factors):
   (equation,) = tail.contractions
   params = equation.params
   spec = params['dimension_numbers']
-  lhs, rhs = (factors[value] for value in equation.inputs)
-  lhs = jnp.transpose(lhs, spec.lhs_spec)  # [N, C, ...]
-  rhs = jnp.transpose(rhs, spec.rhs_spec)  # [O, C, ...]
   shape = tail.shape(equation.outputs[0])
   _, _, *offsets = (shape[axis] for axis in spec.out_spec)
-  patches = _patches(lhs, rhs, params, offsets)
-  if params['feature_group_count'] * params['batch_group_count'] == 1:
-    product = _product(patches, rhs)
-  else:
-    product = _grouped_product(patches, rhs, params)
-  product = product.reshape(*offsets, *product.shape[1:])
-  in_order = jnp.moveaxis(product, (-2, -1), (0, 1))
-  return rule.moved(tail, jnp.transpose(in_order, _inverse(spec.out_spec)))
+  grouped = params['feature_group_count'] * params['batch_group_count'] > 1
+  product = functools.partial(_grouped_product, params) if grouped else _product
+  shared = {value: factors[value] for value in tail.shared}
+
+  def gradient_of(sample):
+    lhs, rhs = ((shared | sample)[value] for value in equation.inputs)
+    lhs = jnp.transpose(lhs, spec.lhs_spec)  # [N, C, ...]
+    rhs = jnp.transpose(rhs, spec.rhs_spec)  # [O, C, ...]
+    return product(_patches(lhs, rhs, params, offsets), rhs)  # [K, N, O]
+
+  def restore(product):
+    product = product.reshape(*offsets, *product.shape[1:])
+    in_order = jnp.moveaxis(product, (-2, -1), (0, 1))
+    return rule.moved(tail, jnp.transpose(in_order, _inverse(spec.out_spec)))
+
+  samples = {value: factors[value] for value in tail.factors}
+  return materialised.Made(samples, gradient_of, restore)
 
 
 def _inverse(permutation):
   return sorted(range(len(permutation)), key=permutation.__getitem__)
 
 
-CONVOLUTION = materialised.materialised(_convolved)._replace(
-  applies=lambda tail: rule.only(tail, 'conv_general_dilated')
+CONVOLUTION = materialised.materialised(
+  lambda tail: rule.only(tail, 'conv_general_dilated'), _make
 )

@@ -70,9 +70,7 @@ def factorise(
   flat = loops.hoist(program.flatten(closed), gradients)
   inputs = flat.inputs[len(leaves) :]
   per_sample = program.dependents(flat.equations, inputs)
-  tails = [
-    cut.find_tail(flat, flat.outputs[i], per_sample) for i in gradients
-  ]
+  tails = [cut.find_tail(flat, flat.outputs[i], per_sample) for i in gradients]
   _log_unknown(params, tails)
   results = flat.outputs[:count]
   cuts = [tail for tail in tails if tail]
@@ -92,7 +90,9 @@ def factorise(
   constant = program.needed(flat.equations, shared)
   evaluated = program.evaluate(constant, known, shared)
   parts = [
-    Part(rules.choose(tail) if tail else direct.absent(len(weights), leaf), tail)
+    Part(
+      rules.choose(tail) if tail else direct.absent(len(weights), leaf), tail
+    )
     for tail, leaf in zip(tails, leaves, strict=True)
   ]
   return Factored(

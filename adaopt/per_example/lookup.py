@@ -4,6 +4,8 @@ The rows of one sample that meet in the table are merged after a sort by their
 keys k_jt, so that no table is made for every sample.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -93,4 +95,16 @@ def _products(tail, factors, direction):
   return rule.rowwise(jnp.real(rows * u))
 
 
-LOOKUP = rule.Rule(_adds_rows, _norms, _squares, _products)
+def _is_large(tail):
+  """Whether the table is much larger than the rows of one sample."""
+  (equation,) = tail.contractions
+  table, _, rows = (math.prod(tail.shape(value)) for value in equation.inputs)
+  return table > 2 * rows
+
+
+LOOKUP = rule.Rule(
+  applies=lambda tail: _adds_rows(tail) and _is_large(tail),
+  norms=_norms,
+  squares=_squares,
+  products=_products,
+)

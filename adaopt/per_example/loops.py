@@ -122,8 +122,7 @@ def _only_adds(body, equations, leaves, carry, varying):
     )
     and all(varying.intersection(e.outputs) for e in equations)
     and all(
-      len(program.numbers(e.inputs)) == 2
-      and varying.issuperset(e.inputs)
+      len(program.numbers(e.inputs)) == 2 and varying.issuperset(e.inputs)
       for e in equations
       if e.name in cut.SUMS
     )
@@ -145,9 +144,7 @@ def _fission(loop: _Loop, read: program.Read) -> list[Any]:
   leaves = dict.fromkeys(v for h in hoisted.values() for v in h.leaves)
   sums = {h.carry for h in hoisted.values()}
   emitted = [
-    v
-    for v in leaves
-    if v not in sums and (v in of_loop or v in body.producers)
+    v for v in leaves if v not in sums and (v in of_loop or v in body.producers)
   ]
   wanted = [*(body.outputs[i] for i in kept), *emitted]
   equations = program.needed(body.equations, wanted)
@@ -278,7 +275,9 @@ def _selections(flat, equation):
   shape, params = flat.avals[equation.inputs[0]].shape, equation.params
   if equation.name == 'slice':
     starts, limits = params['start_indices'], params['limit_indices']
-    return [list(map(slice, starts, limits, params['strides'] or [1] * len(shape)))]
+    return [
+      list(map(slice, starts, limits, params['strides'] or [1] * len(shape)))
+    ]
   ends = [sum(params['sizes'][: i + 1]) for i in range(len(params['sizes']))]
   whole = [slice(n) for n in shape]
   return [

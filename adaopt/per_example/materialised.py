@@ -1,61 +1,84 @@
-"""The rule that makes gradients a few at a time, for want of a better."""
+"""Rules that make gradients a few at a time, for want of a better."""
 
+import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from adaopt import statistics
-from adaopt.per_example import program, rule
+from adaopt.per_example import cut, program, rule
 
 
-def materialised(gradient_of: Callable) -> rule.Rule:
-  """Loops over samples; gradient_of(tail, factors) is the gradient of one."""
+class Made(NamedTuple):
+  """How a gradient is made, maybe in a layout of its own."""
 
-  def loop(reduce, init, tail, factors):
-    per_sample = {value: factors[value] for value in tail.factors}
-    shared = {value: factors[value] for value in tail.shared}
-    (length,) = {len(x) for x in per_sample.values()}
-    size = _chunk_size(length, rule.size(tail))
-    one = lambda sample: rule.widen(gradient_of(tail, shared | sample))
-    many = jax.vmap(one) if size > 1 else _of_single(one)
-    chunks = jax.tree.map(
-      lambda x: x.reshape(length // size, size, *x.shape[1:]), per_sample
-    )
-    step = lambda carry, chunk: reduce(carry, many(chunk))
-    return jax.lax.scan(step, init, chunks)
+  samples: Any  # what it is made of, [J, ...]
+  gradient_of: Callable[[Any], jax.Array]  # of one sample
+  restore: Callable[[jax.Array], jax.Array]  # moves it to where it belongs
 
-  def zeros(tail, real=False):
-    dtype = jnp.promote_types(tail.avals[tail.output].dtype, jnp.float32)
-    dtype = jnp.finfo(dtype).dtype if real else dtype
-    return jnp.zeros(tail.shape(tail.output), dtype)
+
+def materialised(
+  applies: Callable[[cut.Tail], bool],
+  make: Callable[[cut.Tail, rule.Factors], Made],
+) -> rule.Rule:
+  """A rule that loops over chunks of samples."""
 
   def norms(tail, factors):
-    def reduce(total, gradients):
-      squares = statistics.abs_sq(gradients)
-      return total + jnp.sum(gradients, 0), rule.rowwise(squares)
+    made = make(tail, factors)
 
-    total, norms = loop(reduce, zeros(tail), tail, factors)
-    return total, norms.reshape(-1)
+    def reduce(total, gradients):
+      flat = gradients.reshape(len(gradients), -1)
+      return _add(total, gradients), jnp.real(jnp.vecdot(flat, flat))
+
+    total, norms = _loop(reduce, _zeros(made), made)
+    return made.restore(total), norms.reshape(-1)
 
   def squares(tail, factors):
+    made = make(tail, factors)
+
     def reduce(carry, gradients):
       total, squares = carry
       return (
-        total + jnp.sum(gradients, 0),
-        squares + jnp.sum(statistics.abs_sq(gradients), 0),
+        _add(total, gradients),
+        _add(squares, statistics.abs_sq(gradients)),
       ), None
 
-    init = zeros(tail), zeros(tail, real=True)
-    return loop(reduce, init, tail, factors)[0]
+    total = _zeros(made)
+    (total, squares), _ = _loop(reduce, (total, jnp.real(total)), made)
+    return made.restore(total), made.restore(squares)
 
   def products(tail, factors, direction):
-    def reduce(_, gradients):
-      return (), rule.rowwise(jnp.real(gradients * direction[None]))
+    made = make(tail, factors)
+    (u,) = jax.linear_transpose(made.restore, _zeros(made))(direction)
 
-    return loop(reduce, (), tail, factors)[1].reshape(-1)
+    def reduce(carry, gradients):
+      flat = gradients.reshape(len(gradients), -1)
+      return carry, jnp.real(flat @ u.ravel())
 
-  return rule.Rule(lambda tail: True, norms, squares, products)
+    return _loop(reduce, (), made)[1].reshape(-1)
+
+  return rule.Rule(applies, norms, squares, products)
+
+
+def _zeros(made):
+  one = jax.tree.map(lambda x: x[0], made.samples)
+  shape = jax.eval_shape(made.gradient_of, one)
+  return jnp.zeros(shape.shape, statistics.accumulator_dtype(shape))
+
+
+def _loop(reduce, init, made):
+  """Scans over chunks of gradients."""
+  length = len(jax.tree.leaves(made.samples)[0])
+  size = _chunk_size(length, _zeros(made).size)
+  one = lambda sample: rule.widen(made.gradient_of(sample))
+  many = jax.vmap(one) if size > 1 else _of_single(one)
+  chunks = jax.tree.map(
+    lambda x: x.reshape(length // size, size, *x.shape[1:]), made.samples
+  )
+  step = lambda carry, chunk: reduce(carry, many(chunk))
+  return jax.lax.scan(step, init, chunks)
 
 
 def _of_single(function: Callable) -> Callable:
@@ -63,21 +86,40 @@ def _of_single(function: Callable) -> Callable:
   return lambda tree: function(jax.tree.map(lambda x: x[0], tree))[None]
 
 
+FEW = 4
+"""Gradients in a chunk on a CPU, where XLA runs their products in parallel."""
+
+
+def _add(total: jax.Array, gradients: jax.Array) -> jax.Array:
+  """Adds a chunk of gradients to a total.
+
+  A few one by one: at the sum over a short leading axis XLA's CPU backend is
+  many times slower.
+  """
+  if len(gradients) <= FEW:
+    return functools.reduce(jnp.add, gradients, total)
+  return total + jnp.sum(gradients, 0)
+
+
 def _chunk_size(length: int, elements: int) -> int:
   """How many gradients to make at once: a divisor of `length`.
 
-  One on a CPU, where XLA's batched products are slower than a loop of plain
-  ones; elsewhere what fits into 2^26 elements.
+  As many as fit into 2^22 elements on a CPU, and into 2^26 elsewhere.
   """
-  if jax.default_backend() == 'cpu':
-    return 1
-  fits = max(1, 2**26 // max(1, elements))
-  return max(n for n in range(1, min(length, fits) + 1) if length % n == 0)
+  on_cpu = jax.default_backend() == 'cpu'
+  fits = max(1, 2 ** (22 if on_cpu else 26) // max(1, elements))
+  most = min(length, fits, FEW if on_cpu else length)
+  return max(n for n in range(1, most + 1) if length % n == 0)
 
 
-def _evaluated(tail, factors):
-  """The gradient as the program makes it."""
-  return program.evaluate(tail.equations, factors, [tail.output])[0]
+def _as_the_program_does(tail, factors):
+  shared = {value: factors[value] for value in tail.shared}
+
+  def gradient_of(sample):
+    return program.evaluate(tail.equations, shared | sample, [tail.output])[0]
+
+  samples = {value: factors[value] for value in tail.factors}
+  return Made(samples, gradient_of, lambda gradient: gradient)
 
 
-MATERIALISED = materialised(_evaluated)
+MATERIALISED = materialised(lambda tail: True, _as_the_program_does)

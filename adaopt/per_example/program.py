@@ -72,6 +72,16 @@ def _barrier() -> Any:
   return equation.primitive
 
 
+def _key(primitive, params, inputs):
+  """What equal equations have in common, if that can be told."""
+  try:
+    key = primitive, inputs, tuple(params.items())
+    hash(key)
+  except TypeError:
+    return object()
+  return key
+
+
 def flatten(closed: core.ClosedJaxpr) -> Program:
   """Numbers the values of a jaxpr and inlines its calls.
 
@@ -79,19 +89,22 @@ def flatten(closed: core.ClosedJaxpr) -> Program:
     closed: The jaxpr.
 
   Returns:
-    The program. What `jax.checkpoint` computes again stays behind a barrier,
-    so that the compiler does not keep it instead.
+    The program, without repetitions. What `jax.checkpoint` computes again stays
+    behind a barrier, so that neither it nor the compiler keeps it instead.
   """
-  equations, constants, avals = [], {}, []
+  equations, constants, avals, made = [], {}, [], {}
 
   def number(aval):
     avals.append(aval)
     return len(avals) - 1
 
-  def emit(primitive, params, inputs, out_avals):
+  def emit(primitive, params, inputs, out_avals, effects=()):
+    key = object() if effects else _key(primitive, params, inputs)
+    if key in made:
+      return made[key]
     outputs = tuple(map(number, out_avals))
     equations.append(Equation(primitive, params, inputs, outputs))
-    return outputs
+    return made.setdefault(key, outputs)
 
   def behind_barrier(params, inputs):
     prevented = params['prevent_cse']
@@ -116,8 +129,13 @@ def flatten(closed: core.ClosedJaxpr) -> Program:
       inputs = tuple(map(read, equation.invars))
       inner = equation.params.get(CALLS.get(equation.primitive.name))
       if inner is None:
-        avals_out = [var.aval for var in equation.outvars]
-        outputs = emit(equation.primitive, equation.params, inputs, avals_out)
+        outputs = emit(
+          equation.primitive,
+          equation.params,
+          inputs,
+          [var.aval for var in equation.outvars],
+          equation.effects,
+        )
       else:
         if 'prevent_cse' in equation.params:
           inputs = behind_barrier(equation.params, inputs)

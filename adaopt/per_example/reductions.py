@@ -23,9 +23,7 @@ def squares(factored: factors.Factored) -> tuple[optax.Updates, optax.Updates]:
   return _pair(factored, lambda part: part.rule.squares)
 
 
-def products(
-  factored: factors.Factored, direction: optax.Updates
-) -> jax.Array:
+def products(factored: factors.Factored, direction: optax.Updates) -> jax.Array:
   """Re ⟨g_j, u⟩ = Re Σ g_j conj(u) for a direction u. [J]."""
   directions = factored.treedef.flatten_up_to(direction)
   each = [
