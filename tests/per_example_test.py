@@ -195,25 +195,25 @@ FUNCTIONS = {
     @ p['w']
   ),
   'sliced weights': lambda p, x: jnp.concatenate(
-    [x[:, 1:] @ p['w'][1:], x[:, :2] @ p['w'][1:3, ::-1]]
+    [x[:, 1:] @ p['w'][1:], x[:, :8] @ p['w'][4:12, ::-1]]
   ),
   'sliced product': lambda p, x: (x @ p['w'])[:, 1:] * p['b'],
-  'masked weights': lambda p, x: x @ (p['w'] * jnp.tri(4, 3)) - p['b'],
+  'masked weights': lambda p, x: x @ (p['w'] * jnp.tri(16, 12)) - p['b'],
   'standardised weights': lambda p, x: x @ standardised(p['w']),
   'weights of low rank': lambda p, x: x @ (p['w'] @ p['w'].T) * p['b'],
   'weights of their own power': lambda p, x: x @ p['w'] ** 2 + p['w'][:3],
   'weights by the example': lambda p, x: x @ (p['w'] * jnp.exp(x[0, 0])),
-  'scan': lambda p, x: steps(p, x, jnp.zeros(3), lambda p: p['b']),
+  'scan': lambda p, x: steps(p, x, jnp.zeros(12), lambda p: p['b']),
   'scan from the weights': lambda p, x: steps(p, x, p['w'][0], lambda p: 0),
   'scan with a penalty': lambda p, x: steps(
-    p, x, jnp.zeros(3), lambda p: jnp.sum(p['w'] ** 2)
+    p, x, jnp.zeros(12), lambda p: jnp.sum(p['w'] ** 2)
   ),
   'scan and outside': lambda p, x: (
-    steps(p, x, x[0, :3], lambda p: p['b']) + x @ p['w']
+    steps(p, x, x[0, :12], lambda p: p['b']) + x @ p['w']
   ),
   'scan in reverse': lambda p, x: jax.lax.scan(
     lambda c, row: (jnp.sin(c + row @ p['w']), row @ p['w']),
-    jnp.zeros(3),
+    jnp.zeros(12),
     x,
     reverse=True,
   )[1],
@@ -222,7 +222,7 @@ FUNCTIONS = {
       jax.lax.cond(row[0] > 0, lambda: row @ p['w'], lambda: c * p['b']),
       c,
     ),
-    jnp.zeros(3),
+    jnp.zeros(12),
     x,
   )[0],
   'sort': lambda p, x: jnp.sort(x @ jnp.sort(p['w'], 0), 0),
@@ -230,7 +230,7 @@ FUNCTIONS = {
   'scalar times input': lambda p, x: p['b'] * x,
   'square': lambda p, x: x @ p['w'] @ p['w'].T @ p['w'] - p['b'],
   'two terms': lambda p, x: x @ p['w'] + jnp.sin(x) @ p['w'],
-  'input independent': lambda p, x: x[:, :1] * jnp.ones([1, 4]) @ p['w'],
+  'input independent': lambda p, x: x[:, :1] * jnp.ones([1, 16]) @ p['w'],
   'batched contraction': lambda p, x: jnp.einsum('tc,cd->ctd', x, p['w']),
   'max': lambda p, x: jnp.max(x @ p['w'], -1),
 }
@@ -249,10 +249,10 @@ def of_model(name):
 
 def of_function(name):
   params = {
-    'w': jax.random.normal(jax.random.key(0), (4, 3)),
+    'w': jax.random.normal(jax.random.key(0), (16, 12)) / 4,
     'b': jnp.array(0.5),
   }
-  x = jax.random.normal(jax.random.key(1), (4, 3, 4))
+  x = jax.random.normal(jax.random.key(1), (4, 3, 16))
   return FUNCTIONS[name], params, x
 
 
@@ -345,7 +345,10 @@ def rules_of(name):
   flat = loops.hoist(flat, range(len(leaves)))
   per_sample = program.dependents(flat.equations, flat.inputs[len(leaves) :])
   paths, _ = zip(*jax.tree_util.tree_leaves_with_path(params), strict=True)
-  tails = [cut.find_tail(flat, output, per_sample) for output in flat.outputs]
+  space = cut.weight_space(flat, [], per_sample)
+  tails = [
+    cut.find_tail(flat, output, per_sample, space) for output in flat.outputs
+  ]
   return {
     jax.tree_util.keystr(path): tail and rules.choose(tail)
     for path, tail in zip(paths, tails, strict=True)

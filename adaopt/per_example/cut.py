@@ -25,8 +25,6 @@ MOVES = frozenset(
 )
 SUMS = frozenset({'add', 'add_any'})
 CONTRACTIONS = frozenset({'conv_general_dilated', 'dot_general', 'scatter-add'})
-# A gradient is followed back through values of at least this part of its size.
-LEAST_PART = 1 / 8
 
 
 class Tail(NamedTuple):
@@ -97,61 +95,49 @@ def in_order(found: list[program.Equation]) -> list[program.Equation]:
   return [e for _, e in sorted({e.outputs: e for e in found}.items())]
 
 
-def _general(flat, output, per_sample):
-  """Follows a gradient back through everything of about its size.
+def weight_space(
+  flat: program.Program, results: list[program.Value], per_sample: set[int]
+) -> set[int]:
+  """The values that are as large as weights, for the sake of gradients alone.
 
-  Beyond `linear` that is what is done to a gradient alone: a mask, a
-  normalisation of the weights, a loop over blocks of them.
+  They start where an equation makes more than it is given, such as an outer
+  product, go on through what is done to that, such as a mask or a
+  normalisation of the weights, and have no other use than gradients.
+
+  Args:
+    flat: The program of one sample.
+    results: Its outputs that are not gradients.
+    per_sample: The values that depend on the sample.
+
+  Returns:
+    Those values.
   """
-  found, leaves, pending = [], [], [output]
-  size = flat.size(output)
-
-  def made_of_less(value):
-    """Whether a factor is itself a gradient, better made from its factors."""
-    equations, sources = linear(flat, value)
-    if not any(is_contraction(flat, e) for e in equations):
-      return False
-    sizes = [flat.size(v) for v in sources if v in per_sample]
-    return len(sizes) > 1 and sum(sizes) < flat.size(value)
-
-  def of_its_size(equation, value):
+  equations = program.needed(flat.equations, flat.outputs)
+  largest = lambda equation: max(map(flat.size, equation.outputs))
+  grown, starts = set(), set()
+  for equation in equations:
     inputs = per_sample.intersection(program.numbers(equation.inputs))
-    return (
-      sum(flat.uses[v] for v in equation.outputs) == 1
-      and flat.size(value) >= LEAST_PART * size
-      and all(flat.size(v) <= size for v in inputs)
-    )
-
-  while pending:
-    value = pending.pop()
-    equation = flat.producers.get(value)
-    if equation is None or value not in per_sample:
-      leaves.append(value)
-    elif is_contraction(flat, equation):
-      found.append(equation)
-      for v in program.numbers(equation.inputs):
-        (pending if made_of_less(v) else leaves).append(v)
-    elif equation.name in MOVES | SUMS or of_its_size(equation, value):
-      found.append(equation)
-      pending.extend(program.numbers(equation.inputs))
-    else:
-      leaves.append(value)
-  return in_order(found), list(dict.fromkeys(leaves))
-
-
-def _made_from_nothing_as_large(flat, output, per_sample):
-  """The name of what makes a gradient that is larger than all it is made of."""
-  equation = flat.producers.get(output)
-  if equation is None:
-    return None
-  inputs = per_sample.intersection(program.numbers(equation.inputs))
-  if any(flat.size(v) >= flat.size(output) for v in inputs):
-    return None
-  return equation.name
+    product = len(inputs) > 1 and is_contraction(flat, equation)
+    if inputs & grown and not product:
+      grown.update(equation.outputs)
+    elif inputs and sum(map(flat.size, inputs)) < largest(equation):
+      grown.update(equation.outputs)
+      starts.update(equation.outputs)
+  blocked = set(program.numbers(results))
+  for equation in reversed(equations):
+    outputs = set(equation.outputs)
+    if outputs & blocked or not outputs <= grown:
+      blocked.update(outputs, program.numbers(equation.inputs))
+    elif outputs & starts:
+      blocked.update(program.numbers(equation.inputs))
+  return grown - blocked
 
 
 def find_tail(
-  flat: program.Program, output: program.Value, per_sample: set[int]
+  flat: program.Program,
+  output: program.Value,
+  per_sample: set[int],
+  space: set[int],
 ) -> Tail | None:
   """Follows a gradient back to its factors.
 
@@ -159,13 +145,14 @@ def find_tail(
     flat: The program of one sample.
     output: The gradient.
     per_sample: The values that depend on the sample.
+    space: The values in weight space.
 
   Returns:
     Its tail; None if it depends on no sample, which makes it zero.
   """
   if not isinstance(output, int) or output not in per_sample:
     return None
-  equations, leaves = _general(flat, output, per_sample)
+  equations, leaves = _walk(flat, output, per_sample, space)
   known = lambda e: e.name in MOVES | SUMS or is_contraction(flat, e)
   strange = [e.name for e in equations if not known(e)]
   unknown = strange[-1] if strange else None
@@ -178,7 +165,7 @@ def find_tail(
     worthwhile = any(is_contraction(flat, e) for e in equations)
   if not worthwhile:
     equations, leaves = [], [output]
-    unknown = _made_from_nothing_as_large(flat, output, per_sample)
+    unknown = _unknown_maker(flat, output, per_sample)
   return Tail(
     equations=tuple(equations),
     factors=tuple(v for v in leaves if v in per_sample),
@@ -187,3 +174,35 @@ def find_tail(
     unknown=unknown,
     avals=flat.avals,
   )
+
+
+def _walk(flat, output, per_sample, space):
+  """Like `linear`, and through everything in weight space."""
+  found, leaves, pending = [], [], [output]
+  while pending:
+    value = pending.pop()
+    equation = flat.producers.get(value)
+    if equation is None or value not in per_sample:
+      leaves.append(value)
+      continue
+    inputs = program.numbers(equation.inputs)
+    if equation.name in MOVES | SUMS:
+      found.append(equation)
+      pending.extend(inputs)
+    elif value in space or is_contraction(flat, equation):
+      found.append(equation)
+      pending.extend(v for v in inputs if v in space)
+      leaves.extend(v for v in inputs if v not in space)
+    else:
+      leaves.append(value)
+  return in_order(found), list(dict.fromkeys(leaves))
+
+
+def _unknown_maker(flat, output, per_sample):
+  """The name of what makes a tensor that may be larger than what it is of."""
+  equation = flat.producers.get(output)
+  if equation is None or len(flat.avals[output].shape) < 2:
+    return None
+  inputs = per_sample.intersection(program.numbers(equation.inputs))
+  larger = all(flat.size(v) < flat.size(output) for v in inputs)
+  return equation.name if larger or program.holds_jaxprs(equation) else None

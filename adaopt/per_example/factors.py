@@ -66,13 +66,16 @@ def factorise(
     leaves, *one
   )
   count = len(closed.out_avals) - len(leaves)
-  gradients = range(count, count + len(leaves))
-  flat = loops.hoist(program.flatten(closed), gradients)
+  flat = loops.hoist(program.flatten(closed), range(count, count + len(leaves)))
   inputs = flat.inputs[len(leaves) :]
   per_sample = program.dependents(flat.equations, inputs)
-  tails = [cut.find_tail(flat, flat.outputs[i], per_sample) for i in gradients]
-  _log_unknown(params, tails)
   results = flat.outputs[:count]
+  space = cut.weight_space(flat, results, per_sample)
+  tails = [
+    cut.find_tail(flat, output, per_sample, space)
+    for output in flat.outputs[count:]
+  ]
+  _log_unknown(params, tails)
   cuts = [tail for tail in tails if tail]
   factors = tuple({value: None for tail in cuts for value in tail.factors})
   shared = tuple({value: None for tail in cuts for value in tail.shared})

@@ -110,22 +110,19 @@ def _loop(
 def _only_adds(body, equations, leaves, carry, varying):
   """Whether a carry only adds up products that vary with the step."""
   after_carry = program.dependents(equations, [carry])
-  kinds = {e.name for e in equations} - cut.MOVES - cut.SUMS
+
+  def adds_up(equation):
+    if equation.name in cut.SUMS:
+      inputs = program.numbers(equation.inputs)
+      return len(inputs) == 2 and varying.issuperset(inputs)
+    if after_carry.intersection(equation.outputs):
+      return False
+    return equation.name in cut.MOVES or _is_summable(equation)
+
   return (
     carry in leaves
     and body.uses[carry] == 1
-    and kinds == {'dot_general'}
-    and all(
-      e.name in cut.SUMS
-      for e in equations
-      if after_carry.intersection(e.outputs)
-    )
-    and all(varying.intersection(e.outputs) for e in equations)
-    and all(
-      len(program.numbers(e.inputs)) == 2 and varying.issuperset(e.inputs)
-      for e in equations
-      if e.name in cut.SUMS
-    )
+    and all(adds_up(e) and varying.intersection(e.outputs) for e in equations)
   )
 
 
@@ -217,14 +214,47 @@ def _sums(output, hoisted, stacks, outside, init):
 def _summed(equation, read, stacks):
   """Σ_t of a product whose factors are stacked over t, or one of them."""
   if not all(value in stacks for value in equation.inputs):
+    # The other one is the same in every step, and this one a sum by now.
     return program.bind(equation, *map(read, equation.inputs))[0]
+  operands = [stacks[value] for value in equation.inputs]
+  equation, operands = SUMMED[equation.name](equation, operands)
+  return program.bind(equation, *operands)[0]
+
+
+def _contracted_too(equation, operands):
+  """Contracts the leading axes of the factors of a product of matrices."""
   contracted, batched = jax.tree.map(
     lambda axis: axis + 1, equation.params['dimension_numbers']
   )
   dimensions = (tuple((0, *axes) for axes in contracted), batched)
   params = equation.params | {'dimension_numbers': dimensions}
-  operands = (stacks[value] for value in equation.inputs)
-  return program.bind(equation._replace(params=params), *operands)[0]
+  return equation._replace(params=params), operands
+
+
+def _as_features(equation, operands):
+  """Makes the leading axes of the factors of a convolution features."""
+  spec = equation.params['dimension_numbers']
+
+  def merged(x, axis):
+    x = jnp.moveaxis(x, 0, axis)
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+  axes = spec.lhs_spec[1], spec.rhs_spec[1]
+  return equation, list(map(merged, operands, axes))
+
+
+# What turns a sum over steps into one product.
+SUMMED = {
+  'dot_general': _contracted_too,
+  'conv_general_dilated': _as_features,
+}
+
+
+def _is_summable(equation):
+  counts = ('feature_group_count', 'batch_group_count')
+  return equation.name in SUMMED and all(
+    equation.params.get(count, 1) == 1 for count in counts
+  )
 
 
 def _through_transposes(flat, value):

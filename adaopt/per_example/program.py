@@ -159,17 +159,25 @@ def flatten(closed: core.ClosedJaxpr) -> Program:
   )
 
 
+def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
+  """The jaxprs that an equation's parameters hold."""
+  leaves = jax.tree.leaves(list(params.values()))
+  opened = [x.jaxpr if isinstance(x, core.ClosedJaxpr) else x for x in leaves]
+  return [x for x in opened if isinstance(x, core.Jaxpr)]
+
+
+def holds_jaxprs(equation: Equation) -> bool:
+  """Whether an equation is a loop, a branch or another call."""
+  return bool(_inner(equation.params))
+
+
 def names(closed: core.ClosedJaxpr) -> set[str]:
   """The primitives of a jaxpr, at any depth."""
   found, pending = set(), [closed.jaxpr]
   while pending:
     for equation in pending.pop().eqns:
       found.add(equation.primitive.name)
-      for inner in jax.tree.leaves(list(equation.params.values())):
-        if isinstance(inner, core.ClosedJaxpr):
-          inner = inner.jaxpr
-        if isinstance(inner, core.Jaxpr):
-          pending.append(inner)
+      pending.extend(_inner(equation.params))
   return found
 
 
