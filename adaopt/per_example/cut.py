@@ -156,16 +156,18 @@ def find_tail(
   known = lambda e: e.name in MOVES | SUMS or is_contraction(flat, e)
   strange = [e.name for e in equations if not known(e)]
   unknown = strange[-1] if strange else None
-  if strange:
-    sizes = [flat.size(v) for v in leaves if v in per_sample]
-    worthwhile = sum(sizes) < max(
-      flat.size(v) for e in equations for v in e.outputs
-    )
-  else:
-    worthwhile = any(is_contraction(flat, e) for e in equations)
-  if not worthwhile:
-    equations, leaves = [], [output]
-    unknown = _unknown_maker(flat, output, per_sample)
+  contracted = {
+    v
+    for e in equations
+    if is_contraction(flat, e)
+    for v in program.numbers(e.inputs)
+  }
+  factors = [v for v in leaves if v in per_sample]
+  if strange or not contracted.issuperset(factors):
+    made = [flat.size(v) for e in equations for v in e.outputs]
+    if sum(map(flat.size, factors)) >= max(made, default=0):
+      equations, leaves = [], [output]
+      unknown = _unknown_maker(flat, output, per_sample)
   return Tail(
     equations=tuple(equations),
     factors=tuple(v for v in leaves if v in per_sample),
