@@ -1,5 +1,6 @@
 """Optimizers that choose their own batch size."""
 
+from adaopt import per_example
 from adaopt.base import (
   Batch,
   Criterion,
@@ -25,6 +26,7 @@ from adaopt.criteria import (
 from adaopt.estimators import value_and_statistics
 from adaopt.examples import draw, example_indices
 from adaopt.fitting import fit
+from adaopt.losses import check_independent_examples
 from adaopt.optimizers import (
   adadagrad,
   adadagrad_norm,
@@ -66,6 +68,7 @@ __all__ = [
   'all_of',
   'augmented_inner_product_test',
   'capped_growth',
+  'check_independent_examples',
   'coordinate_norm_test',
   'draw',
   'example_indices',
@@ -74,6 +77,7 @@ __all__ = [
   'inner_product_test',
   'norm_test',
   'orthogonality_test',
+  'per_example',
   'scale_by_adagrad',
   'scale_by_adagrad_norm',
   'scale_by_batch_size',

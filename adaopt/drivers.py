@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 
 from adaopt import checks, statistics
+from adaopt.per_example import program
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 """(state, dataset) → (state, metrics)."""
@@ -114,19 +114,6 @@ def dispatched(parts: Parts) -> Step:
   return _compose(parts._replace(update=update), fold, choose)
 
 
-def _has_convolution(jaxpr: core.Jaxpr) -> bool:
-  """Whether a convolution is among the equations, at any depth."""
-  for equation in jaxpr.eqns:
-    if equation.primitive.name == 'conv_general_dilated':
-      return True
-    for inner in jax.tree.leaves(list(equation.params.values())):
-      if isinstance(inner, core.ClosedJaxpr):
-        inner = inner.jaxpr
-      if isinstance(inner, core.Jaxpr) and _has_convolution(inner):
-        return True
-  return False
-
-
 def automatic(parts: Parts) -> Step:
   """`dispatched` for convolutions on CPU, `traced` for everything else."""
   steps = {}
@@ -137,7 +124,7 @@ def automatic(parts: Parts) -> Step:
     if not steps:
       on_cpu = jax.default_backend() == 'cpu'
       jaxpr = jax.make_jaxpr(parts.mean_sums)(0, state, dataset)
-      slow = on_cpu and _has_convolution(jaxpr.jaxpr)
+      slow = on_cpu and 'conv_general_dilated' in program.names(jaxpr)
       steps['chosen'] = dispatched(parts) if slow else traced(parts)
     return steps['chosen'](state, dataset)
 

@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, checks, per_example, statistics
-from adaopt.per_example import program
+from adaopt import base, checks, losses, per_example, statistics
 
 Sums = Callable[[optax.Params, base.Batch, jax.Array], statistics.GradientSums]
 
@@ -33,72 +32,16 @@ def check_options(*, group_size: int, variance: str | None) -> None:
     raise ValueError(f'variance must be {names} or None, got {variance!r}.')
 
 
-def _checked(loss_fn: base.LossFn, has_aux: bool) -> base.LossFn:
-  """The loss function with an aux, its value checked to be a real scalar."""
-
-  def loss(params, batch):
-    output = loss_fn(params, batch)
-    pair = isinstance(output, tuple)
-    if pair != has_aux or (pair and len(output) != 2):
-      raise ValueError(
-        'loss_fn must return (loss, aux) with has_aux=True and the loss alone '
-        f'without; with has_aux={has_aux} it returned {type(output).__name__}.'
-      )
-    value, aux = output if has_aux else (output, ())
-    if jnp.shape(value) or not jnp.issubdtype(
-      jnp.result_type(value), jnp.floating
-    ):
-      raise ValueError(
-        'loss_fn must return a real scalar, the mean loss over the batch; got '
-        f'{jnp.result_type(value)}{list(jnp.shape(value))}.'
-      )
-    return value, aux
-
-  return loss
-
-
-def _group(batch: base.Batch, size: int) -> base.Batch:
-  """Arrays [b, ...] as [b / size, size, ...]."""
-  length = checks.num_examples(batch)
-  if length % size:
-    raise ValueError(
-      f'a batch of {length} examples is no multiple of group_size={size}.'
-    )
-  return jax.tree.map(
-    lambda x: jnp.reshape(x, (length // size, size, *jnp.shape(x)[1:])), batch
-  )
-
-
-def _keep(samples: jax.Array, mask: jax.Array, instead: Any = 0) -> jax.Array:
-  """Samples [J, ...] where mask [J] says so, and `instead` elsewhere."""
-  mask = jnp.expand_dims(mask, range(1, samples.ndim))
-  return jnp.where(mask, samples, instead)
-
-
 def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
   """Sums the samples [J, ...] that the mask [J] lets through."""
   dtype = statistics.accumulator_dtype(samples)
-  return jnp.sum(_keep(samples, mask), 0, dtype=dtype)
+  return jnp.sum(losses.keep(samples, mask), 0, dtype=dtype)
 
 
-def _samples(
-  batch: base.Batch, mask: jax.Array | None, group_size: int
-) -> tuple[base.Batch, jax.Array]:
-  """The samples [J, q, ...] and which of them count, [J] bool.
-
-  The first that counts stands in for those that do not: differentiation would
-  make 0 · ∞ of one that is not finite.
-  """
-  samples = _group(batch, group_size)
-  if mask is None:
-    return samples, jnp.ones(checks.num_examples(samples), bool)
-  mask = jnp.all(_group(mask, group_size), 1)
-  first = jnp.argmax(mask)
-  return jax.tree.map(lambda x: _keep(x, mask, x[first]), samples), mask
-
-
-def _mean_only(loss, params, samples, mask):
-  """Sums from the gradient of the mean loss, without squares."""
+def _mean_sums(loss, params, samples, mask):
+  """Sums without squares, by the faster way."""
+  if per_example.is_faster(loss, params, samples):
+    return _sums(_factorise(loss, params, samples, mask), mask, None)
   count = jnp.sum(mask, dtype=jnp.int32)
 
   def mean_loss(params):
@@ -158,13 +101,13 @@ def gradient_sums(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   check_options(group_size=group_size, variance=variance)
-  loss = _checked(loss_fn, has_aux)
+  loss = losses.checked(loss_fn, has_aux)
 
   def sums(params, batch, mask):
     checks.check_params(params)
-    samples, mask = _samples(batch, mask, group_size)
+    samples, mask = losses.samples(batch, mask, group_size)
     if variance is None:
-      return _mean_only(loss, params, samples, mask)
+      return _mean_sums(loss, params, samples, mask)
     factored = _factorise(loss, params, samples, mask)
     return _sums(factored, mask, variance)
 
@@ -178,7 +121,6 @@ def deviation_sums(
 
   ⟨g_j, u⟩, with u = ḡ / ‖ḡ‖ or 0 where ḡ is, is the derivative of sample j's
   loss in direction u: one forward-mode pass, without a gradient per sample.
-  Where a function has only a reverse rule, the factors are contracted with u.
 
   Args:
     loss_fn: As for `gradient_sums`.
@@ -189,26 +131,14 @@ def deviation_sums(
     sums(params, batch, mask, gradient) → [], with `gradient` the mean ḡ over
     all micro-batches, like params.
   """
-  loss = _checked(loss_fn, has_aux)
+  loss = losses.checked(loss_fn, has_aux)
 
   def sums(params, batch, mask, gradient):
-    samples, mask = _samples(batch, mask, group_size)
-    values_of = lambda params: jax.vmap(loss, (None, 0))(params, samples)[0]
-    if 'custom_vjp_call' in program.names(jax.make_jaxpr(values_of)(params)):
-      factored = _factorise(loss, params, samples, mask)
-      along = functools.partial(per_example.products, factored)
-    else:
-      along = functools.partial(_derivatives, values_of, params)
+    samples, mask = losses.samples(batch, mask, group_size)
+    along = functools.partial(per_example.along, loss, params, samples)
     return _deviations(along, gradient, mask)
 
   return sums
-
-
-def _derivatives(values_of, params, direction):
-  """The derivatives of all losses in a direction, by forward mode. [J]."""
-  # JAX's gradient of a real loss is the conjugate of its ascent direction.
-  tangents = optax.tree.cast_like(jax.tree.map(jnp.conj, direction), params)
-  return jax.jvp(values_of, (params,), (tangents,))[1]
 
 
 def _deviations(along, gradient, mask):
@@ -229,24 +159,25 @@ def value_and_statistics(
   variance: str | None = 'total',
   along_mean: bool = False,
   has_aux: bool = False,
-) -> Callable[[optax.Params, base.Batch], Any]:
+) -> Callable[..., Any]:
   """Like `jax.value_and_grad`, with the noise of the gradient beside it.
 
   Args:
-    loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
-      It is called with batches of `group_size` examples.
+    loss_fn: (params, batch, *args) → the mean loss over the batch, or
+      (loss, aux). It is called with batches of `group_size` examples.
     group_size: q, the number of consecutive examples averaged in a sample. 1
       is exact; layers that couple examples, such as BatchNorm in training
       mode, need more.
     variance: 'total' for one variance a tensor, 'coordinate' for one a
       coordinate, None for none.
-    along_mean: Whether to estimate v∥ too, by a forward-mode pass.
+    along_mean: Whether to estimate v∥ too.
     has_aux: Whether loss_fn returns (loss, aux). aux is averaged over the
       samples.
 
   Returns:
-    estimate(params, batch) → (value, statistics), where value is the loss or
-    (loss, aux) and statistics are `GradientStatistics`.
+    estimate(params, batch, *args) → (value, statistics), where value is the
+    loss or (loss, aux) and statistics are `GradientStatistics`. Further
+    arguments, such as a step or a random key, are the same for all examples.
 
   Raises:
     ValueError: Here for unknown options; from `estimate` for integer
@@ -270,11 +201,10 @@ def value_and_statistics(
   """
   check_options(group_size=group_size, variance=variance)
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
-  checked = _checked(loss_fn, has_aux)
   wants_noise = variance is not None or along_mean
 
   def estimate(params, batch, *args):
-    loss = lambda params, batch: checked(params, batch, *args)
+    loss = losses.checked(loss_fn, has_aux, *args)
     length = checks.num_examples(batch)
     if wants_noise and length < 2 * group_size:
       raise ValueError(
@@ -282,13 +212,13 @@ def value_and_statistics(
         f'of {length}; enlarge the batch or pass variance=None.'
       )
     checks.check_params(params)
-    samples, mask = _samples(batch, None, group_size)
+    samples, mask = losses.samples(batch, None, group_size)
+    deviations = None
     if not wants_noise:
-      sums, deviations = _mean_only(loss, params, samples, mask), None
+      sums = _mean_sums(loss, params, samples, mask)
     else:
       factored = _factorise(loss, params, samples, mask)
       sums = _sums(factored, mask, variance)
-    deviations = None
     if along_mean:
       gradient = statistics.mean(sums, sums.gradient)
       along = functools.partial(per_example.products, factored)

@@ -1,6 +1,7 @@
 """Rules that make gradients a few at a time, for want of a better."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ def materialised(
       return (
         _add(total, gradients),
         _add(squares, statistics.abs_sq(gradients)),
-      ), None
+      ), ()
 
     total = _zeros(made)
     (total, squares), _ = _loop(reduce, (total, jnp.real(total)), made)
@@ -53,9 +54,9 @@ def materialised(
     made = make(tail, factors)
     (u,) = jax.linear_transpose(made.restore, _zeros(made))(direction)
 
-    def reduce(carry, gradients):
+    def reduce(_, gradients):
       flat = gradients.reshape(len(gradients), -1)
-      return carry, jnp.real(flat @ u.ravel())
+      return (), jnp.real(flat @ u.ravel())
 
     return _loop(reduce, (), made)[1].reshape(-1)
 
@@ -69,21 +70,31 @@ def _zeros(made):
 
 
 def _loop(reduce, init, made):
-  """Scans over chunks of gradients."""
+  """Scans over chunks of gradients, in as many lanes as there are devices.
+
+  Where the samples are sharded, each device has lanes of its own, and only the
+  totals of the lanes are added up between devices.
+  """
   length = len(jax.tree.leaves(made.samples)[0])
-  size = _chunk_size(length, _zeros(made).size)
+  lanes = math.gcd(length, jax.device_count())
+  size = _chunk_size(length // lanes, _zeros(made).size)
   one = lambda sample: rule.widen(made.gradient_of(sample))
-  many = jax.vmap(one) if size > 1 else _of_single(one)
-  chunks = jax.tree.map(
-    lambda x: x.reshape(length // size, size, *x.shape[1:]), made.samples
-  )
+  many = _mapped(one, size)
   step = lambda carry, chunk: reduce(carry, many(chunk))
-  return jax.lax.scan(step, init, chunks)
+  lane = lambda chunks: jax.lax.scan(step, init, chunks)
+  chunks = jax.tree.map(
+    lambda x: x.reshape(lanes, -1, size, *x.shape[1:]), made.samples
+  )
+  totals, each = _mapped(lane, lanes)(chunks)
+  return jax.tree.map(lambda x: jnp.sum(x, 0), totals), each
 
 
-def _of_single(function: Callable) -> Callable:
-  """`function` mapped over a leading axis of length one."""
-  return lambda tree: function(jax.tree.map(lambda x: x[0], tree))[None]
+def _mapped(function: Callable, size: int) -> Callable:
+  """`function` mapped over a leading axis; one of length 1 costs nothing."""
+  if size > 1:
+    return jax.vmap(function)
+  first = lambda tree: jax.tree.map(lambda x: x[0], tree)
+  return lambda tree: jax.tree.map(lambda x: x[None], function(first(tree)))
 
 
 FEW = 4

@@ -1,0 +1,37 @@
+"""Inner products of per-sample gradients with a direction, without them."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt import base
+from adaopt.per_example import factors, program, reductions
+
+
+def along(
+  loss: base.LossFn,
+  params: optax.Params,
+  samples: base.Batch,
+  direction: optax.Updates,
+) -> jax.Array:
+  """Re ⟨g_j, u⟩, the derivative of loss_j in direction u.
+
+  By forward mode, or from the factors where a function has a reverse rule only.
+
+  Args:
+    loss: (params, sample) → (loss, aux).
+    params: The parameters.
+    samples: The samples, [J, ...].
+    direction: u, like params.
+
+  Returns:
+    The products, [J].
+  """
+  values_of = lambda params: jax.vmap(loss, (None, 0))(params, samples)[0]
+  if 'custom_vjp_call' in program.names(jax.make_jaxpr(values_of)(params)):
+    ones = jnp.ones(len(jax.tree.leaves(samples)[0]))
+    factored = factors.factorise(loss, params, samples, ones)
+    return reductions.products(factored, direction)
+  # JAX's gradient of a real loss is the conjugate of its ascent direction.
+  tangents = optax.tree.cast_like(jax.tree.map(jnp.conj, direction), params)
+  return jax.jvp(values_of, (params,), (tangents,))[1]

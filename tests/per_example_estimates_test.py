@@ -1,0 +1,133 @@
+"""squared_norms, inner_products and second_moment, as their users call them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import adaopt
+from tests import oracles
+
+MODEL = nn.Sequential([nn.Conv(3, (2, 2)), nn.relu, nn.Dense(2)])
+X = np.float32(jax.random.normal(jax.random.key(0), [6, 4, 4, 2]))
+PARAMS = MODEL.init(jax.random.key(1), X)
+DIRECTION = jax.tree.map(jnp.cos, PARAMS)
+
+
+def loss_fn(params, batch):
+  return jnp.mean(jnp.tanh(MODEL.apply(params, batch)) ** 2)
+
+
+@jax.custom_vjp
+def clipped(x):
+  return x
+
+
+clipped.defvjp(lambda x: (x, None), lambda _, g: (jnp.clip(g, -1e-3, 1e-3),))
+
+
+def clipped_loss(params, batch):
+  """A loss with a reverse rule only, and not linear in its cotangent."""
+  return jnp.mean(jnp.tanh(clipped(MODEL.apply(params, batch))) ** 2)
+
+
+@functools.cache
+def gradients(loss):
+  return oracles.sample_gradients(loss, PARAMS, X).astype(np.float64)
+
+
+def close(actual, expected):
+  # A few hundred float32 operations in another order.
+  scale = np.max(np.abs(expected))
+  np.testing.assert_allclose(actual, expected, 1e-5, 1e-5 * scale)
+
+
+@pytest.mark.parametrize('loss', [loss_fn, clipped_loss])
+def test_they_are_those_of_every_gradient(loss):
+  g = gradients(loss)
+  estimate = jax.jit(adaopt.per_example.squared_norms(loss))
+  value, mean, norms = estimate(PARAMS, X)
+  close(value, loss(PARAMS, X))
+  close(oracles.ravel(mean), g.mean(0))
+  close(norms, np.sum(g**2, 1))
+  moment = jax.jit(adaopt.per_example.second_moment(loss))(PARAMS, X)
+  close(oracles.ravel(moment), np.mean(g**2, 0))
+  products = jax.jit(adaopt.per_example.inner_products(loss))
+  close(products(PARAMS, X, DIRECTION), g @ oracles.ravel(DIRECTION))
+
+
+@pytest.mark.parametrize('loss', [loss_fn, clipped_loss])
+def test_v_along_the_mean_needs_no_forward_rule(loss):
+  g = gradients(loss)
+  estimate = adaopt.value_and_statistics(loss, along_mean=True)
+  _, statistics = jax.jit(estimate)(PARAMS, X)
+  close(statistics.variance_along_mean, oracles.variance_along_mean(g))
+
+
+def test_an_estimate_per_seed_under_vmap():
+  init = jax.vmap(lambda key: MODEL.init(key, X[:1]))
+  stacked = init(jax.random.split(jax.random.key(2), 3))
+  squared_norms = adaopt.per_example.squared_norms(loss_fn)
+  norms = jax.jit(jax.vmap(lambda p: squared_norms(p, X)[2]))(stacked)
+  for i in range(3):
+    params = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+    close(norms[i], jax.jit(squared_norms)(params, X)[2])
+
+
+def test_an_estimate_per_batch_under_scan():
+  moment = adaopt.per_example.second_moment(loss_fn)
+  step = lambda carry, batch: (carry, moment(PARAMS, batch))
+  _, moments = jax.jit(lambda b: jax.lax.scan(step, 0, b))(
+    X.reshape(3, 2, 4, 4, 2)
+  )
+  whole = jax.tree.map(lambda m: jnp.mean(m, 0), moments)
+  close(oracles.ravel(whole), np.mean(gradients(loss_fn) ** 2, 0))
+
+
+def test_further_arguments_are_the_same_for_all_examples():
+  def scaled(params, batch, scale, key):
+    del key
+    value = scale * loss_fn(params, batch)
+    return value, {'scale': scale}
+
+  options = {'has_aux': True}
+  args = jnp.array(3.0), jax.random.key(0)
+  squared_norms = jax.jit(adaopt.per_example.squared_norms(scaled, **options))
+  (value, aux), _, norms = squared_norms(PARAMS, X, *args)
+  close(norms, 9 * np.sum(gradients(loss_fn) ** 2, 1))
+  close([value, aux['scale']], [3 * loss_fn(PARAMS, X), 3])
+  products = adaopt.per_example.inner_products(scaled, **options)
+  close(
+    products(PARAMS, X, DIRECTION, *args),
+    3 * gradients(loss_fn) @ oracles.ravel(DIRECTION),
+  )
+  estimate = jax.jit(adaopt.value_and_statistics(scaled, **options))
+  _, statistics = estimate(PARAMS, X, *args)
+  close(
+    sum(jax.tree.leaves(statistics.variance)),
+    9 * oracles.total_variance(gradients(loss_fn)),
+  )
+
+
+def test_half_precision_keeps_the_parameters_type_and_wide_statistics():
+  half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
+  squared_norms = adaopt.per_example.squared_norms(loss_fn)
+  _, mean, norms = squared_norms(half, jnp.bfloat16(X))
+  assert {leaf.dtype for leaf in jax.tree.leaves(mean)} == {jnp.bfloat16.dtype}
+  assert norms.dtype == jnp.float32
+  # Eight bits of mantissa in every activation.
+  expected = np.sum(gradients(loss_fn) ** 2, 1)
+  np.testing.assert_allclose(norms, expected, 0.05 * np.max(expected), 0.1)
+
+
+@pytest.mark.parametrize('name', ['squared_norms', 'second_moment'])
+def test_a_loss_that_is_no_scalar_is_told(name):
+  make = {
+    'squared_norms': adaopt.per_example.squared_norms,
+    'second_moment': adaopt.per_example.second_moment,
+  }[name]
+  with pytest.raises(ValueError, match='must return a real scalar'):
+    make(lambda w, x: w * x)(jnp.array(1.0), jnp.ones(3))

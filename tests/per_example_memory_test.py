@@ -1,0 +1,132 @@
+"""No buffer of batch × parameters, and a line where there is no rule."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import logging
+from flax import linen as nn
+
+import adaopt
+
+B, D = 64, 256
+
+
+def standardised(params, x):
+  w = params['w']
+  return x @ ((w - w.mean()) / jnp.sqrt(w.var() + 1e-2))
+
+
+def branched(params, x):
+  w = jax.lax.cond(
+    jnp.sum(params['a']) > 0, lambda: params['w'], lambda: jnp.sin(params['w'])
+  )
+  return x @ w
+
+
+def recurrent(params, x):
+  step = lambda h, row: (jnp.tanh(h + row @ params['w']), None)
+  return jax.lax.scan(step, jnp.zeros(D), x)[0]
+
+
+MODELS = {
+  'dense': lambda params, x: x @ params['w'],
+  'standardised': standardised,
+  'masked': lambda params, x: x @ (params['w'] * jnp.tri(D)),
+  'low rank': lambda params, x: x @ (params['w'] @ params['a']),
+  'sorted': lambda params, x: x @ jnp.sort(params['w'], 0),
+  'branched': branched,
+  'recurrent': recurrent,
+  'sliced': lambda params, x: x[:, :128] @ params['w'][:128],
+  'used twice': lambda params, x: jnp.tanh(x @ params['w']) @ params['w'],
+}
+PARAMS = {
+  'w': jax.random.normal(jax.random.key(0), [D, D]) / 16,
+  'a': jax.random.normal(jax.random.key(1), [D, 4]),
+}
+X = jax.random.normal(jax.random.key(2), [B, 2, D])
+
+
+def loss_of(name):
+  apply = jax.vmap(MODELS[name], (None, 0))
+  return lambda params, x: jnp.mean(apply(params, x) ** 2)
+
+
+def temporary_bytes(function, *args):
+  compiled = jax.jit(function).lower(*args).compile()
+  return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize('variance', ['total', 'coordinate'])
+@pytest.mark.parametrize('name', MODELS)
+def test_memory_is_that_of_a_few_gradients(name, variance):
+  estimate = adaopt.value_and_statistics(
+    loss_of(name), variance=variance, along_mean=True
+  )
+  used = temporary_bytes(estimate, PARAMS, X)
+  plain = temporary_bytes(jax.value_and_grad(loss_of(name)), PARAMS, X)
+  # Chunks of four gradients in eight lanes, one for each device there is.
+  gradient = 4 * D * D
+  lanes = jax.device_count()
+  assert used < plain + (3 + 3 * 4) * lanes * gradient
+  if lanes == 1:
+    assert used < plain + B * gradient / 2
+
+
+def test_a_large_vocabulary_has_no_table_per_example():
+  model = nn.Embed(20_000, 16)
+  tokens = jax.random.randint(jax.random.key(0), (B, 8), 0, 20_000)
+  params = model.init(jax.random.key(1), tokens)
+  loss = lambda params, tokens: jnp.mean(model.apply(params, tokens) ** 2)
+  estimate = adaopt.value_and_statistics(loss)
+  assert temporary_bytes(estimate, params, tokens) < 3 * 4 * 20_000 * 16
+
+
+def test_what_remat_computes_again_stays_behind_a_barrier():
+  @jax.checkpoint
+  def layer(w, x):
+    return jnp.sin(jnp.sin(x @ w))
+
+  loss = lambda params, x: jnp.mean(layer(params['w'], x))
+  estimate = jax.jit(adaopt.value_and_statistics(loss))
+  assert 'optimization_barrier' in estimate.lower(PARAMS, X).as_text()
+
+
+@pytest.mark.parametrize(
+  ('name', 'unknown'),
+  [
+    ('dense', None),
+    ('recurrent', None),
+    ('used twice', None),
+    ('branched', 'cond'),
+    ('masked', 'mul'),
+  ],
+)
+def test_a_debug_line_names_the_parameter_and_the_equation(
+  name, unknown, monkeypatch
+):
+  lines = []
+  monkeypatch.setattr(
+    logging, 'debug', lambda message, *args: lines.append(message % args)
+  )
+  estimate = adaopt.value_and_statistics(loss_of(name))
+  jax.eval_shape(estimate, PARAMS, X)
+  if unknown is None:
+    assert not lines
+  else:
+    (line,) = lines
+    assert re.search(rf"params\['w'\] \[256, 256\].*'({unknown})'", line)
+
+
+def test_chunks_divide_the_batch_unevenly_too():
+  # Seven examples, a prime number, in neither chunks nor lanes.
+  estimate = jax.jit(adaopt.value_and_statistics(loss_of('masked')))
+  _, statistics = estimate(PARAMS, X[:7])
+  gradients = jax.vmap(jax.grad(loss_of('masked')), (None, 0))(
+    PARAMS, X[:7, None]
+  )
+  expected = sum(np.var(g, 0, ddof=1).sum() for g in jax.tree.leaves(gradients))
+  total = sum(jax.tree.leaves(statistics.variance))
+  np.testing.assert_allclose(total, expected, 1e-4)
