@@ -8,11 +8,15 @@ BIN := $(VENV)/bin
 NEWER := $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.1[23].*/bin/python) \
   $(shell command -v python3.12 python3.13 2>/dev/null | grep -v shims)
 
-.PHONY: train test test-all lint format clean
+.PHONY: train test bench test-all lint format clean
 
 train: $(VENV)/installed
 	@echo 'Training on digits: adaptive against fixed batch sizes; results go to $(WORKDIR).'
 	@$(BIN)/python -m experiments.main --config=experiments/configs/digits.py --workdir=$(WORKDIR)
+
+bench: $(VENV)/installed
+	@echo 'Timing gradient statistics against a plain gradient (ten minutes; leave the machine alone).'
+	@$(BIN)/python -m experiments.benchmarks.statistics
 
 test: lint
 	@echo 'Running the tests and the doctests on two workers.'

@@ -3,23 +3,19 @@
 python -m experiments.benchmarks.drivers --data_dir=DIR
 """
 
+import functools
 import itertools
-import os
-import platform
-import statistics
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app, flags
+from absl import app
 
 import adaopt
 from adaopt import drivers
 from experiments import datasets, models, options
-
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs of each step.')
+from experiments.benchmarks import timing
 
 # Model, examples in a batch, sizes of its micro-batches.
 CASES = (('cnn', 256, (64, 256)), ('logistic', 8192, (256, 1024)))
@@ -52,7 +48,7 @@ def make_step(model, params, batch_size, micro_batch_size, driver, criterion):
   )
 
 
-def time_case(name, batch_size, sizes, examples, repeats):
+def time_case(name, batch_size, sizes, examples):
   """Median milliseconds of every variant, run in turns."""
   model = models.MODELS[name]()
   params = model.init(jax.random.key(0), examples['image'][:1])
@@ -62,15 +58,13 @@ def time_case(name, batch_size, sizes, examples, repeats):
     )
     for size, estimate, driver in itertools.product(sizes, CRITERIA, DRIVERS)
   }
-  times = {key: [] for key in variants}
-  for turn in range(repeats + 1):
-    for key, (step, state) in variants.items():
-      begin = time.perf_counter()
-      state, _ = jax.block_until_ready(step(state, examples))
-      if turn:
-        times[key].append(1e3 * (time.perf_counter() - begin))
-      variants[key] = step, state
-  return {key: statistics.median(values) for key, values in times.items()}
+  states = {key: state for key, (_, state) in variants.items()}
+
+  def run(key):
+    states[key], metrics = variants[key][0](states[key], examples)
+    return metrics
+
+  return timing.in_turns({key: functools.partial(run, key) for key in variants})
 
 
 def main(argv: list[str]) -> None:
@@ -82,22 +76,28 @@ def main(argv: list[str]) -> None:
   except (FileNotFoundError, ValueError) as error:
     sys.exit(str(error))
   examples = jax.tree.map(jnp.asarray, train)
-  print(
-    f'{jax.devices()[0].device_kind}, {os.cpu_count()} cores of '
-    f'{platform.machine()}, JAX {jax.__version__}\n'
+  timing.print_machine()
+  timing.print_header(
+    'model',
+    'b',
+    'micro-batch',
+    'estimate',
+    'traced, ms',
+    'dispatched, ms',
+    'traced / dispatched',
   )
-  print(
-    '| model | b | micro-batch | estimate | traced, ms | dispatched, ms '
-    '| traced / dispatched |'
-  )
-  print('|---|---|---|---|---|---|---|')
   for name, batch_size, sizes in CASES:
-    medians = time_case(name, batch_size, sizes, examples, _REPEATS.value)
+    medians = time_case(name, batch_size, sizes, examples)
     for size, estimate in itertools.product(sizes, CRITERIA):
       traced, dispatched = (medians[size, estimate, d] for d in DRIVERS)
-      print(
-        f'| {name} | {batch_size} | {size} | {estimate} | {traced:.1f} | '
-        f'{dispatched:.1f} | {traced / dispatched:.2f} |'
+      timing.print_row(
+        name,
+        batch_size,
+        size,
+        estimate,
+        f'{traced:.1f}',
+        f'{dispatched:.1f}',
+        f'{traced / dispatched:.2f}',
       )
 
 

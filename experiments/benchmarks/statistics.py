@@ -1,14 +1,14 @@
 """Times gradient statistics against a plain gradient.
 
-python -m experiments.benchmarks.statistics
+python -m experiments.benchmarks.statistics [--peers]
 """
 
 import functools
-import os
-import platform
-import statistics
+import importlib
+import sys
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,14 +18,16 @@ from absl import app, flags
 
 import adaopt
 from experiments import options
-from experiments.benchmarks import networks
+from experiments.benchmarks import networks, timing
 
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs of each function.')
 _NETWORKS = flags.DEFINE_multi_enum(
   'network',
   list(networks.NETWORKS),
   networks.NETWORKS,
   'A network to time; may be repeated. All by default.',
+)
+_PEERS = flags.DEFINE_bool(
+  'peers', False, 'Whether to time torch.func and BackPACK, where installed.'
 )
 
 GROUPS = 8
@@ -86,72 +88,74 @@ VARIANTS = {
 }
 
 
-class Cost(NamedTuple):
-  """What one function costs."""
+class Compiled(NamedTuple):
+  """A variant, ready to run."""
 
-  milliseconds: float  # median
-  compile_seconds: float  # tracing included
-  temporary: int  # bytes, of the compiled program
+  run: Callable[[], Any]
+  seconds: float  # to trace and compile
+  temporary: int  # bytes
 
 
-def measure(network: networks.Network, repeats: int) -> dict[str, Cost]:
-  """Compiles every variant and runs them in turns."""
+def compile_variants(network: networks.Network) -> dict[str, Compiled]:
+  """Compiles every variant for a network."""
   batch = networks.examples(network)
   params = network.model.init(jax.random.key(1), batch[0][:1])
   loss_fn = networks.loss_of(network)
-  compiled, seconds = {}, {}
+  compiled = {}
   for name, variant in VARIANTS.items():
     begin = time.perf_counter()
-    compiled[name] = jax.jit(variant(loss_fn)).lower(params, batch).compile()
-    seconds[name] = time.perf_counter() - begin
-  times = {name: [] for name in compiled}
-  for turn in range(repeats + 1):
-    for name, function in compiled.items():
-      begin = time.perf_counter()
-      jax.block_until_ready(function(params, batch))
-      if turn:
-        times[name].append(1e3 * (time.perf_counter() - begin))
-  return {
-    name: Cost(
-      statistics.median(times[name]),
-      seconds[name],
+    function = jax.jit(variant(loss_fn)).lower(params, batch).compile()
+    compiled[name] = Compiled(
+      functools.partial(function, params, batch),
+      time.perf_counter() - begin,
       function.memory_analysis().temp_size_in_bytes,
     )
-    for name, function in compiled.items()
-  }
+  return compiled
 
 
-def print_row(*cells: Any) -> None:
-  print('|', ' | '.join(map(str, cells)), '|', flush=True)
+def load_peers() -> ModuleType | None:
+  """The module of what torch has, if asked for."""
+  if not _PEERS.value:
+    return None
+  try:
+    return importlib.import_module('experiments.benchmarks.peers')
+  except ImportError as error:
+    sys.exit(f'--peers needs torch and backpack-for-pytorch: {error}.')
 
 
 def main(argv: list[str]) -> None:
-  """Prints times and then memory and compile times."""
+  """Prints times, then memory and compile times."""
   del argv
   options.quiet()
-  print(
-    f'{jax.devices()[0].device_kind}, {os.cpu_count()} cores of '
-    f'{platform.machine()}, JAX {jax.__version__}\n'
-  )
+  peers = load_peers()
+  timing.print_machine()
   others = [name for name in VARIANTS if name != PLAIN]
-  print_row('network', 'b', f'{PLAIN}, ms', *others)
-  print_row(*['---'] * (len(others) + 3))
-  costs = {}
+  timing.print_header('network', 'b', f'{PLAIN}, ms', *others)
+  compiled, rivals = {}, {}
   for name in _NETWORKS.value:
     network = networks.NETWORKS[name]
-    cost = costs[name] = measure(network, _REPEATS.value)
-    plain = cost[PLAIN].milliseconds
-    ratios = [f'{cost[other].milliseconds / plain:.2f}' for other in others]
-    print_row(name, network.batch_size, f'{plain:.1f}', *ratios)
-  for title, unit, form in (
-    ('temporary memory', 'MB', lambda c: f'{c.temporary / 1e6:.0f}'),
-    ('trace and compile', 's', lambda c: f'{c.compile_seconds:.1f}'),
-  ):
-    print()
-    print_row(f'{title}, {unit}', *VARIANTS)
-    print_row(*['---'] * (len(VARIANTS) + 1))
-    for name, cost in costs.items():
-      print_row(name, *map(form, cost.values()))
+    variants = compiled[name] = compile_variants(network)
+    run = {variant: one.run for variant, one in variants.items()}
+    others_run = peers.functions(name, network) if peers else {}
+    times = timing.in_turns(run | others_run)
+    rivals[name] = {k: times[k] for k in others_run}
+    plain = times[PLAIN]
+    ratios = [f'{times[other] / plain:.2f}' for other in others]
+    timing.print_row(name, network.batch_size, f'{plain:.1f}', *ratios)
+    rivals[name] |= {f'JAX {PLAIN}': plain, 'adaopt v': times['v']}
+  timing.print_header('temporary memory, MB', *VARIANTS)
+  for name, variants in compiled.items():
+    megabytes = (f'{v.temporary / 1e6:.1f}' for v in variants.values())
+    timing.print_row(name, *megabytes)
+  timing.print_header('trace and compile, s', *VARIANTS)
+  for name, variants in compiled.items():
+    timing.print_row(name, *(f'{v.seconds:.1f}' for v in variants.values()))
+  if peers:
+    columns = list(dict.fromkeys(k for times in rivals.values() for k in times))
+    timing.print_header('peers, ms', *columns)
+    for name, times in rivals.items():
+      cells = (f'{times[k]:.1f}' if k in times else '' for k in columns)
+      timing.print_row(name, *cells)
 
 
 if __name__ == '__main__':
