@@ -5,6 +5,7 @@ python -m experiments.benchmarks.statistics [--peers]
 
 import functools
 import importlib
+import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import optax
 from absl import app, flags
 
 import adaopt
-from experiments import options
+from experiments import options, plots
 from experiments.benchmarks import networks, timing
 
 _NETWORKS = flags.DEFINE_multi_enum(
@@ -29,6 +30,8 @@ _NETWORKS = flags.DEFINE_multi_enum(
 _PEERS = flags.DEFINE_bool(
   'peers', False, 'Whether to time torch.func and BackPACK, where installed.'
 )
+
+_PICTURE = flags.DEFINE_string('picture', None, 'Where to draw the ratios.')
 
 GROUPS = 8
 """Samples at the grain of micro-batches, and optax's micro-batches."""
@@ -123,26 +126,35 @@ def load_peers() -> ModuleType | None:
     sys.exit(f'--peers needs torch and backpack-for-pytorch: {error}.')
 
 
-def main(argv: list[str]) -> None:
-  """Prints times, then memory and compile times."""
-  del argv
-  options.quiet()
-  peers = load_peers()
-  timing.print_machine()
+class Times(NamedTuple):
+  """Median milliseconds on one network."""
+
+  ours: dict[str, float]  # of every variant
+  peers: dict[str, float]  # of what torch has
+
+
+def measure(
+  networks_by_name: dict[str, networks.Network], peers: ModuleType | None
+) -> tuple[dict[str, dict[str, Compiled]], dict[str, Times]]:
+  """Compiles and times all networks, printing a row of ratios for each."""
   others = [name for name in VARIANTS if name != PLAIN]
   timing.print_header('network', 'b', f'{PLAIN}, ms', *others)
-  compiled, rivals = {}, {}
-  for name in _NETWORKS.value:
-    network = networks.NETWORKS[name]
+  compiled, times = {}, {}
+  for name, network in networks_by_name.items():
     variants = compiled[name] = compile_variants(network)
     run = {variant: one.run for variant, one in variants.items()}
-    others_run = peers.functions(name, network) if peers else {}
-    times = timing.in_turns(run | others_run)
-    rivals[name] = {k: times[k] for k in others_run}
-    plain = times[PLAIN]
-    ratios = [f'{times[other] / plain:.2f}' for other in others]
+    foreign = peers.functions(name, network) if peers else {}
+    medians = timing.in_turns(run | foreign)
+    ours, theirs = ({k: medians[k] for k in keys} for keys in (run, foreign))
+    times[name] = Times(ours, theirs)
+    plain = ours[PLAIN]
+    ratios = (f'{ours[other] / plain:.2f}' for other in others)
     timing.print_row(name, network.batch_size, f'{plain:.1f}', *ratios)
-    rivals[name] |= {f'JAX {PLAIN}': plain, 'adaopt v': times['v']}
+  return compiled, times
+
+
+def print_costs(compiled: dict[str, dict[str, Compiled]]) -> None:
+  """Prints memory and compile times."""
   timing.print_header('temporary memory, MB', *VARIANTS)
   for name, variants in compiled.items():
     megabytes = (f'{v.temporary / 1e6:.1f}' for v in variants.values())
@@ -150,12 +162,34 @@ def main(argv: list[str]) -> None:
   timing.print_header('trace and compile, s', *VARIANTS)
   for name, variants in compiled.items():
     timing.print_row(name, *(f'{v.seconds:.1f}' for v in variants.values()))
+
+
+def print_peers(times: dict[str, Times]) -> None:
+  """Prints times of what torch has beside JAX's and ours."""
+  columns = dict.fromkeys(key for one in times.values() for key in one.peers)
+  timing.print_header('ms', f'JAX {PLAIN}', 'adaopt v', *columns)
+  for name, (ours, peers) in times.items():
+    cells = (f'{peers[key]:.1f}' if key in peers else '' for key in columns)
+    timing.print_row(name, f'{ours[PLAIN]:.1f}', f'{ours["v"]:.1f}', *cells)
+
+
+def main(argv: list[str]) -> None:
+  """Prints times, then memory and compile times."""
+  del argv
+  options.quiet()
+  peers = load_peers()
+  timing.print_machine()
+  chosen = {name: networks.NETWORKS[name] for name in _NETWORKS.value}
+  compiled, times = measure(chosen, peers)
+  print_costs(compiled)
   if peers:
-    columns = list(dict.fromkeys(k for times in rivals.values() for k in times))
-    timing.print_header('peers, ms', *columns)
-    for name, times in rivals.items():
-      cells = (f'{times[k]:.1f}' if k in times else '' for k in columns)
-      timing.print_row(name, *cells)
+    print_peers(times)
+  if _PICTURE.value:
+    ratios = {
+      name: {key: t / ours[PLAIN] for key, t in ours.items() if key != PLAIN}
+      for name, (ours, _) in times.items()
+    }
+    plots.save_ratios(ratios, pathlib.Path(_PICTURE.value))
 
 
 if __name__ == '__main__':

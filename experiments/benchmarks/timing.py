@@ -14,14 +14,18 @@ REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs of each function.')
 
 
 def in_turns(functions: dict[Hashable, Callable[[], Any]]) -> dict:
-  """Median milliseconds of every function after a first run, run in turns."""
+  """Median milliseconds of every function, run in turns.
+
+  Every run is the second of two, so that none pays for what the one before it
+  left in the caches or in spinning threads.
+  """
   times = {name: [] for name in functions}
-  for turn in range(REPEATS.value + 1):
+  for _ in range(REPEATS.value):
     for name, function in functions.items():
+      jax.block_until_ready(function())
       begin = time.perf_counter()
       jax.block_until_ready(function())
-      if turn:
-        times[name].append(1e3 * (time.perf_counter() - begin))
+      times[name].append(1e3 * (time.perf_counter() - begin))
   return {name: statistics.median(values) for name, values in times.items()}
 
 
