@@ -43,7 +43,7 @@ def _compose(parts: Parts, fold: Callable, choose: Callable) -> Step:
     sums = fold(parts.gradient_sums, state, dataset)
     if parts.deviation_sums is None:
       return sums, None
-    gradient = statistics.mean(sums, sums.gradient)
+    gradient = statistics.means(sums).gradient
     return sums, fold(parts.deviation_sums, state, dataset, gradient)
 
   def untested(state, dataset):

@@ -41,7 +41,7 @@ def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
 def _mean_sums(loss, params, samples, mask):
   """Sums without squares, by the faster way."""
   if per_example.is_faster(loss, params, samples):
-    return _sums(_factorise(loss, params, samples, mask), mask, None)
+    return _sums(per_example.factorise(loss, params, samples, mask), mask, None)
   count = jnp.sum(mask, dtype=jnp.int32)
 
   def mean_loss(params):
@@ -76,10 +76,6 @@ def _sums(factored, mask, variance):
   )
 
 
-def _factorise(loss, params, samples, mask):
-  return per_example.factorise(loss, params, samples, mask.astype(jnp.float32))
-
-
 def gradient_sums(
   loss_fn: base.LossFn,
   *,
@@ -108,7 +104,7 @@ def gradient_sums(
     samples, mask = losses.samples(batch, mask, group_size)
     if variance is None:
       return _mean_sums(loss, params, samples, mask)
-    factored = _factorise(loss, params, samples, mask)
+    factored = per_example.factorise(loss, params, samples, mask)
     return _sums(factored, mask, variance)
 
   return sums
@@ -213,19 +209,19 @@ def value_and_statistics(
       )
     checks.check_params(params)
     samples, mask = losses.samples(batch, None, group_size)
-    deviations = None
-    if not wants_noise:
-      sums = _mean_sums(loss, params, samples, mask)
-    else:
-      factored = _factorise(loss, params, samples, mask)
+    deviation = None
+    if wants_noise:
+      factored = per_example.factorise(loss, params, samples, mask)
       sums = _sums(factored, mask, variance)
+    else:
+      sums = _mean_sums(loss, params, samples, mask)
+    means = statistics.means(sums)
     if along_mean:
-      gradient = statistics.mean(sums, sums.gradient)
       along = functools.partial(per_example.products, factored)
-      deviations = _deviations(along, gradient, mask)
-    stats = statistics.finish(sums, deviations, group_size=group_size)
+      deviation = _deviations(along, means.gradient, mask) / means.count
+    stats = statistics.finish(means, deviation, group_size=group_size)
     stats = stats._replace(mean=optax.tree.cast_like(stats.mean, params))
-    value, aux = statistics.mean(sums, (sums.value, sums.aux))
-    return (value, aux) if has_aux else value, stats
+    value = (means.value, means.aux) if has_aux else means.value
+    return value, stats
 
   return estimate

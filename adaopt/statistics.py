@@ -45,9 +45,10 @@ def zeros(sums: Any) -> Any:
   return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
 
 
-def mean(sums: GradientSums, total: Any) -> Any:
-  """A total over the samples of `sums`, divided by their number."""
-  return jax.tree.map(lambda x: x / sums.count, total)
+def means(sums: GradientSums) -> GradientSums:
+  """The sums divided by the number of samples, which stays."""
+  divided = jax.tree.map(lambda x: x / sums.count, sums._replace(count=None))
+  return divided._replace(count=sums.count)
 
 
 def total(tree: Any) -> jax.Array:
@@ -61,48 +62,47 @@ def squared_norm(tree: optax.Updates) -> jax.Array:
 
 
 def finish(
-  sums: GradientSums,
-  deviations: jax.Array | None = None,
+  means: GradientSums,
+  deviation: jax.Array | None = None,
   *,
   group_size: int = 1,
 ) -> base.GradientStatistics:
-  r"""Turns sums over samples into statistics per example.
+  r"""Turns means over samples into statistics per example.
 
-  With J samples of q examples each, S_k = Σ_j |g_jk|² and ḡ = Σ_j g_j / J,
+  With J samples of q examples each, M_k = Σ_j |g_jk|² / J and ḡ = Σ_j g_j / J,
 
-    V_k = q · (S_k − J |ḡ_k|²) / (J − 1),
-    v∥ = q · Σ_j (⟨g_j, u⟩ − ‖ḡ‖)² / (J − 1),  u = ḡ / ‖ḡ‖.
+    V_k = q · J / (J − 1) · (M_k − |ḡ_k|²),
+    v∥ = q / (J − 1) · Σ_j (⟨g_j, u⟩ − ‖ḡ‖)²,  u = ḡ / ‖ḡ‖.
 
   Both are unbiased for one example's variance, whatever q is. V_k is clamped
   at 0: its rounding error is about 1e-7 · |ḡ_k|², so it matters only where
   the noise is far below the signal and no test asks for more examples.
 
   Args:
-    sums: The merged sums.
-    deviations: Σ_j (⟨g_j, u⟩ − ‖ḡ‖)², if v∥ is wanted. [].
+    means: The means of the merged sums.
+    deviation: Σ_j (⟨g_j, u⟩ − ‖ḡ‖)² / J, if v∥ is wanted. [].
     group_size: q, the number of examples in a sample.
 
   Returns:
     The statistics. With a single sample the variances are NaN; v∥ is 0 where
     ḡ is. The mean is as wide as its sums.
   """
-  gradient = mean(sums, sums.gradient)
 
-  def per_example(total):
-    variance = group_size * total / (sums.count - 1)
-    return jnp.where(sums.count > 1, variance, jnp.nan)
+  def per_example(x):
+    count = means.count.astype(x.dtype)
+    return jnp.where(count > 1, x * group_size * count / (count - 1), jnp.nan)
 
   def variance(squares, tensor):
     power = abs_sq(tensor)
     if squares.shape != power.shape:
       power = jnp.sum(power)
-    return per_example(jnp.maximum(squares - sums.count * power, 0))
+    return per_example(jnp.maximum(squares - power, 0))
 
   return base.GradientStatistics(
-    batch_size=group_size * sums.count,
-    mean=gradient,
+    batch_size=group_size * means.count,
+    mean=means.gradient,
     variance=None
-    if sums.squares is None
-    else jax.tree.map(variance, sums.squares, gradient),
-    variance_along_mean=None if deviations is None else per_example(deviations),
+    if means.squares is None
+    else jax.tree.map(variance, means.squares, means.gradient),
+    variance_along_mean=None if deviation is None else per_example(deviation),
   )

@@ -162,15 +162,16 @@ def train_step(
     return deviations_of(state.params, batch, mask, gradient)
 
   def update(state, sums, deviations):
-    stats = statistics.finish(sums, deviations, group_size=group_size)
+    means = statistics.means(sums)
+    deviation = None if deviations is None else deviations / sums.count
+    stats = statistics.finish(means, deviation, group_size=group_size)
     stats = stats._replace(mean=optax.tree.cast_like(stats.mean, state.params))
-    loss, aux = statistics.mean(sums, (sums.value, sums.aux))
     squared_norm = statistics.squared_norm(stats.mean)
-    finite = jnp.isfinite(loss) & jnp.isfinite(squared_norm)
+    finite = jnp.isfinite(means.value) & jnp.isfinite(squared_norm)
 
     def apply(params, opt_state):
       updates, opt_state = optimizer.update(
-        stats.mean, opt_state, params, statistics=stats, value=loss
+        stats.mean, opt_state, params, statistics=stats, value=means.value
       )
       return optax.apply_updates(params, updates), opt_state
 
@@ -183,14 +184,14 @@ def train_step(
       step=state.step + 1,
       examples=transforms.saturating_add(state.examples, stats.batch_size),
     )
-    nan = jnp.full_like(loss, jnp.nan)
+    nan = jnp.full_like(means.value, jnp.nan)
     metrics = Metrics(
       step=state.step,
       examples=state.examples,
       batch_size=stats.batch_size,
       next_batch_size=num_examples(state),
-      loss=loss,
-      aux=aux,
+      loss=means.value,
+      aux=means.aux,
       squared_norm=squared_norm,
       variance=nan
       if sums.squares is None

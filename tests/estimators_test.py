@@ -411,7 +411,7 @@ def test_masked_chunks_of_any_size_merge_to_the_sums_of_the_batch(
     other = _cast(_batch(seed=1), jnp.float64)
     full = jnp.ones(BATCH_SIZE, bool)
     whole = gradient_sums(params, batch, full)
-    gradient = statistics.mean(whole, whole.gradient)
+    gradient = statistics.means(whole).gradient
     whole = whole, deviation_sums(params, batch, full, gradient)
 
     sums = statistics.zeros(whole)

@@ -103,11 +103,14 @@ def test_zeros_are_neutral_and_come_from_shapes_alone(variance):
       np.testing.assert_array_equal(a, b)
 
 
-def test_mean_divides_by_the_number_of_samples():
-  sums = _sums(_gradients())
-  value, aux = statistics.mean(sums, (sums.value, {'aux': sums.aux}))
-  assert value == 2.5
-  assert aux == {'aux': 5.0}
+def test_means_are_sums_divided_by_the_number_of_samples():
+  means = statistics.means(_sums(_gradients()))
+  assert means.count == 6
+  assert means.value == 2.5
+  assert means.aux == 5.0
+  np.testing.assert_allclose(
+    oracles.ravel(means.gradient), np.mean(_gradients(), 0), 1e-6
+  )
 
 
 def test_total_and_squared_norm_run_over_all_tensors():
@@ -126,8 +129,8 @@ def test_finish_gives_the_variances_of_one_example(variance, group_size):
   deviations = np.sum((gradients @ center / norm - norm) ** 2)
   with jax.enable_x64(True):
     stats = statistics.finish(
-      _sums(gradients, variance),
-      jnp.asarray(deviations),
+      statistics.means(_sums(gradients, variance)),
+      jnp.asarray(deviations) / 6,
       group_size=group_size,
     )
   stats = jax.device_get(stats)
@@ -147,7 +150,7 @@ def test_finish_gives_the_variances_of_one_example(variance, group_size):
 
 
 def test_finish_leaves_out_what_was_not_summed():
-  stats = statistics.finish(_sums(_gradients(), None))
+  stats = statistics.finish(statistics.means(_sums(_gradients(), None)))
   assert stats.variance is None
   assert stats.variance_along_mean is None
 
@@ -155,7 +158,9 @@ def test_finish_leaves_out_what_was_not_summed():
 @pytest.mark.parametrize('variance', ['total', 'coordinate'])
 def test_one_sample_has_a_mean_but_no_variance(variance):
   stats = statistics.finish(
-    _sums(_gradients(1), variance), jnp.array(0.0), group_size=Q
+    statistics.means(_sums(_gradients(1), variance)),
+    jnp.array(0.0),
+    group_size=Q,
   )
   assert stats.batch_size == Q
   np.testing.assert_allclose(oracles.ravel(stats.mean), _gradients(1)[0], 1e-6)
@@ -164,7 +169,9 @@ def test_one_sample_has_a_mean_but_no_variance(variance):
 
 
 def test_no_sample_has_no_mean_and_no_variance():
-  stats = statistics.finish(statistics.zeros(_sums(_gradients())))
+  stats = statistics.finish(
+    statistics.means(statistics.zeros(_sums(_gradients())))
+  )
   assert stats.batch_size == 0
   assert np.all(np.isnan(oracles.ravel(stats.mean)))
   assert np.all(np.isnan(oracles.ravel(stats.variance)))
@@ -174,13 +181,15 @@ def test_no_sample_has_no_mean_and_no_variance():
 def test_rounding_never_makes_a_variance_negative(variance):
   sums = _sums(np.ones((6, 4)), variance)
   rounded_down = jax.tree.map(lambda x: x * (1 - 1e-6), sums.squares)
-  stats = statistics.finish(sums._replace(squares=rounded_down))
+  stats = statistics.finish(
+    statistics.means(sums._replace(squares=rounded_down))
+  )
   assert np.all(oracles.ravel(stats.variance) == 0)
 
 
 def test_a_gradient_that_is_not_finite_leaves_no_finite_variance():
   gradients = _gradients()
   gradients[2, 3] = np.inf
-  stats = statistics.finish(_sums(gradients))
+  stats = statistics.finish(statistics.means(_sums(gradients)))
   assert np.isfinite(stats.variance['a'])
   assert np.isnan(stats.variance['b'])

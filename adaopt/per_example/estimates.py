@@ -19,7 +19,7 @@ def _factorise(loss_fn, has_aux, params, batch, args):
   checks.check_params(params)
   loss = losses.checked(loss_fn, has_aux, *args)
   samples, mask = losses.samples(batch, None, 1)
-  return factors.factorise(loss, params, samples, mask.astype(jnp.float32))
+  return factors.factorise(loss, params, samples, mask)
 
 
 def _mean(tree):

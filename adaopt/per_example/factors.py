@@ -45,7 +45,7 @@ def factorise(
     loss: (params, sample) → (loss, aux).
     params: The parameters.
     samples: The samples, [J, ...].
-    weights: w_j, [J] float.
+    weights: w_j, [J], float or bool.
 
   Returns:
     Values and factors, for the functions in `reductions`.

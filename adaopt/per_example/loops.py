@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaopt.per_example import cut, program
+from adaopt.per_example import cut, program, slices
 
 
 class _Hoisted(NamedTuple):
@@ -69,9 +69,9 @@ def _changes(flat, gradients):
       continue
     if equation.name in cut.MOVES | cut.SUMS:
       pending.extend(program.numbers(equation.inputs))
-    elif equation.name in ('slice', 'split'):
-      if _is_sliced_product(flat, equation.inputs[0]):
-        changes[equation.outputs] = _sliced(flat, equation)
+    elif equation.name in slices.SELECTIONS:
+      if slices.is_of_product(flat, equation):
+        changes[equation.outputs] = slices.of_factors(flat, equation)
     elif equation.name == 'scan':
       reached[equation.outputs].add(equation.outputs.index(value))
   for outputs, positions in reached.items():
@@ -255,65 +255,3 @@ def _is_summable(equation):
   return equation.name in SUMMED and all(
     equation.params.get(count, 1) == 1 for count in counts
   )
-
-
-def _through_transposes(flat, value):
-  """What a value is a transpose of, and how."""
-  permutation = range(len(flat.avals[value].shape))
-  equation = flat.producers.get(value)
-  while equation and equation.name == 'transpose':
-    order = equation.params['permutation']
-    permutation = [order[axis] for axis in permutation]
-    equation = flat.producers.get(equation.inputs[0])
-  return equation, tuple(permutation)
-
-
-def _is_sliced_product(flat, value):
-  equation, _ = _through_transposes(flat, value)
-  return equation is not None and equation.name == 'dot_general'
-
-
-def _sliced(flat, equation):
-  """Slices of a product as products of slices."""
-  product, permutation = _through_transposes(flat, equation.inputs[0])
-  (contracted, batched) = product.params['dimension_numbers']
-  ranks = [len(flat.avals[v].shape) for v in product.inputs]
-  free = [
-    [d for d in range(rank) if d not in (*summed, *batch)]
-    for rank, summed, batch in zip(ranks, contracted, batched, strict=True)
-  ]
-  # Where every axis of the product comes from: axes of either factor.
-  sources = [*zip(*batched, strict=True)]
-  sources += [(d, None) for d in free[0]] + [(None, d) for d in free[1]]
-
-  def of_slices(read, slices):
-    factors = list(map(read, product.inputs))
-    for axis, selected in zip(permutation, slices, strict=True):
-      for side, source in enumerate(sources[axis]):
-        if source is not None:
-          index = [slice(None)] * ranks[side]
-          index[source] = selected
-          factors[side] = factors[side][tuple(index)]
-    return jnp.transpose(program.bind(product, *factors)[0], permutation)
-
-  every = _selections(flat, equation)
-  return lambda read: [of_slices(read, slices) for slices in every]
-
-
-def _selections(flat, equation):
-  """The slices that a slice or a split makes, one list an output."""
-  shape, params = flat.avals[equation.inputs[0]].shape, equation.params
-  if equation.name == 'slice':
-    starts, limits = params['start_indices'], params['limit_indices']
-    return [
-      list(map(slice, starts, limits, params['strides'] or [1] * len(shape)))
-    ]
-  ends = [sum(params['sizes'][: i + 1]) for i in range(len(params['sizes']))]
-  whole = [slice(n) for n in shape]
-  return [
-    [
-      slice(end - size, end) if d == params['axis'] else one
-      for d, one in enumerate(whole)
-    ]
-    for size, end in zip(params['sizes'], ends, strict=True)
-  ]
