@@ -74,25 +74,40 @@ def linear(
   Returns:
     The equations on the way, and the values that they start from.
   """
-  found, leaves, pending = [], [], [output]
+
+  def inputs_of(value):
+    equation = flat.producers.get(value)
+    if equation is None:
+      return None
+    inputs = program.numbers(equation.inputs)
+    if is_contraction(flat, equation):
+      return [], inputs
+    return (inputs, []) if equation.name in MOVES | SUMS else None
+
+  return _walk(flat, output, inputs_of)
+
+
+def _walk(flat, output, inputs_of):
+  """Collects equations backwards, in order, and what they start from.
+
+  inputs_of(value) → the inputs of its equation to go on with, and those to
+  stop at; or None to stop at the value.
+  """
+  found, leaves, pending, seen = {}, {}, [output], set()
   while pending:
     value = pending.pop()
-    equation = flat.producers.get(value)
-    if equation and is_contraction(flat, equation):
-      found.append(equation)
-      leaves.extend(program.numbers(equation.inputs))
-    elif equation and equation.name in MOVES | SUMS:
-      found.append(equation)
-      pending.extend(program.numbers(equation.inputs))
+    if value in seen:
+      continue
+    seen.add(value)
+    inputs = inputs_of(value)
+    if inputs is None:
+      leaves[value] = None
     else:
-      leaves.append(value)
-  return in_order(found), list(dict.fromkeys(leaves))
-
-
-def in_order(found: list[program.Equation]) -> list[program.Equation]:
-  """Equations as the program has them, each once."""
-  # Values are numbered in the order in which equations make them.
-  return [e for _, e in sorted({e.outputs: e for e in found}.items())]
+      # Values are numbered in the order in which equations make them.
+      found[flat.producers[value].outputs] = flat.producers[value]
+      pending.extend(inputs[0])
+      leaves |= dict.fromkeys(inputs[1])
+  return [found[outputs] for outputs in sorted(found)], list(leaves)
 
 
 def weight_space(
@@ -152,17 +167,17 @@ def find_tail(
   """
   if not isinstance(output, int) or output not in per_sample:
     return None
-  equations, leaves = _walk(flat, output, per_sample, space)
+  equations, leaves = _through_weight_space(flat, output, per_sample, space)
   known = lambda e: e.name in MOVES | SUMS or is_contraction(flat, e)
   strange = [e.name for e in equations if not known(e)]
   unknown = strange[-1] if strange else None
-  contracted = {
-    v
-    for e in equations
-    if is_contraction(flat, e)
-    for v in program.numbers(e.inputs)
-  }
   factors = [v for v in leaves if v in per_sample]
+  # Products of two factors are worth it whatever their sizes.
+  contracted = set()
+  for equation in equations:
+    inputs = [v for v in program.numbers(equation.inputs) if v in per_sample]
+    if is_contraction(flat, equation) and len(inputs) > 1:
+      contracted.update(inputs)
   if strange or not contracted.issuperset(factors):
     made = [flat.size(v) for e in equations for v in e.outputs]
     if sum(map(flat.size, factors)) >= max(made, default=0):
@@ -178,26 +193,22 @@ def find_tail(
   )
 
 
-def _walk(flat, output, per_sample, space):
+def _through_weight_space(flat, output, per_sample, space):
   """Like `linear`, and through everything in weight space."""
-  found, leaves, pending = [], [], [output]
-  while pending:
-    value = pending.pop()
+
+  def inputs_of(value):
     equation = flat.producers.get(value)
     if equation is None or value not in per_sample:
-      leaves.append(value)
-      continue
+      return None
     inputs = program.numbers(equation.inputs)
     if equation.name in MOVES | SUMS:
-      found.append(equation)
-      pending.extend(inputs)
-    elif value in space or is_contraction(flat, equation):
-      found.append(equation)
-      pending.extend(v for v in inputs if v in space)
-      leaves.extend(v for v in inputs if v not in space)
-    else:
-      leaves.append(value)
-  return in_order(found), list(dict.fromkeys(leaves))
+      return inputs, []
+    if value in space or is_contraction(flat, equation):
+      inside = [v for v in inputs if v in space]
+      return inside, [v for v in inputs if v not in space]
+    return None
+
+  return _walk(flat, output, inputs_of)
 
 
 def _unknown_maker(flat, output, per_sample):

@@ -143,10 +143,10 @@ def measure(
   for name, network in networks_by_name.items():
     variants = compiled[name] = compile_variants(network)
     run = {variant: one.run for variant, one in variants.items()}
+    ours = timing.in_turns(run)
+    # Apart, since the threads of one library spin on while the other runs.
     foreign = peers.functions(name, network) if peers else {}
-    medians = timing.in_turns(run | foreign)
-    ours, theirs = ({k: medians[k] for k in keys} for keys in (run, foreign))
-    times[name] = Times(ours, theirs)
+    times[name] = Times(ours, timing.in_turns(foreign))
     plain = ours[PLAIN]
     ratios = (f'{ours[other] / plain:.2f}' for other in others)
     timing.print_row(name, network.batch_size, f'{plain:.1f}', *ratios)
