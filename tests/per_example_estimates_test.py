@@ -131,3 +131,49 @@ def test_a_loss_that_is_no_scalar_is_told(name):
   }[name]
   with pytest.raises(ValueError, match='must return a real scalar'):
     make(lambda w, x: w * x)(jnp.array(1.0), jnp.ones(3))
+
+
+@jax.custom_vjp
+def looked_up(table, keys):
+  return table[keys]
+
+
+looked_up.defvjp(
+  lambda table, keys: (table[keys], (table, keys)),
+  lambda saved, g: ((0.1 * saved[0]).at[saved[1]].add(g), None),
+)
+
+
+def test_a_table_that_rows_are_added_to_counts():
+  """A decayed embedding: its gradient does not start from zero."""
+  table = jax.random.normal(jax.random.key(0), [20, 3])
+  keys = jax.random.randint(jax.random.key(1), [6, 2], 0, 20)
+  loss = lambda table, keys: jnp.mean(
+    jax.vmap(lambda k: jnp.sum(jnp.sin(looked_up(table, k))))(keys)
+  )
+  gradients = jax.vmap(jax.grad(loss), (None, 0))(table, keys[:, None])
+  _, mean, norms = adaopt.per_example.squared_norms(loss)(table, keys)
+  close(mean, np.mean(gradients, 0))
+  close(norms, np.sum(np.square(gradients), (1, 2)))
+
+
+def test_a_print_in_the_loss_is_kept(capsys):
+  def printing(w, x):
+    jax.debug.print('seen {}', jnp.sum(x))
+    return jnp.mean((x @ w) ** 2)
+
+  estimate = jax.jit(adaopt.per_example.squared_norms(printing))
+  jax.block_until_ready(estimate(jnp.ones(3), jnp.eye(3)))
+  jax.effects_barrier()
+  assert capsys.readouterr().out.count('seen 1.0') == 3
+
+
+def test_half_precision_products_of_a_loss_without_a_forward_rule():
+  w = jnp.bfloat16(jax.random.normal(jax.random.key(0), [40, 30]))
+  x = jnp.bfloat16(jax.random.normal(jax.random.key(1), [4, 40]))
+  loss = lambda w, x: jnp.mean(clipped(x @ jnp.sin(w)) ** 2)
+  gradients = jax.vmap(jax.grad(loss), (None, 0))(w, x[:, None])
+  products = adaopt.per_example.inner_products(loss)(w, x, w)
+  expected = np.einsum('jio,io->j', np.float64(gradients), np.float64(w))
+  # Eight bits of mantissa in every element of a gradient.
+  np.testing.assert_allclose(products, expected, 0.02, 0.01)

@@ -26,6 +26,15 @@ def branched(params, x):
   return x @ w
 
 
+def recomputed(params, x):
+  return jax.checkpoint(lambda w, x: jnp.tanh(x @ w**2))(params['w'], x)
+
+
+def masked_layers(params, x):
+  step = lambda h, w: (jnp.tanh(h @ (w * jnp.tri(D))), None)
+  return jax.lax.scan(step, x, params['w'].reshape(1, D, D))[0]
+
+
 def recurrent(params, x):
   step = lambda h, row: (jnp.tanh(h + row @ params['w']), None)
   return jax.lax.scan(step, jnp.zeros(D), x)[0]
@@ -38,6 +47,8 @@ MODELS = {
   'low rank': lambda params, x: x @ (params['w'] @ params['a']),
   'sorted': lambda params, x: x @ jnp.sort(params['w'], 0),
   'branched': branched,
+  'recomputed': recomputed,
+  'masked layers': masked_layers,
   'recurrent': recurrent,
   'sliced': lambda params, x: x[:, :128] @ params['w'][:128],
   'used twice': lambda params, x: jnp.tanh(x @ params['w']) @ params['w'],

@@ -46,11 +46,12 @@ class Lookup(nn.Module):
   """A table read at keys of which some lie before it and some behind."""
 
   mode: str
+  dtype: type = jnp.int32
 
   @nn.compact
   def __call__(self, tokens):
     table = self.param('table', nn.initializers.normal(1.0), (40, 2, 3))
-    keys = 15 * tokens - 60
+    keys = (15 * tokens - 60).astype(self.dtype)
     return jnp.take(table, keys, 0, mode=self.mode, fill_value=0)
 
 
@@ -148,6 +149,7 @@ MODELS = {f'conv {k}': (m, IMAGES) for k, m in CONVOLUTIONS.items()} | {
   'lookup clip': (Lookup('clip'), 'tokens'),
   'lookup fill': (Lookup('fill'), 'tokens'),
   'lookup wrap': (Lookup('wrap'), 'tokens'),
+  'lookup of bytes': (Lookup('clip', jnp.uint8), 'tokens'),
   'tied embeddings': (Tied(), 'tokens'),
 }
 
@@ -180,6 +182,14 @@ def steps(p, x, init, add):
 
 def standardised(w):
   return (w - w.mean()) / jnp.sqrt(w.var() + 1e-2)
+
+
+@jax.custom_vjp
+def signed(w):
+  return w
+
+
+signed.defvjp(lambda w: (w, w), lambda w, _: (jnp.sign(w),))
 
 
 FUNCTIONS = {
@@ -226,6 +236,43 @@ FUNCTIONS = {
     x,
   )[0],
   'sort': lambda p, x: jnp.sort(x @ jnp.sort(p['w'], 0), 0),
+  'scan that adds to a learned state': lambda p, x: jnp.sin(
+    jax.lax.scan(
+      lambda h, row: (h + jnp.tanh(row @ p['w']),) * 2, p['w'][0], x
+    )[1]
+    @ p['w'].T
+  ),
+  'scan with a lookup': lambda p, x: jax.lax.scan(
+    lambda h, row: (jnp.tanh(h + p['w'][jnp.int32(5 * row[0]) % 16]), h),
+    jnp.zeros(12),
+    x,
+  )[0],
+  'scan without steps': lambda p, x: (
+    steps(p, x[:0], jnp.zeros(12), lambda p: p['b']).sum() + x @ p['w']
+  ),
+  'scan over masked layers': lambda p, x: jax.lax.scan(
+    lambda h, scale: (jnp.tanh(h @ (scale * p['w'] @ p['w'].T)), h),
+    x,
+    jnp.linspace(0.1, 0.5, 3) * p['b'],
+  )[0],
+  'scan over layers of masked weights': lambda p, x: jax.lax.scan(
+    lambda h, w: (jnp.tanh(h @ (w * jnp.tri(16))), None),
+    x,
+    jnp.stack([p['w'] @ p['w'].T, jnp.sin(p['w'] @ p['w'].T)]),
+  )[0],
+  'real weights of complex numbers': lambda p, x: jnp.abs(
+    jnp.sin((x + 1j * x[::-1]) @ p['w'])
+  ),
+  'remat of a power': lambda p, x: jax.checkpoint(
+    lambda w, x: jnp.tanh(x @ w**2)
+  )(p['w'], x),
+  'no rows': lambda p, x: jnp.sum(x[:0] @ p['w']) + x * p['b'],
+  'linear attention': lambda p, x: jax.lax.scan(
+    lambda s, row: (s + jnp.outer(row @ p['w'], row), s @ row @ p['w'].T),
+    jnp.zeros([12, 16]),
+    x,
+  )[1],
+  'gradient of the weights alone': lambda p, x: x @ signed(p['w']) - p['b'],
   'unused parameter': lambda p, x: x @ p['w'],
   'scalar times input': lambda p, x: p['b'] * x,
   'square': lambda p, x: x @ p['w'] @ p['w'].T @ p['w'] - p['b'],

@@ -40,12 +40,13 @@ def _patches(lhs, rhs, params, offsets):
   return jnp.stack([patch(offset) for offset in every])
 
 
-def _product(patches, rhs):
+def _product(precision, patches, rhs):
   """Σ over channels and positions: [K, N, C, ...], [O, C, ...] → [K, N, O]."""
   columns = patches.reshape(-1, math.prod(rhs.shape[1:]))
   product = jnp.matmul(
     columns,
     rhs.reshape(len(rhs), -1).T,
+    precision=precision,
     preferred_element_type=statistics.accumulator_dtype(rhs),
   )
   return product.reshape(*patches.shape[:2], len(rhs))
@@ -58,7 +59,8 @@ def _grouped_product(params, patches, rhs):
   split = lambda x, axis: jnp.moveaxis(
     x.reshape(*x.shape[:axis], groups, -1, *x.shape[axis + 1 :]), axis, 0
   )
-  product = jax.vmap(_product)(split(patches, axis), split(rhs, 0))
+  one = functools.partial(_product, params['precision'])
+  product = jax.vmap(one)(split(patches, axis), split(rhs, 0))
   product = jnp.moveaxis(product, 0, -2)  # [K, N, groups, O / groups]
   return product.reshape(*product.shape[:2], -1)
 
@@ -70,7 +72,11 @@ def _make(tail, factors):
   shape = tail.shape(equation.outputs[0])
   _, _, *offsets = (shape[axis] for axis in spec.out_spec)
   grouped = params['feature_group_count'] * params['batch_group_count'] > 1
-  product = functools.partial(_grouped_product, params) if grouped else _product
+  product = (
+    functools.partial(_grouped_product, params)
+    if grouped
+    else functools.partial(_product, params['precision'])
+  )
   shared = {value: factors[value] for value in tail.shared}
 
   def gradient_of(sample):

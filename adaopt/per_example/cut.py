@@ -8,11 +8,12 @@ reduction over samples can be contracted without a gradient per sample.
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax.extend import core
 
 from adaopt.per_example import program
 
-# What moves the elements of a gradient, or changes their type.
+# What moves the elements of a gradient, or changes their width.
 MOVES = frozenset(
   {
     'convert_element_type',
@@ -31,19 +32,25 @@ class Tail(NamedTuple):
   """The last equations of one gradient. With none, it is its own factor."""
 
   equations: tuple[program.Equation, ...]  # in order
+  contractions: tuple[program.Equation, ...]  # those of them that are
   factors: tuple[int, ...]  # with a value for every sample
   shared: tuple[int, ...]  # with one value for all samples
   output: int
   unknown: str | None  # a primitive that no rule knows
   avals: list[Any]  # shape and dtype of every value of the program
 
-  @property
-  def contractions(self) -> list[program.Equation]:
-    return [e for e in self.equations if e.name in CONTRACTIONS]
-
   def shape(self, value: int) -> tuple[int, ...]:
     """The shape of a value, for one sample."""
     return self.avals[value].shape
+
+
+def is_move(avals: list[Any], equation: program.Equation) -> bool:
+  """Whether an equation moves elements, or widens or narrows them."""
+  if equation.name != 'convert_element_type':
+    return equation.name in MOVES
+  values = (*program.numbers(equation.inputs), *equation.outputs)
+  every = lambda kind: all(jnp.issubdtype(avals[v].dtype, kind) for v in values)
+  return every(jnp.floating) or every(jnp.complexfloating)
 
 
 def is_contraction(flat: program.Program, equation: program.Equation) -> bool:
@@ -55,11 +62,12 @@ def is_contraction(flat: program.Program, equation: program.Equation) -> bool:
 
 def is_zero(flat: program.Program, value: program.Value) -> bool:
   """Whether a value is an array of zeros, as sums start from."""
+  if isinstance(value, core.Literal):
+    return value.val == 0
   equation = flat.producers.get(value)
   if equation is None or equation.name != 'broadcast_in_dim':
     return False
-  fill = equation.inputs[0]
-  return isinstance(fill, core.Literal) and fill.val == 0
+  return is_zero(flat, equation.inputs[0])
 
 
 def linear(
@@ -82,7 +90,8 @@ def linear(
     inputs = program.numbers(equation.inputs)
     if is_contraction(flat, equation):
       return [], inputs
-    return (inputs, []) if equation.name in MOVES | SUMS else None
+    linear = equation.name in SUMS or is_move(flat.avals, equation)
+    return (inputs, []) if linear else None
 
   return _walk(flat, output, inputs_of)
 
@@ -133,6 +142,8 @@ def weight_space(
   for equation in equations:
     inputs = per_sample.intersection(program.numbers(equation.inputs))
     product = len(inputs) > 1 and is_contraction(flat, equation)
+    if equation.effects:
+      continue
     if inputs & grown and not product:
       grown.update(equation.outputs)
     elif inputs and sum(map(flat.size, inputs)) < largest(equation):
@@ -167,24 +178,32 @@ def find_tail(
   """
   if not isinstance(output, int) or output not in per_sample:
     return None
-  equations, leaves = _through_weight_space(flat, output, per_sample, space)
-  known = lambda e: e.name in MOVES | SUMS or is_contraction(flat, e)
-  strange = [e.name for e in equations if not known(e)]
+  equations, leaves = through_weight_space(flat, output, per_sample, space)
+  contractions = [e for e in equations if is_contraction(flat, e)]
+  strange = [
+    e.name
+    for e in equations
+    if e not in contractions
+    and e.name not in SUMS
+    and not is_move(flat.avals, e)
+  ]
   unknown = strange[-1] if strange else None
   factors = [v for v in leaves if v in per_sample]
   # Products of two factors are worth it whatever their sizes.
   contracted = set()
-  for equation in equations:
+  for equation in contractions:
     inputs = [v for v in program.numbers(equation.inputs) if v in per_sample]
-    if is_contraction(flat, equation) and len(inputs) > 1:
+    if len(inputs) > 1:
       contracted.update(inputs)
-  if strange or not contracted.issuperset(factors):
+  empty = not all(map(flat.size, [output, *factors]))
+  if empty or strange or not contracted.issuperset(factors):
     made = [flat.size(v) for e in equations for v in e.outputs]
-    if sum(map(flat.size, factors)) >= max(made, default=0):
-      equations, leaves = [], [output]
+    if empty or sum(map(flat.size, factors)) >= max(made, default=0):
+      equations, contractions, leaves = [], [], [output]
       unknown = _unknown_maker(flat, output, per_sample)
   return Tail(
     equations=tuple(equations),
+    contractions=tuple(contractions),
     factors=tuple(v for v in leaves if v in per_sample),
     shared=tuple(v for v in leaves if v not in per_sample),
     output=output,
@@ -193,7 +212,9 @@ def find_tail(
   )
 
 
-def _through_weight_space(flat, output, per_sample, space):
+def through_weight_space(
+  flat: program.Program, output: int, per_sample: set[int], space: set[int]
+) -> tuple[list[program.Equation], list[int]]:
   """Like `linear`, and through everything in weight space."""
 
   def inputs_of(value):
@@ -201,7 +222,7 @@ def _through_weight_space(flat, output, per_sample, space):
     if equation is None or value not in per_sample:
       return None
     inputs = program.numbers(equation.inputs)
-    if equation.name in MOVES | SUMS:
+    if equation.name in SUMS or is_move(flat.avals, equation):
       return inputs, []
     if value in space or is_contraction(flat, equation):
       inside = [v for v in inputs if v in space]

@@ -27,6 +27,10 @@ def _lengths(tail: cut.Tail) -> tuple[int, int, int, int]:
   return layers, length, *widths
 
 
+def _precision(tail):
+  return tail.contractions[0].params['precision']
+
+
 def _is_dense(tail):
   return (
     rule.only(tail, 'dot_general')
@@ -70,6 +74,7 @@ def _outer_sum(tail, x, cotangent):
     x,
     cotangent,
     ((summed, summed), (batched, batched)),
+    precision=_precision(tail),
     preferred_element_type=statistics.accumulator_dtype(x),
   )
   return _restore(tail)(total)
@@ -100,7 +105,10 @@ def _products(tail, factors, direction):
   u = u.reshape(*[layers] * len(batched), *widths)
   rows = len(batched)
   forward = jax.lax.dot_general(
-    x, u, (((x.ndim - 1,), (rows,)), (batched, tuple(range(rows))))
+    x,
+    u,
+    (((x.ndim - 1,), (rows,)), (batched, tuple(range(rows)))),
+    precision=_precision(tail),
   )  # [L, J, T, O]
   forward = jnp.moveaxis(forward, 0, rows)
   return rule.rowwise(jnp.real(forward * cotangent))
@@ -118,9 +126,14 @@ def _gram_norms(tail, factors):
   """‖X Δᵀ‖² = Σ_ts ⟨x_t, x_s⟩ ⟨δ_t, δ_s⟩."""
   x, cotangent = _matrices(tail, factors)
   gram = lambda a: jnp.einsum(
-    'j...ti,j...si->j...ts', rule.widen(a), jnp.conj(rule.widen(a))
+    'j...ti,j...si->j...ts',
+    rule.widen(a),
+    jnp.conj(rule.widen(a)),
+    precision=_precision(tail),
   )
   norms = rule.rowwise(jnp.real(gram(x) * gram(cotangent)))
+  # A sum with cancellation may round to less than nothing.
+  norms = jnp.maximum(norms, 0)
   return _outer_sum(tail, x, cotangent), norms
 
 
@@ -139,6 +152,7 @@ def _make(tail, factors):
       '...ti,...to->...io',
       x,
       cotangent,
+      precision=_precision(tail),
       preferred_element_type=statistics.accumulator_dtype(x),
     )
 

@@ -33,14 +33,20 @@ DIRECT = rule.Rule(
 )
 
 
-def absent(length: int, parameter: jax.Array) -> rule.Rule:
-  """The rule for a parameter on which no sample's loss depends."""
-  total = jnp.zeros_like(rule.widen(parameter))
-  squares = statistics.abs_sq(total)
-  each = jnp.zeros(length, squares.dtype)
+def constant(weights: jax.Array, gradient: jax.Array) -> rule.Rule:
+  """The rule for a gradient that is the same for every sample; mostly zero."""
+  gradient = rule.widen(gradient)
+  weights = weights.astype(gradient.dtype)
+  power = statistics.abs_sq(gradient)
+  squares = statistics.abs_sq(weights)
+  total = jnp.sum(weights) * gradient
+
+  def products(tail, factors, direction):
+    return jnp.real(weights * jnp.sum(gradient * direction))
+
   return rule.Rule(
     applies=lambda tail: tail is None,
-    norms=lambda tail, factors: (total, each),
-    squares=lambda tail, factors: (total, squares),
-    products=lambda tail, factors, direction: each,
+    norms=lambda tail, factors: (total, squares * jnp.sum(power)),
+    squares=lambda tail, factors: (total, jnp.sum(squares) * power),
+    products=products,
   )

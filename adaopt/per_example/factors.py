@@ -9,6 +9,7 @@ backward pass; its values are the factors of the gradients.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from absl import logging
 
@@ -50,7 +51,7 @@ def factorise(
   Returns:
     Values and factors, for the functions in `reductions`.
   """
-  leaves, treedef = jax.tree.flatten(params)
+  leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
 
   def value_and_gradient(leaves, sample, weight):
     def weighted(leaves):
@@ -80,7 +81,7 @@ def factorise(
   factors = tuple({value: None for tail in cuts for value in tail.factors})
   shared = tuple({value: None for tail in cuts for value in tail.shared})
   known = flat.constants | dict(zip(flat.inputs, leaves, strict=False))
-  equations = program.needed(flat.equations, [*results, *factors])
+  equations = program.needed(flat.equations, [*results, *factors], effects=True)
 
   def evaluate(*arguments):
     given = known | dict(zip(inputs, arguments, strict=True))
@@ -90,14 +91,18 @@ def factorise(
   values, aux = jax.tree.unflatten(
     jax.tree.structure(shapes[0]), outcome[:count]
   )
-  constant = program.needed(flat.equations, shared)
-  evaluated = program.evaluate(constant, known, shared)
-  parts = [
-    Part(
-      rules.choose(tail) if tail else direct.absent(len(weights), leaf), tail
-    )
-    for tail, leaf in zip(tails, leaves, strict=True)
-  ]
+  fixed = program.numbers((*shared, *flat.outputs[count:]))
+  independent = program.needed(
+    flat.equations, [v for v in fixed if v not in per_sample]
+  )
+  evaluated = program.evaluate(independent, known, shared)
+  parts = []
+  for tail, output in zip(tails, flat.outputs[count:], strict=True):
+    if tail:
+      parts.append(Part(rules.choose(tail), tail))
+    else:
+      (gradient,) = program.evaluate(independent, known, [output])
+      parts.append(Part(direct.constant(weights, gradient), None))
   return Factored(
     values,
     aux,

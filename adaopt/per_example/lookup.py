@@ -38,6 +38,8 @@ def _keys_and_rows(tail, factors):
   rows = factors[updates]
   keys = factors[keys] if keys in tail.factors else factors[keys][None]
   size, *width = tail.shape(table)
+  # Wide enough for the size of the table.
+  keys = keys.astype(jnp.promote_types(keys.dtype, jnp.int32))
   keys = keys.reshape(len(keys), -1)
   if equation.params['mode'] == jax.lax.GatherScatterMode.CLIP:
     keys = jnp.clip(keys, 0, size - 1)

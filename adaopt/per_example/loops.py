@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaopt.per_example import cut, program, slices
+from adaopt.per_example import cut, program, slices, summed
 
 
 class _Hoisted(NamedTuple):
@@ -30,6 +30,7 @@ class _Loop(NamedTuple):
 
   equation: program.Equation
   body: program.Program
+  varying: set[int]  # the values of the body that are not the same in all steps
   hoisted: dict[int, _Hoisted]  # by position
 
 
@@ -52,7 +53,7 @@ def hoist(flat: program.Program, positions: Sequence[int]) -> program.Program:
 
   def run(*inputs):
     known = flat.constants | dict(zip(flat.inputs, inputs, strict=True))
-    equations = program.needed(flat.equations, flat.outputs)
+    equations = program.needed(flat.equations, flat.outputs, effects=True)
     return program.evaluate(equations, known, flat.outputs, changes)
 
   closed = jax.make_jaxpr(run)(*(flat.avals[v] for v in flat.inputs))
@@ -67,7 +68,7 @@ def _changes(flat, gradients):
     equation = flat.producers.get(value := pending.pop())
     if equation is None or equation.outputs in changes:
       continue
-    if equation.name in cut.MOVES | cut.SUMS:
+    if equation.name in cut.SUMS or cut.is_move(flat.avals, equation):
       pending.extend(program.numbers(equation.inputs))
     elif equation.name in slices.SELECTIONS:
       if slices.is_of_product(flat, equation):
@@ -89,26 +90,31 @@ def _loop(
   body = hoist(body, sorted(positions))
   consts, carries = (equation.params[f'num_{k}'] for k in ('consts', 'carry'))
   varying = program.dependents(body.equations, body.inputs[consts:])
+  others = [v for i, v in enumerate(body.outputs) if i not in positions]
+  space = cut.weight_space(body, others, varying)
   found = {}
   for i in sorted(positions):
-    if body.outputs[i] not in body.producers:
+    output = body.outputs[i]
+    if output not in body.producers or not equation.params['length']:
       continue
-    equations, leaves = cut.linear(body, body.outputs[i])
-    carry = body.inputs[consts + i] if i < carries else None
-    if all(e.name not in cut.CONTRACTIONS for e in equations):
-      continue
-    if (
-      varying.intersection(leaves)
-      if carry is None
-      else _only_adds(body, equations, leaves, carry, varying)
-    ):
-      from_zero = i < carries and cut.is_zero(flat, equation.inputs[consts + i])
-      found[i] = _Hoisted(equations, leaves, carry, from_zero)
-  return _Loop(equation, body, found)
+    if i < carries:
+      carry = body.inputs[consts + i]
+      from_zero = cut.is_zero(flat, equation.inputs[consts + i])
+      hoisted = _Hoisted(*cut.linear(body, output), carry, from_zero)
+      leaves_loop = _only_adds(body, hoisted, varying)
+    else:
+      walked = cut.through_weight_space(body, output, varying, space)
+      hoisted = _Hoisted(*walked, None, False)
+      leaves_loop = varying.intersection(hoisted.leaves)
+    makes = any(cut.is_contraction(body, e) for e in hoisted.equations)
+    if leaves_loop and makes:
+      found[i] = hoisted
+  return _Loop(equation, body, varying, found)
 
 
-def _only_adds(body, equations, leaves, carry, varying):
+def _only_adds(body, hoisted, varying):
   """Whether a carry only adds up products that vary with the step."""
+  equations, leaves, carry, _ = hoisted
   after_carry = program.dependents(equations, [carry])
 
   def adds_up(equation):
@@ -117,18 +123,19 @@ def _only_adds(body, equations, leaves, carry, varying):
       return len(inputs) == 2 and varying.issuperset(inputs)
     if after_carry.intersection(equation.outputs):
       return False
-    return equation.name in cut.MOVES or _is_summable(equation)
+    moves = cut.is_move(body.avals, equation)
+    return moves or summed.is_summable(body, equation)
 
   return (
     carry in leaves
-    and body.uses[carry] == 1
+    and all(body.uses[v] == 1 for v in after_carry)
     and all(adds_up(e) and varying.intersection(e.outputs) for e in equations)
   )
 
 
 def _fission(loop: _Loop, read: program.Read) -> list[Any]:
   """Runs a loop without what is hoisted, then what is hoisted."""
-  equation, body, hoisted = loop
+  equation, body, varying, hoisted = loop
   params = equation.params
   operands = dict(zip(body.inputs, map(read, equation.inputs), strict=True))
   consts, carries = params['num_consts'], params['num_carry']
@@ -140,11 +147,16 @@ def _fission(loop: _Loop, read: program.Read) -> list[Any]:
   outside = body.constants | {v: operands[v] for v in body.inputs[:consts]}
   leaves = dict.fromkeys(v for h in hoisted.values() for v in h.leaves)
   sums = {h.carry for h in hoisted.values()}
-  emitted = [
-    v for v in leaves if v not in sums and (v in of_loop or v in body.producers)
-  ]
+  made = [v for v in leaves if v in body.producers]
+  emitted = [v for v in made if v in varying]
+  emitted += [v for v in leaves if v in of_loop and v not in sums]
+  fixed = [v for v in made if v not in varying]
+  independent = program.needed(body.equations, fixed)
+  outside |= zip(
+    fixed, program.evaluate(independent, outside, fixed), strict=True
+  )
   wanted = [*(body.outputs[i] for i in kept), *emitted]
-  equations = program.needed(body.equations, wanted)
+  equations = program.needed(body.equations, wanted, effects=True)
 
   def step(carry, x):
     known = outside | dict(zip(carry_inputs, carry, strict=True))
@@ -190,15 +202,15 @@ def _sums(output, hoisted, stacks, outside, init):
     if v in stacks:
       known[v] = jnp.sum(stacks[v], 0, dtype=stacks[v].dtype)
 
-  def summed(equation):
-    return lambda read: [_summed(equation, read, stacks)]
+  def one_product(equation):
+    return lambda read: [summed.over_steps(equation, read, stacks)]
 
   def added(equation):
     (other,) = (v for v in equation.inputs if v != hoisted.carry)
     return lambda read: [read(other)]
 
   instead = {
-    e.outputs: summed(e)
+    e.outputs: one_product(e)
     for e in hoisted.equations
     if e.name in cut.CONTRACTIONS
   }
@@ -209,49 +221,3 @@ def _sums(output, hoisted, stacks, outside, init):
       if hoisted.carry in e.inputs
     }
   return program.evaluate(hoisted.equations, known, [output], instead)[0]
-
-
-def _summed(equation, read, stacks):
-  """Σ_t of a product whose factors are stacked over t, or one of them."""
-  if not all(value in stacks for value in equation.inputs):
-    # The other one is the same in every step, and this one a sum by now.
-    return program.bind(equation, *map(read, equation.inputs))[0]
-  operands = [stacks[value] for value in equation.inputs]
-  equation, operands = SUMMED[equation.name](equation, operands)
-  return program.bind(equation, *operands)[0]
-
-
-def _contracted_too(equation, operands):
-  """Contracts the leading axes of the factors of a product of matrices."""
-  contracted, batched = jax.tree.map(
-    lambda axis: axis + 1, equation.params['dimension_numbers']
-  )
-  dimensions = (tuple((0, *axes) for axes in contracted), batched)
-  params = equation.params | {'dimension_numbers': dimensions}
-  return equation._replace(params=params), operands
-
-
-def _as_features(equation, operands):
-  """Makes the leading axes of the factors of a convolution features."""
-  spec = equation.params['dimension_numbers']
-
-  def merged(x, axis):
-    x = jnp.moveaxis(x, 0, axis)
-    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
-
-  axes = spec.lhs_spec[1], spec.rhs_spec[1]
-  return equation, list(map(merged, operands, axes))
-
-
-# What turns a sum over steps into one product.
-SUMMED = {
-  'dot_general': _contracted_too,
-  'conv_general_dilated': _as_features,
-}
-
-
-def _is_summable(equation):
-  counts = ('feature_group_count', 'batch_group_count')
-  return equation.name in SUMMED and all(
-    equation.params.get(count, 1) == 1 for count in counts
-  )

@@ -25,6 +25,7 @@ class Equation(NamedTuple):
   params: dict[str, Any]
   inputs: tuple[Value, ...]
   outputs: tuple[int, ...]
+  effects: frozenset[Any] = frozenset()
 
   @property
   def name(self) -> str:
@@ -103,7 +104,9 @@ def flatten(closed: core.ClosedJaxpr) -> Program:
     if key in made:
       return made[key]
     outputs = tuple(map(number, out_avals))
-    equations.append(Equation(primitive, params, inputs, outputs))
+    equations.append(
+      Equation(primitive, params, inputs, outputs, frozenset(effects))
+    )
     return made.setdefault(key, outputs)
 
   def behind_barrier(params, inputs):
@@ -113,8 +116,7 @@ def flatten(closed: core.ClosedJaxpr) -> Program:
     held = numbers(v for v, hold in zip(inputs, prevented, strict=True) if hold)
     if not params['differentiated'] or not held:
       return inputs
-    outputs = emit(_barrier(), {}, tuple(held), [avals[v] for v in held])
-    released = dict(zip(held, outputs, strict=True))
+    released = {v: emit(_barrier(), {}, (v,), [avals[v]])[0] for v in held}
     return tuple(
       released.get(v, v) if isinstance(v, int) else v for v in inputs
     )
@@ -182,12 +184,15 @@ def names(closed: core.ClosedJaxpr) -> set[str]:
 
 
 def needed(
-  equations: Iterable[Equation], values: Iterable[Value]
+  equations: Iterable[Equation],
+  values: Iterable[Value],
+  effects: bool = False,
 ) -> tuple[Equation, ...]:
-  """The equations that these values depend on, in order."""
+  """The equations that values depend on, in order; maybe all with effects."""
   wanted, kept = set(numbers(values)), []
   for equation in reversed(tuple(equations)):
-    if wanted.intersection(equation.outputs):
+    has_effects = effects and equation.effects
+    if has_effects or wanted.intersection(equation.outputs):
       kept.append(equation)
       wanted.update(numbers(equation.inputs))
   return tuple(reversed(kept))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt.per_example import factors
+from adaopt.per_example import factors, rule
 
 
 def _pair(factored, reduce):
@@ -27,7 +27,7 @@ def products(factored: factors.Factored, direction: optax.Updates) -> jax.Array:
   """Re ⟨g_j, u⟩ = Re Σ g_j conj(u) for a direction u. [J]."""
   directions = factored.treedef.flatten_up_to(direction)
   each = [
-    part.rule.products(part.tail, factored.factors, jnp.conj(u))
+    part.rule.products(part.tail, factored.factors, jnp.conj(rule.widen(u)))
     for part, u in zip(factored.parts, directions, strict=True)
   ]
   return sum(each)

@@ -36,8 +36,10 @@ def widen(x: jax.Array) -> jax.Array:
 
 def only(tail: cut.Tail, name: str) -> bool:
   """Whether the tail is one contraction of this name, moved around."""
-  others = {e.name for e in tail.equations} - cut.MOVES
-  return others == {name} and len(tail.contractions) == 1
+  rest = [e for e in tail.equations if e not in tail.contractions]
+  return [e.name for e in tail.contractions] == [name] and all(
+    cut.is_move(tail.avals, e) for e in rest
+  )
 
 
 def moved(tail: cut.Tail, array: jax.Array) -> jax.Array:
