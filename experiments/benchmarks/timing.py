@@ -10,22 +10,39 @@ from typing import Any
 import jax
 from absl import flags
 
-REPEATS = flags.DEFINE_integer('repeats', 5, 'Runs of each function.')
+REPEATS = flags.DEFINE_integer('repeats', 5, 'Turns of each function.')
+
+
+LONG = 5.0
+"""Seconds."""
+
+BLOCK = 0.2
+"""Seconds for which a function is run again and again in each turn."""
 
 
 def in_turns(functions: dict[Hashable, Callable[[], Any]]) -> dict:
   """Median milliseconds of every function, run in turns.
 
-  Every run is the second of two, so that none pays for what the one before it
-  left in the caches or in spinning threads.
+  A turn runs a function once untimed, so that it does not pay for what the one
+  before it left in the caches, and then for at least a block of time. What
+  takes longer than `LONG` has one turn alone, and all of it counts.
   """
   times = {name: [] for name in functions}
   for _ in range(REPEATS.value):
     for name, function in functions.items():
-      jax.block_until_ready(function())
+      if times[name] and times[name][0] > 1e3 * LONG:
+        continue
       begin = time.perf_counter()
       jax.block_until_ready(function())
-      times[name].append(1e3 * (time.perf_counter() - begin))
+      first = time.perf_counter() - begin
+      if first > LONG:
+        times[name].append(1e3 * first)
+        continue
+      runs, begin = 0, time.perf_counter()
+      while not runs or time.perf_counter() < begin + BLOCK:
+        jax.block_until_ready(function())
+        runs += 1
+      times[name].append(1e3 * (time.perf_counter() - begin) / runs)
   return {name: statistics.median(values) for name, values in times.items()}
 
 
