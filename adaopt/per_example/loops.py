@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
 
 from adaopt.per_example import cut, program, slices, summed
 
@@ -30,6 +31,8 @@ class _Loop(NamedTuple):
 
   equation: program.Equation
   body: program.Program
+  consts: int  # inputs that are the same in all steps
+  carries: int  # inputs after them that are carried on
   varying: set[int]  # the values of the body that are not the same in all steps
   hoisted: dict[int, _Hoisted]  # by position
 
@@ -86,9 +89,11 @@ def _loop(
   flat: program.Program, equation: program.Equation, positions: set[int]
 ) -> _Loop:
   """Finds which outputs of a scan can be computed after it."""
-  body = program.flatten(equation.params['jaxpr'])
-  body = hoist(body, sorted(positions))
-  consts, carries = (equation.params[f'num_{k}'] for k in ('consts', 'carry'))
+  jaxpr = equation.params['jaxpr']
+  if not isinstance(jaxpr, core.ClosedJaxpr):
+    jaxpr = core.ClosedJaxpr(jaxpr, ())
+  consts, carries = _counts(flat, equation, jaxpr)
+  body = hoist(program.flatten(jaxpr), sorted(positions))
   varying = program.dependents(body.equations, body.inputs[consts:])
   others = [v for i, v in enumerate(body.outputs) if i not in positions]
   space = cut.weight_space(body, others, varying)
@@ -109,7 +114,24 @@ def _loop(
     makes = any(cut.is_contraction(body, e) for e in hoisted.equations)
     if leaves_loop and makes:
       found[i] = hoisted
-  return _Loop(equation, body, varying, found)
+  return _Loop(equation, body, consts, carries, varying, found)
+
+
+def _counts(flat, equation, jaxpr):
+  """How many inputs of a scan are constants, and how many are carries."""
+  # The rank tells: only what is sliced or stacked has another axis outside.
+  # JAX keeps the numbers under other names from version to version.
+  ranks = lambda avals: [len(aval.shape) for aval in avals]
+  inside = ranks(jaxpr.in_avals), ranks(jaxpr.out_avals)
+  aval = lambda v: flat.avals[v] if isinstance(v, int) else v.aval
+  outside = tuple(
+    ranks(map(aval, values)) for values in (equation.inputs, equation.outputs)
+  )
+  same = [
+    sum(a == b for a, b in zip(*pair, strict=True))
+    for pair in zip(inside, outside, strict=True)
+  ]
+  return same[0] - same[1], same[1]
 
 
 def _only_adds(body, hoisted, varying):
@@ -135,10 +157,9 @@ def _only_adds(body, hoisted, varying):
 
 def _fission(loop: _Loop, read: program.Read) -> list[Any]:
   """Runs a loop without what is hoisted, then what is hoisted."""
-  equation, body, varying, hoisted = loop
+  equation, body, consts, carries, varying, hoisted = loop
   params = equation.params
   operands = dict(zip(body.inputs, map(read, equation.inputs), strict=True))
-  consts, carries = params['num_consts'], params['num_carry']
   kept = [i for i in range(len(body.outputs)) if i not in hoisted]
   kept_carries = [i for i in kept if i < carries]
   carry_inputs = [body.inputs[consts + i] for i in kept_carries]
