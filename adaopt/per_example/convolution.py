@@ -16,28 +16,52 @@ from adaopt import base, statistics
 from adaopt.per_example import materialised, program, rule
 
 
-def _patches(lhs, rhs, params, offsets):
-  """A strided slice of lhs [N, C, ...] for every offset, [K, N, C, ...]."""
+def _padded(lhs, params):
+  """lhs [N, C, ...] with its borders and dilation."""
   borders = zip(params['padding'], params['lhs_dilation'], strict=True)
   padding = [(0, 0, 0)] * 2 + [(*pad, step - 1) for pad, step in borders]
-  lhs = jax.lax.pad(lhs, jnp.zeros([], lhs.dtype), padding)
+  return jax.lax.pad(lhs, jnp.zeros([], lhs.dtype), padding)
 
-  def patch(offset):
-    axes = zip(
-      offset,
-      params['window_strides'],
-      rhs.shape[2:],
-      params['rhs_dilation'],
-      strict=True,
-    )
-    window = [
+
+def _windows(rhs, params, offsets):
+  """For every spatial axis the slice of lhs that each offset looks at."""
+  axes = zip(
+    offsets,
+    params['window_strides'],
+    rhs.shape[2:],
+    params['rhs_dilation'],
+    strict=True,
+  )
+  return [
+    [
       slice(k * stride, k * stride + (n - 1) * step + 1, step)
-      for k, stride, n, step in axes
+      for k in range(count)
     ]
-    return lhs[:, :, *window]
+    for count, stride, n, step in axes
+  ]
 
-  every = itertools.product(*map(range, offsets))
-  return jnp.stack([patch(offset) for offset in every])
+
+def _correlate(product, lhs, rhs, params, offsets):
+  """Σ over positions of shifted lhs times rhs, for every offset: [K, N, O].
+
+  Where there are more positions than features, the shifts along the first
+  spatial axis are products of their own: their slices are copied much faster
+  than patches are gathered, and there are fewer patches.
+  """
+  lhs = _padded(lhs, params)
+  windows = _windows(rhs, params, offsets)
+  outer = int(math.prod(rhs.shape[2:]) > len(rhs))
+  patches = jnp.stack(
+    [
+      lhs[:, :, *[slice(None)] * outer, *inner]
+      for inner in itertools.product(*windows[outer:])
+    ]
+  )
+  products = [
+    product(patches[:, :, :, *shift], rhs)
+    for shift in itertools.product(*windows[:outer])
+  ]
+  return jnp.concatenate(products)
 
 
 def _product(precision, patches, rhs):
@@ -83,7 +107,7 @@ def _make(tail, factors):
     lhs, rhs = ((shared | sample)[value] for value in equation.inputs)
     lhs = jnp.transpose(lhs, spec.lhs_spec)  # [N, C, ...]
     rhs = jnp.transpose(rhs, spec.rhs_spec)  # [O, C, ...]
-    return product(_patches(lhs, rhs, params, offsets), rhs)  # [K, N, O]
+    return _correlate(product, lhs, rhs, params, offsets)
 
   def restore(product):
     product = product.reshape(*offsets, *product.shape[1:])
