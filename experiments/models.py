@@ -57,6 +57,20 @@ class MLP(nn.Module):
     return nn.Dense(self.num_classes)(x)
 
 
+def max_pool(images: jax.Array) -> jax.Array:
+  """The maximum of every 2×2 pixels, [b, h, w, c] → [b, h/2, w/2, c].
+
+  As a maximum of halves: XLA's gradient of a pooling window takes longer on a
+  CPU than the convolution before it.
+  """
+  b, h, w, c = images.shape
+  rows = images.reshape(b, h // 2, 2, w, c)
+  columns = jnp.maximum(rows[:, :, 0], rows[:, :, 1]).reshape(
+    b, h // 2, w // 2, 2, c
+  )
+  return jnp.maximum(columns[:, :, :, 0], columns[:, :, :, 1])
+
+
 class CNN(nn.Module):
   """5×5 convolutions, then dense layers: 28 938 parameters on 28×28."""
 
@@ -74,7 +88,7 @@ class CNN(nn.Module):
       x = nn.Conv(features, (5, 5), kernel_init=uniform_kernel, bias_init=bias)(
         x
       )
-      x = nn.max_pool(nn.relu(x), (2, 2), strides=(2, 2))
+      x = nn.relu(max_pool(x))
     x = x.reshape(x.shape[0], -1)
     dense = functools.partial(nn.Dense, kernel_init=uniform_kernel)
     for width in self.widths:
