@@ -35,8 +35,8 @@ def fit(
     make_step: micro_batch_size=… → step, such as
       `functools.partial(adaopt.train_step, loss_fn, optimizer)`. Another call
       with the same object compiles nothing anew.
-    state: Where to start; it stays valid. A restored state goes on as if it
-      had never stopped.
+    state: Where to start; it stays valid. From a restored state a run goes on
+      as if it had never stopped, to the last bit.
     dataset: What the step draws its examples from, such as a pytree of arrays
       with a common leading example axis.
     num_examples: The budget, counted from the beginning of the stream. The
@@ -98,23 +98,25 @@ def _compiled(make_step, micro_batch_size):
 
 
 def _fit(make_step, state, dataset, num_examples, max_micro_batch_size):
-  def dispatch(state, batch_size):
-    size = rung(int(batch_size), max_micro_batch_size)
+  def dispatch(state, last_batch_size):
+    size = rung(int(last_batch_size), max_micro_batch_size)
     return _compiled(make_step, size)(state, dataset)
 
   state = jax.tree.map(jnp.copy, state)
   dataset = jax.device_put(dataset)
   if state.examples >= num_examples:
     return
-  state, metrics = dispatch(state, train_state.batch_size_of(state.opt_state))
+  # The step at hand may not be known yet when the next one is dispatched, so
+  # its micro-batches are sized by the step before: a matter of speed alone.
+  state, metrics = dispatch(state, state.last_batch_size)
   try:
     known, in_flight = jax.device_get(metrics), None
-    ahead = known.examples
+    ahead, last_batch_size = known.examples, known.batch_size
     while ahead < num_examples:
-      # The newest known size may be a step old: a matter of speed alone.
-      state, metrics = dispatch(state, known.next_batch_size)
+      state, metrics = dispatch(state, last_batch_size)
       if in_flight is not None:
         known = jax.device_get(in_flight)
+      last_batch_size = known.next_batch_size
       ahead = known.examples + known.next_batch_size
       yield state, known
       in_flight = metrics

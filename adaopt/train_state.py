@@ -16,6 +16,7 @@ class TrainState(NamedTuple):
   opt_state: optax.OptState
   step: jax.Array  # [] int32, steps done
   examples: jax.Array  # [] int32, examples consumed: the stream's position
+  last_batch_size: jax.Array  # [] int32, of the last step; b_0 before the first
   seed: jax.Array  # [] uint32, of the example stream
 
 
@@ -56,12 +57,13 @@ def init_train_state(
     raise ValueError(f'seed must be an integer in [0, 2^32), got {seed}.')
   params = jax.tree.map(jnp.copy, params)  # A step donates its state.
   opt_state = optimizer.init(params)
-  batch_size_of(opt_state)
+  batch_size = jnp.copy(batch_size_of(opt_state))
   return TrainState(
     params,
     opt_state,
     step=jnp.zeros([], jnp.int32),
     examples=jnp.zeros([], jnp.int32),
+    last_batch_size=batch_size,
     seed=jnp.asarray(seed, jnp.uint32),
   )
 

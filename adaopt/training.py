@@ -183,6 +183,7 @@ def train_step(
       opt_state=opt_state,
       step=state.step + 1,
       examples=transforms.saturating_add(state.examples, stats.batch_size),
+      last_batch_size=stats.batch_size,
     )
     nan = jnp.full_like(means.value, jnp.nan)
     metrics = Metrics(
