@@ -1,6 +1,7 @@
 """Optimizers that choose their own batch size."""
 
 from adaopt import per_example
+from adaopt.accumulation import AccumulateState, accumulate
 from adaopt.base import (
   Batch,
   Criterion,
@@ -48,6 +49,7 @@ from adaopt.transforms import (
 __version__ = '0.1.0'
 
 __all__ = [
+  'AccumulateState',
   'AdaptBatchSizeState',
   'Batch',
   'Criterion',
@@ -60,6 +62,7 @@ __all__ = [
   'ScaleByExampleScheduleState',
   'ScheduleBatchSizeState',
   'TrainState',
+  'accumulate',
   'adadagrad',
   'adadagrad_norm',
   'adagrad',
