@@ -172,7 +172,8 @@ def accumulate(
         'inner holds a batch size, and so does accumulate; pass an optimizer '
         'without one, such as adagrad for adadagrad.'
       )
-    return AccumulateState(moments.zeros(params, variance), inner_state)
+    zeros = moments.zeros(params, variance)
+    return AccumulateState(moments.pack(zeros, variance), inner_state)
 
   def is_complete(merged, adapt_state):
     enough = merged.accumulated >= adapt_state.batch_size
@@ -186,14 +187,15 @@ def accumulate(
   def update_fn(
     updates, state, params=None, *, statistics=None, value=None, **extra_args
   ):
+    held = moments.unpack(state.moments, variance)
     new = moments.micro_batch(
       updates,
       _checked(statistics, updates, group_size),
       value,
       group_size=group_size,
-      like=state.moments,
+      like=held,
     )
-    merged = moments.merge(state.moments, new)
+    merged = moments.merge(held, new)
     complete = is_complete(merged, state.inner_state[0])
     stats = moments.finish(merged)
     stats = stats._replace(mean=optax.tree.cast_like(stats.mean, updates))
@@ -215,7 +217,8 @@ def accumulate(
       complete & is_finite(stats.mean), emit, wait, params, state.inner_state
     )
     restarted = jax.tree.map(
-      lambda x: jnp.where(complete, jnp.zeros_like(x), x), merged
+      lambda x: jnp.where(complete, jnp.zeros_like(x), x),
+      moments.pack(merged, variance),
     )
     return updates_of_batch, AccumulateState(restarted, inner_state)
 

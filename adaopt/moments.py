@@ -43,6 +43,25 @@ def zeros(params: optax.Params, variance: str | None) -> Moments:
   )
 
 
+def pack(moments: Moments, variance: str | None) -> Moments:
+  """Moments to hold in a state: spreads of tensors in one array, [T].
+
+  A tree of scalars in the structure of the parameters would pass for
+  parameters, whose sharding `optax.tree.map_params` then gave them.
+  """
+  if variance != 'total':
+    return moments
+  return moments._replace(spread=jnp.array(jax.tree.leaves(moments.spread)))
+
+
+def unpack(moments: Moments, variance: str | None) -> Moments:
+  """The inverse of `pack`."""
+  if variance != 'total':
+    return moments
+  treedef = jax.tree.structure(moments.mean)
+  return moments._replace(spread=treedef.unflatten(jnp.unstack(moments.spread)))
+
+
 def micro_batch(
   gradient: optax.Updates,
   stats: base.GradientStatistics,

@@ -58,6 +58,17 @@ def _rescaled_sgd(learning_rate, init_value, exponent):
   )
 
 
+def _accumulated_adagrad(learning_rate, criterion, init_value, group_size):
+  # Never grows: every gradient is a batch.
+  return adaopt.accumulate(
+    adaopt.adagrad(learning_rate),
+    criterion,
+    init_value=init_value,
+    max_value=init_value,
+    group_size=group_size,
+  )
+
+
 _DECAY = optax.linear_schedule(1.0, 0.5, transition_steps=10_000)
 _SIZES = dict(init_batch_size=8, max_batch_size=1024)
 
@@ -108,6 +119,17 @@ ROWS = {
     dict(learning_rate=1.0, schedule=optax.linear_schedule(8, 64, 1000)),
     reads_statistics=False,
     static_args=('schedule',),
+  ),
+  'accumulate': Row(
+    _accumulated_adagrad,
+    dict(
+      learning_rate=1.0,
+      criterion=adaopt.norm_test(0.5),
+      init_value=8,
+      group_size=8,
+    ),
+    reads_statistics=False,
+    static_args=('criterion',),
   ),
   'scale_by_example_schedule': Row(
     _example_scheduled_sgd,
@@ -413,7 +435,8 @@ def test_map_params_maps_the_leaves_like_params_and_no_other(row):
   state = optimizer.init(_params())
   _assert_same(optax.tree.map_params(optimizer, lambda s: s, state), state)
   mapped = optax.tree.map_params(optimizer, lambda s: s + 1, state)
-  expected = jax.tree.map(lambda s: s + 1 if s.ndim else s, state)
+  shapes = {p.shape for p in jax.tree.leaves(_params())}
+  expected = jax.tree.map(lambda s: s + 1 if s.shape in shapes else s, state)
   _assert_same(mapped, expected)
 
 
@@ -451,10 +474,10 @@ def _sharded_params(axis_type):
 
 
 def _assert_sharded_like_params(state, params):
-  """Every leaf with axes lies as the parameter of its shape does."""
+  """Every leaf of a parameter's shape lies as the parameter does."""
   shardings = {p.shape: p.sharding for p in jax.tree.leaves(params)}
   for s in jax.tree.leaves(state):
-    if s.ndim:
+    if s.shape in shardings:
       assert s.sharding.is_equivalent_to(shardings[s.shape], s.ndim)
 
 

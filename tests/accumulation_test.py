@@ -1,0 +1,684 @@
+"""A batch fed in micro-batches that is not the batch, or comes at the wrong time.
+
+A failure here means that a loop of one's own moves parameters before its batch
+is complete, that it takes other sizes or steps than `train_step` on the same
+examples, recompiles as the batch grows, or meets no sentence where it errs.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+from flax.training import train_state as linen_train_state
+
+import adaopt
+
+MICRO = 4
+
+
+def make_dataset(n=96, d=5):
+  rng = np.random.default_rng(0)
+  features = rng.normal(size=(n, d)).astype(np.float32)
+  targets = features @ np.arange(1.0, d + 1, dtype=np.float32)
+  noise = rng.normal(size=n).astype(np.float32)
+  return {'x': jnp.asarray(features), 'y': jnp.asarray(targets + noise)}
+
+
+def loss_fn(params, batch):
+  predicted = batch['x'] @ params['w'] + params['b']
+  return jnp.mean((predicted - batch['y']) ** 2)
+
+
+def make_params():
+  return {'w': jnp.zeros(5), 'b': jnp.zeros([])}
+
+
+SIZES = dict(init_value=MICRO, max_value=64, multiple_of=MICRO)
+NORM = adaopt.norm_test(0.4)
+
+
+def make_step(optimizer, estimate):
+  """(carry, micro-batch) → (carry, what a loop can see after it)."""
+
+  def step(carry, batch):
+    params, state = carry
+    loss, statistics = estimate(params, batch)
+    updates, state = optimizer.update(
+      statistics.mean, state, params, statistics=statistics, value=loss
+    )
+    seen = [optax.tree.get(state, f) for f in ('accumulated', 'batch_size')]
+    return (optax.apply_updates(params, updates), state), (*seen, updates)
+
+  return step
+
+
+def run(optimizer, estimate, micro_batches, seed=3):
+  """The final carry and the sizes of the completed batches."""
+  positions = jnp.arange(micro_batches * MICRO).reshape(-1, MICRO)
+  batches = jax.vmap(functools.partial(adaopt.draw, make_dataset(), seed))(
+    positions
+  )
+  params = make_params()
+  carry, (accumulated, *_) = jax.jit(
+    lambda *args: jax.lax.scan(make_step(optimizer, estimate), *args)
+  )((params, optimizer.init(params)), batches)
+  (ends,) = np.nonzero(np.asarray(accumulated) == 0)
+  return carry, (np.diff(ends, prepend=-1) * MICRO).tolist()
+
+
+def plain(params, batch):
+  """What a loop that knows nothing of statistics has."""
+  loss, gradient = jax.value_and_grad(loss_fn)(params, batch)
+  return loss, adaopt.GradientStatistics(jnp.int32(MICRO), gradient)
+
+
+def estimator(**options):
+  return adaopt.value_and_statistics(loss_fn, **options)
+
+
+COORDINATE = adaopt.coordinate_norm_test(0.9, reduce=jnp.mean)
+DECAY = optax.linear_schedule(0.5, 0.1, transition_steps=300)
+
+# Criterion, options of train_step, the estimate of a micro-batch, the optimizer.
+SAME = {
+  'norm': (NORM, {}, estimator(), adaopt.adagrad(0.5)),
+  'norm of groups': (
+    NORM,
+    dict(group_size=2),
+    estimator(group_size=2),
+    adaopt.adagrad(0.5),
+  ),
+  'plain gradients': (
+    NORM,
+    dict(group_size=MICRO),
+    plain,
+    adaopt.adagrad(0.5),
+  ),
+  'coordinate': (
+    COORDINATE,
+    dict(variance='coordinate'),
+    estimator(variance='coordinate'),
+    adaopt.adagrad(0.5),
+  ),
+  'coordinate of groups': (
+    COORDINATE,
+    dict(variance='coordinate', group_size=2),
+    estimator(variance='coordinate', group_size=2),
+    optax.adam(0.2),
+  ),
+  'rate by batch size': (
+    NORM,
+    {},
+    estimator(),
+    optax.chain(optax.sgd(0.02), adaopt.scale_by_batch_size(MICRO)),
+  ),
+  'rate by examples': (
+    NORM,
+    {},
+    estimator(),
+    optax.chain(
+      adaopt.scale_by_adagrad(),
+      adaopt.scale_by_example_schedule(DECAY),
+      optax.scale(-1.0),
+    ),
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  ('criterion', 'options', 'estimate', 'inner'), SAME.values(), ids=SAME
+)
+def test_equals_train_step_on_the_same_examples(
+  criterion, options, estimate, inner
+):
+  step = adaopt.train_step(
+    loss_fn,
+    optax.chain(adaopt.adapt_batch_size(criterion, **SIZES), inner),
+    micro_batch_size=MICRO,
+    **options,
+  )
+  optimizer = optax.chain(adaopt.adapt_batch_size(criterion, **SIZES), inner)
+  state = adaopt.init_train_state(make_params(), optimizer, seed=3)
+  sizes = []
+  for _ in range(9):
+    state, metrics = step(state, make_dataset())
+    sizes.append(int(metrics.batch_size))
+  assert len(set(sizes)) > 2  # It grows, and more than once.
+
+  (params, accumulated), found = run(
+    adaopt.accumulate(inner, criterion, **options, **SIZES),
+    estimate,
+    sum(sizes) // MICRO,
+  )
+  assert found == sizes
+  # Means merged instead of sums added: some float32 roundings in 9 steps.
+  chex.assert_trees_all_close(params, state.params, rtol=1e-4)
+  chex.assert_trees_all_close(
+    accumulated.inner_state, state.opt_state, rtol=1e-3
+  )
+
+
+def test_train_step_feeds_it_whole_batches():
+  inner = adaopt.adagrad(0.5)
+  finals = []
+  for optimizer in (
+    adaopt.accumulate(inner, NORM, **SIZES),
+    optax.chain(adaopt.adapt_batch_size(NORM, **SIZES), inner),
+  ):
+    step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=64)
+    state = adaopt.init_train_state(make_params(), optimizer)
+    for _ in range(5):
+      state, _ = step(state, make_dataset())
+    finals.append((state.params, state.examples))
+  chex.assert_trees_all_equal(*finals)
+
+
+def _feed(optimizer, params, micro_batches, state=None):
+  """The updates and states after (gradient, b, variance) each."""
+  state = optimizer.init(params) if state is None else state
+  update = jax.jit(optimizer.update)
+  history = []
+  for gradient, size, variance in micro_batches:
+    statistics = adaopt.GradientStatistics(
+      jnp.int32(size),
+      gradient,
+      None if variance is None else jnp.float32(variance),
+    )
+    updates, state = update(gradient, state, params, statistics=statistics)
+    history.append((updates, state))
+  return history
+
+
+def _sgd(criterion=NORM, init_value=8, max_value=64, **options):
+  return adaopt.accumulate(
+    optax.sgd(1.0),
+    criterion,
+    init_value=init_value,
+    max_value=max_value,
+    **options,
+  )
+
+
+ONES = jnp.ones(2)
+
+
+def test_updates_are_zero_until_the_batch_is_complete():
+  history = _feed(
+    _sgd(), ONES, [(ONES, 3, 1.0), (3 * ONES, 3, 1.0), (6 * ONES, 2, 1.0)]
+  )
+  updates = [u.tolist() for u, _ in history]
+  # The mean of 3 ones, 3 threes and 2 sixes.
+  assert updates == [[0, 0], [0, 0], [-3, -3]]
+  states = [s for _, s in history]
+  assert [int(s.moments.accumulated) for s in states] == [3, 6, 0]
+  counts = [int(optax.tree.get(s, 'count')) for s in states]
+  assert counts == [0, 0, 1]
+
+
+def test_the_state_is_as_new_after_a_batch():
+  optimizer = _sgd()
+  ((_, state),) = _feed(optimizer, ONES, [(ONES, 8, 1.0)])
+  chex.assert_trees_all_equal(state.moments, optimizer.init(ONES).moments)
+
+
+def test_the_test_sees_the_noise_between_micro_batches_too():
+  seen = []
+
+  def criterion(statistics):
+    jax.debug.callback(lambda *x: seen.append(x), *statistics[:3])
+    return 20.0
+
+  _, (_, state) = _feed(
+    _sgd(criterion), ONES, [(ONES, 2, 1.0), (3 * ONES, 6, 2.0)]
+  )
+  jax.effects_barrier()
+  ((size, mean, variance),) = seen
+  assert size == 8
+  assert mean.tolist() == [2.5, 2.5]
+  # Per coordinate 2 · 1.5² + 6 · 0.5²; within, 1 · 1 + 5 · 2; over 7.
+  np.testing.assert_allclose(variance, (2 * 6 + 11) / 7, rtol=1e-6)
+  assert optax.tree.get(state, 'batch_size') == 20
+
+
+@pytest.mark.parametrize(
+  ('micro', 'calls'), [(3, 3), (8, 1), (100, 1)], ids=['runs over', '', 'less']
+)
+def test_the_last_micro_batch_may_run_over(micro, calls):
+  history = _feed(_sgd(), ONES, [(ONES, micro, 1.0)] * calls)
+  accumulated = [int(s.moments.accumulated) for _, s in history]
+  assert accumulated == [micro * (i + 1) for i in range(calls - 1)] + [0]
+
+
+def test_a_test_waits_for_two_samples():
+  # Groups of 8 with batches of 8: the mean alone would be complete.
+  optimizer = _sgd(group_size=8, test_interval=2)
+  history = _feed(optimizer, ONES, [(ONES, 8, None)] * 3)
+  # A test, so two samples; none, so one.
+  assert [int(s.moments.accumulated) for _, s in history] == [8, 0, 0]
+  # Without noise 0 examples are required.
+  assert [float(optax.tree.get(s, 'required')) for _, s in history][1:] == [
+    0,
+    0,
+  ]
+
+
+def test_without_a_variance_no_second_sample_is_waited_for():
+  optimizer = _sgd(
+    lambda statistics: 3.0 * statistics.batch_size, group_size=8, variance=None
+  )
+  ((_, state),) = _feed(optimizer, ONES, [(ONES, 8, None)])
+  assert state.moments.spread is None
+  assert state.moments.accumulated == 0
+  assert optax.tree.get(state, 'batch_size') == 24
+
+
+def test_a_batch_without_a_test_needs_no_variance():
+  optimizer = _sgd(test_interval=2)
+  history = _feed(
+    optimizer,
+    ONES,
+    [(ONES, 8, 1.0), (ONES, 4, None), (ONES, 4, None), (ONES, 8, 4.0)],
+  )
+  due = [bool(optax.tree.get(s, 'test_due')) for _, s in history]
+  assert due == [False, False, True, False]
+  # v / (0.4² · 2): 4 / 0.32.
+  sizes = [int(optax.tree.get(s, 'batch_size')) for _, s in history]
+  assert sizes == [8, 8, 8, 13]
+
+
+def test_a_test_that_a_variance_is_missing_for_has_no_evidence():
+  _, (updates, state) = _feed(_sgd(), ONES, [(ONES, 4, 100.0), (ONES, 4, None)])
+  assert updates.tolist() == [-1, -1]
+  assert np.isnan(optax.tree.get(state, 'required'))
+  assert optax.tree.get(state, 'batch_size') == 8
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_batch_that_is_not_finite_is_left_out(bad):
+  optimizer = adaopt.accumulate(
+    optax.adam(0.1), NORM, init_value=8, max_value=64
+  )
+  good = [(ONES, 4, 1.0), (2 * ONES, 4, 1.0)]
+  _, (_, before) = _feed(optimizer, ONES, good)
+  history = _feed(
+    optimizer, ONES, [(ONES.at[0].set(bad), 4, 9.0), (ONES, 4, 9.0)], before
+  )
+  for updates, _ in history:
+    assert updates.tolist() == [0, 0]
+  after = history[-1][1]
+  chex.assert_trees_all_equal(after, before)
+  _, (updates, _) = _feed(optimizer, ONES, good, after)
+  assert np.all(np.isfinite(updates))
+  assert np.all(updates < 0)
+
+
+def _records(name):
+  """An inner transform whose state is the extra argument of this name."""
+
+  def update_fn(updates, state, params=None, **extra_args):
+    del params, state
+    return updates, {'recorded': jnp.asarray(extra_args[name], jnp.float32)}
+
+  return optax.GradientTransformationExtraArgs(
+    lambda params: {'recorded': jnp.float32(-1)}, update_fn
+  )
+
+
+def test_inner_gets_the_mean_loss_and_the_arguments_of_the_last_call():
+  optimizer = adaopt.accumulate(
+    optax.chain(_records('value'), _records('learning_rate')),
+    NORM,
+    init_value=8,
+    max_value=64,
+    group_size=4,
+  )
+  state = optimizer.init(ONES)
+  # A full sample of 4 examples twice, then a rest of 2 would come too late.
+  for value, rate in ((1.0, 0.1), (4.0, 0.2)):
+    _, state = optimizer.update(
+      ONES, state, ONES, value=value, learning_rate=rate, unknown='text'
+    )
+  _, (mean, rate) = state.inner_state
+  assert mean['recorded'] == 2.5
+  np.testing.assert_allclose(rate['recorded'], 0.2, rtol=1e-7)
+
+
+def test_inner_that_needs_the_loss_works():
+  optimizer = adaopt.accumulate(
+    optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(factor=0.5)),
+    NORM,
+    init_value=8,
+    max_value=8,
+    group_size=8,
+  )
+  updates, _ = optimizer.update(ONES, optimizer.init(ONES), ONES, value=1.0)
+  assert updates.tolist() == [-1, -1]
+
+
+def test_opt_state_is_that_of_the_criterion_and_inner():
+  recorded = []
+
+  def update_fn(updates, state, params=None, *, opt_state, **extra_args):
+    del params, extra_args
+    recorded.append(jax.tree.structure(opt_state))
+    return updates, state
+
+  inner = optax.GradientTransformationExtraArgs(
+    lambda params: optax.EmptyState(), update_fn
+  )
+  optimizer = adaopt.accumulate(
+    inner, NORM, init_value=8, max_value=8, group_size=8
+  )
+  state = optimizer.init(ONES)
+  optimizer.update(ONES, state, ONES, opt_state='of the caller')
+  assert set(recorded) == {jax.tree.structure(state.inner_state)}
+
+
+def test_half_precision_is_accumulated_in_single():
+  params = jnp.ones(2, jnp.bfloat16)
+  optimizer = _sgd(init_value=256, max_value=256, group_size=1)
+  # A running mean in bfloat16, of spacing 2⁻⁷ at 1, would stay where it is.
+  last = jnp.full(2, 1 + 2**-7, jnp.bfloat16)
+  history = _feed(
+    optimizer, params, [(params, 1, None)] * 64 + [(last, 1, None)] * 192
+  )
+  before, after = history[-2][1].moments, history[-1]
+  assert before.mean.dtype == jnp.float32
+  # 191 of 255 are the larger one. 255 roundings of 6e-8.
+  np.testing.assert_allclose(before.mean, 1 + 2**-7 * 191 / 255, rtol=1.6e-5)
+  assert after[0].dtype == jnp.bfloat16
+  # 1 + 0.75 · 2⁻⁷ rounded to bfloat16.
+  assert after[0].tolist() == [-1.0078125, -1.0078125]
+
+
+def test_one_program_serves_every_batch_size_and_takes_donated_states():
+  traces = []
+  optimizer = _sgd(
+    lambda statistics: 3.0 * statistics.batch_size,
+    init_value=4,
+    max_value=500,
+    multiple_of=4,
+  )
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def step(params, state, batch):
+    traces.append(1)
+    _, statistics = estimator()(params, batch)
+    updates, state = optimizer.update(
+      statistics.mean, state, params, statistics=statistics
+    )
+    return optax.apply_updates(params, updates), state
+
+  params = make_params()
+  state = optimizer.init(params)
+  batch = jax.tree.map(lambda x: x[:MICRO], make_dataset())
+  sizes = []
+  while len(sizes) < 5:
+    params, state = step(params, state, batch)
+    if optax.tree.get(state, 'accumulated') == 0:
+      sizes.append(int(optax.tree.get(state, 'batch_size')))
+  assert sizes == [12, 36, 108, 324, 500]
+  assert len(traces) == 1
+
+
+def test_the_tolerance_can_be_mapped_over():
+  def sizes(eta):
+    criterion = adaopt.norm_test(eta)
+    optimizer = _sgd(criterion, group_size=4)
+    state = optimizer.init(ONES)
+    for gradient in (ONES, 3 * ONES):
+      _, state = optimizer.update(gradient, state, ONES)
+    return optax.tree.get(state, 'batch_size')
+
+  # v = 4 · (1 + 1) · 2 = 16 and ‖ḡ‖² = 8: 2 / eta².
+  assert jax.vmap(sizes)(jnp.array([0.25, 0.5, 1.0])).tolist() == [32, 8, 8]
+
+
+@pytest.mark.parametrize(
+  'wrap',
+  [
+    lambda t: optax.chain(optax.identity(), t),
+    lambda t: optax.masked(t, {'w': True, 'b': True}),
+    lambda t: optax.apply_if_finite(t, max_consecutive_errors=3),
+  ],
+  ids=['chain', 'masked', 'apply_if_finite'],
+)
+def test_works_inside_wrappers(wrap):
+  optimizer = adaopt.accumulate(adaopt.adagrad(0.5), NORM, **SIZES)
+  (params, _), sizes = run(wrap(optimizer), estimator(), 30)
+  (expected, _), expected_sizes = run(optimizer, estimator(), 30)
+  assert sizes == expected_sizes
+  # The same arithmetic, fused in other programs.
+  chex.assert_trees_all_close(params, expected, rtol=1e-5)
+
+
+def test_a_mask_inside_leaves_the_other_params_alone():
+  inner = optax.chain(
+    optax.masked(optax.sgd(0.05), {'w': True, 'b': False}),
+    optax.masked(optax.set_to_zero(), {'w': False, 'b': True}),
+  )
+  optimizer = adaopt.accumulate(inner, NORM, **SIZES)
+  (params, _), _ = run(optimizer, estimator(), 10)
+  assert params['b'] == 0
+  assert np.all(params['w'] != 0)
+
+
+def test_injected_sizes_and_rates_can_be_changed_between_batches():
+  def make(learning_rate, criterion, init_value, max_value):
+    return adaopt.accumulate(
+      optax.sgd(learning_rate),
+      criterion,
+      init_value=init_value,
+      max_value=max_value,
+    )
+
+  optimizer = optax.inject_hyperparams(make, static_args=('criterion',))(
+    learning_rate=1.0, criterion=NORM, init_value=8, max_value=16
+  )
+  ((updates, state),) = _feed(optimizer, ONES, [(ONES, 8, 100.0)])
+  assert updates.tolist() == [-1, -1]
+  assert optax.tree.get(state, 'batch_size') == 16
+  state.hyperparams['max_value'] = jnp.int32(40)
+  state.hyperparams['learning_rate'] = jnp.float32(0.5)
+  state.inner_state.inner_state[0]  # A chain: the criterion's state first.
+  ((updates, state),) = _feed(optimizer, ONES, [(ONES, 16, 100.0)], state)
+  assert updates.tolist() == [-0.5, -0.5]
+
+
+def _linen_state(tx):
+  model = nn.Dense(1)
+  params = model.init(jax.random.key(0), jnp.ones((1, 5)))
+  return linen_train_state.TrainState.create(
+    apply_fn=model.apply, params=params, tx=tx
+  )
+
+
+def test_a_linen_train_state_takes_plain_gradients():
+  optimizer = adaopt.accumulate(
+    optax.sgd(0.05), NORM, group_size=MICRO, **SIZES
+  )
+  state = _linen_state(optimizer)
+
+  @jax.jit
+  def step(state, batch):
+    def loss(params):
+      predicted = state.apply_fn(params, batch['x'])[:, 0]
+      return jnp.mean((predicted - batch['y']) ** 2)
+
+    return state.apply_gradients(grads=jax.grad(loss)(state.params))
+
+  start = state.params
+  params, accumulated = [], []
+  for i in range(4):
+    positions = jnp.arange(i * MICRO, (i + 1) * MICRO)
+    state = step(state, adaopt.draw(make_dataset(), 0, positions))
+    params.append(state.params)
+    accumulated.append(int(optax.tree.get(state.opt_state, 'accumulated')))
+  # The first test has two samples; the size it asks for is above that.
+  assert accumulated == [4, 0, 4, 8]
+  chex.assert_trees_all_equal(params[0], start)
+  chex.assert_trees_all_equal(params[1], params[2], params[3])
+  assert np.all(params[1]['params']['kernel'] != start['params']['kernel'])
+
+
+@pytest.mark.parametrize('gradients', ['statistics', 'plain'])
+def test_an_nnx_optimizer_equals_the_loop_in_optax(gradients):
+  def squares(model, batch):
+    return jnp.mean((model(batch['x'])[:, 0] - batch['y']) ** 2)
+
+  model = nnx.Linear(5, 1, rngs=nnx.Rngs(0))
+  tx = adaopt.accumulate(
+    optax.sgd(0.05),
+    NORM,
+    group_size=1 if gradients == 'statistics' else MICRO,
+    **SIZES,
+  )
+  optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+  graph, params = nnx.split(model)
+  params = jax.tree.map(jnp.copy, params)
+  state = tx.init(params)
+
+  def pure_loss(params, batch):
+    return squares(nnx.merge(graph, params), batch)
+
+  @nnx.jit
+  def nnx_step(model, optimizer, batch):
+    if gradients == 'plain':
+      optimizer.update(model, nnx.grad(squares)(model, batch))
+      return
+    graph, params = nnx.split(model)
+    _, statistics = adaopt.value_and_statistics(
+      lambda params, batch: squares(nnx.merge(graph, params), batch)
+    )(params, batch)
+    optimizer.update(model, statistics.mean, statistics=statistics)
+
+  @jax.jit
+  def step(params, state, batch):
+    if gradients == 'plain':
+      updates, state = tx.update(
+        jax.grad(pure_loss)(params, batch), state, params
+      )
+    else:
+      _, statistics = adaopt.value_and_statistics(pure_loss)(params, batch)
+      updates, state = tx.update(
+        statistics.mean, state, params, statistics=statistics
+      )
+    return optax.apply_updates(params, updates), state
+
+  for i in range(12):
+    positions = jnp.arange(i * MICRO, (i + 1) * MICRO)
+    batch = adaopt.draw(make_dataset(), 0, positions)
+    nnx_step(model, optimizer, batch)
+    params, state = step(params, state, batch)
+    for field in ('accumulated', 'batch_size'):
+      assert optax.tree.get(optimizer.opt_state, field)[...] == optax.tree.get(
+        state, field
+      )
+  assert optax.tree.get(state, 'count') > 1
+  # The same arithmetic, fused in other programs.
+  chex.assert_trees_all_close(
+    nnx.to_pure_dict(nnx.state(model, nnx.Param)),
+    nnx.to_pure_dict(params),
+    rtol=1e-5,
+  )
+
+
+def _update(optimizer, statistics, gradient=ONES):
+  return optimizer.update(
+    gradient, optimizer.init(gradient), gradient, statistics=statistics
+  )
+
+
+GOOD = adaopt.GradientStatistics(jnp.int32(8), ONES, jnp.float32(1.0))
+
+
+@pytest.mark.parametrize(
+  ('optimizer', 'statistics', 'sentence'),
+  [
+    (_sgd(), None, 'pass statistics= to update, or for plain gradients'),
+    (
+      _sgd(),
+      GOOD._replace(variance_along_mean=jnp.float32(1)),
+      'cannot merge statistics.variance_along_mean',
+    ),
+    (
+      _sgd(),
+      GOOD._replace(batch_size=0),
+      'statistics.batch_size must be an integer of at least 1 .* got 0',
+    ),
+    (
+      _sgd(variance='coordinate'),
+      GOOD,
+      "needs statistics.variance of every coordinate; .*variance='coordinate'",
+    ),
+    (
+      _sgd(),
+      GOOD._replace(variance={'w': jnp.float32(1)}),
+      'must hold an entry for every tensor',
+    ),
+  ],
+  ids=['none', 'along mean', 'empty', 'coordinate', 'structure'],
+)
+def test_statistics_that_do_not_merge_are_refused(
+  optimizer, statistics, sentence
+):
+  with pytest.raises(ValueError, match=sentence):
+    _update(optimizer, statistics)
+
+
+@pytest.mark.parametrize(
+  ('criterion', 'options', 'sentence'),
+  [
+    (adaopt.inner_product_test(0.1), {}, 'inner_product_test needs'),
+    (adaopt.orthogonality_test(0.1), {}, 'orthogonality_test needs'),
+    (
+      adaopt.augmented_inner_product_test(0.1, nu=0.1),
+      {},
+      'inner_product_test needs',
+    ),
+    (NORM, dict(variance=None), 'norm_test needs'),
+    (COORDINATE, {}, 'coordinate_norm_test needs'),
+  ],
+  ids=['inner product', 'orthogonality', 'augmented', 'norm', 'coordinate'],
+)
+def test_a_criterion_that_lacks_something_says_so_and_accumulate_why(
+  criterion, options, sentence
+):
+  with pytest.raises(ValueError, match=sentence) as raised:
+    _update(_sgd(criterion, **options), GOOD)
+  (note,) = raised.value.__notes__
+  assert 'variance=' in note
+  assert 'train_step' in note
+
+
+@pytest.mark.parametrize(
+  ('bad', 'sentence'),
+  [
+    (dict(group_size=0), 'group_size must be an integer .* got 0'),
+    (dict(variance='per tensor'), "variance must be .* got 'per tensor'"),
+    (dict(init_value=128), 'init_value=128 exceeds max_value=64'),
+    (dict(multiple_of=3), 'init_value=8 is no multiple of 3'),
+    (dict(criterion=0.1), r'criterion must be a function .* got 0\.1'),
+    (dict(inner=0.1), r'inner\.init must be a function .* got 0\.1'),
+  ],
+  ids=str,
+)
+def test_options_out_of_range_are_refused(bad, sentence):
+  options = dict(
+    inner=optax.sgd(0.1), criterion=NORM, init_value=8, max_value=64
+  )
+  with pytest.raises(ValueError, match=sentence):
+    adaopt.accumulate(**options | bad)
+
+
+def test_an_inner_batch_size_is_refused():
+  inner = adaopt.adadagrad(0.1, NORM, init_batch_size=8, max_batch_size=64)
+  optimizer = adaopt.accumulate(inner, NORM, init_value=8, max_value=64)
+  with pytest.raises(ValueError, match='inner holds a batch size'):
+    optimizer.init(ONES)
