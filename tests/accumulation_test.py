@@ -1,4 +1,4 @@
-"""A batch fed in micro-batches that is not the batch, or comes at the wrong time.
+"""Micro-batches that do not make the batch, or make it at the wrong time.
 
 A failure here means that a loop of one's own moves parameters before its batch
 is complete, that it takes other sizes or steps than `train_step` on the same
@@ -82,10 +82,10 @@ def estimator(**options):
   return adaopt.value_and_statistics(loss_fn, **options)
 
 
-COORDINATE = adaopt.coordinate_norm_test(0.9, reduce=jnp.mean)
+COORDINATE = adaopt.coordinate_norm_test(0.9, reduce=jnp.median)
 DECAY = optax.linear_schedule(0.5, 0.1, transition_steps=300)
 
-# Criterion, options of train_step, the estimate of a micro-batch, the optimizer.
+# Criterion, options of train_step, estimate of a micro-batch, optimizer.
 SAME = {
   'norm': (NORM, {}, estimator(), adaopt.adagrad(0.5)),
   'norm of groups': (
@@ -137,13 +137,10 @@ SAME = {
 def test_equals_train_step_on_the_same_examples(
   criterion, options, estimate, inner
 ):
-  step = adaopt.train_step(
-    loss_fn,
-    optax.chain(adaopt.adapt_batch_size(criterion, **SIZES), inner),
-    micro_batch_size=MICRO,
-    **options,
-  )
   optimizer = optax.chain(adaopt.adapt_batch_size(criterion, **SIZES), inner)
+  step = adaopt.train_step(
+    loss_fn, optimizer, micro_batch_size=MICRO, **options
+  )
   state = adaopt.init_train_state(make_params(), optimizer, seed=3)
   sizes = []
   for _ in range(9):
@@ -339,7 +336,6 @@ def test_inner_gets_the_mean_loss_and_the_arguments_of_the_last_call():
     group_size=4,
   )
   state = optimizer.init(ONES)
-  # A full sample of 4 examples twice, then a rest of 2 would come too late.
   for value, rate in ((1.0, 0.1), (4.0, 0.2)):
     _, state = optimizer.update(
       ONES, state, ONES, value=value, learning_rate=rate, unknown='text'
@@ -428,7 +424,7 @@ def test_one_program_serves_every_batch_size_and_takes_donated_states():
 
 
 def test_the_tolerance_can_be_mapped_over():
-  def sizes(eta):
+  def size(eta):
     criterion = adaopt.norm_test(eta)
     optimizer = _sgd(criterion, group_size=4)
     state = optimizer.init(ONES)
@@ -437,7 +433,15 @@ def test_the_tolerance_can_be_mapped_over():
     return optax.tree.get(state, 'batch_size')
 
   # v = 4 · (1 + 1) · 2 = 16 and ‖ḡ‖² = 8: 2 / eta².
-  assert jax.vmap(sizes)(jnp.array([0.25, 0.5, 1.0])).tolist() == [32, 8, 8]
+  sizes = jax.jit(jax.vmap(size))(jnp.array([0.25, 0.5, 1.0]))
+  assert sizes.tolist() == [32, 8, 8]
+
+
+@functools.cache
+def _unwrapped():
+  return run(
+    adaopt.accumulate(adaopt.adagrad(0.5), NORM, **SIZES), estimator(), 30
+  )
 
 
 @pytest.mark.parametrize(
@@ -452,7 +456,7 @@ def test_the_tolerance_can_be_mapped_over():
 def test_works_inside_wrappers(wrap):
   optimizer = adaopt.accumulate(adaopt.adagrad(0.5), NORM, **SIZES)
   (params, _), sizes = run(wrap(optimizer), estimator(), 30)
-  (expected, _), expected_sizes = run(optimizer, estimator(), 30)
+  (expected, _), expected_sizes = _unwrapped()
   assert sizes == expected_sizes
   # The same arithmetic, fused in other programs.
   chex.assert_trees_all_close(params, expected, rtol=1e-5)
@@ -486,7 +490,6 @@ def test_injected_sizes_and_rates_can_be_changed_between_batches():
   assert optax.tree.get(state, 'batch_size') == 16
   state.hyperparams['max_value'] = jnp.int32(40)
   state.hyperparams['learning_rate'] = jnp.float32(0.5)
-  state.inner_state.inner_state[0]  # A chain: the criterion's state first.
   ((updates, state),) = _feed(optimizer, ONES, [(ONES, 16, 100.0)], state)
   assert updates.tolist() == [-0.5, -0.5]
 
@@ -652,7 +655,7 @@ def test_a_criterion_that_lacks_something_says_so_and_accumulate_why(
 ):
   with pytest.raises(ValueError, match=sentence) as raised:
     _update(_sgd(criterion, **options), GOOD)
-  (note,) = raised.value.__notes__
+  note, *_ = raised.value.__notes__  # JAX adds its own.
   assert 'variance=' in note
   assert 'train_step' in note
 

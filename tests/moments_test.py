@@ -1,4 +1,6 @@
-"""If these fail, merged micro-batches have other statistics than their batch."""
+"""If these fail, micro-batches merge into other statistics than the batch's."""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -105,9 +107,7 @@ def test_samples_of_unequal_size_weigh_by_their_examples():
     statistics = adaopt.GradientStatistics(jnp.int32(size), gradient)
     total = moments.merge(
       total,
-      moments.micro_batch(
-        gradient, statistics, None, group_size=4, like=total
-      ),
+      moments.micro_batch(gradient, statistics, None, group_size=4, like=total),
     )
   statistics = moments.finish(total)
   assert total.samples == 2
@@ -123,7 +123,7 @@ def test_variance_is_unbiased_whatever_the_sizes(sizes):
 
   def variance(examples):
     total = moments.zeros(jnp.zeros([]), 'total')
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
       mean = jnp.mean(examples[start:stop])
       statistics = adaopt.GradientStatistics(stop - start, mean)
       total = moments.merge(
@@ -136,7 +136,7 @@ def test_variance_is_unbiased_whatever_the_sizes(sizes):
 
   # V = gᵀ A g, so that its mean is tr(A) times an example's variance, if
   # constants do not count: A 1 = 0.
-  a = jax.hessian(variance)(jnp.zeros(bounds[-1])) / 2
+  a = jax.jit(jax.hessian(variance))(jnp.zeros(bounds[-1])) / 2
   np.testing.assert_allclose(jnp.trace(a), 1, rtol=1e-6)
   np.testing.assert_allclose(jnp.sum(a, 1), np.zeros(len(a)), atol=1e-6)
 
