@@ -197,14 +197,14 @@ def accumulate(
     )
     merged = moments.merge(held, new)
     complete = is_complete(merged, state.inner_state[0])
-    stats = moments.finish(merged)
-    stats = stats._replace(mean=optax.tree.cast_like(stats.mean, updates))
-    extra_args |= dict(statistics=stats, opt_state=state.inner_state)
+    gradient = optax.tree.cast_like(merged.mean, updates)
     if value is not None:
       extra_args['value'] = merged.value
 
     def emit(params, inner_state):
-      return optimizer.update(stats.mean, inner_state, params, **extra_args)
+      stats = moments.finish(merged)._replace(mean=gradient)
+      extra = extra_args | dict(statistics=stats, opt_state=inner_state)
+      return optimizer.update(gradient, inner_state, params, **extra)
 
     emitted, _ = jax.eval_shape(emit, params, state.inner_state)
 
@@ -214,7 +214,7 @@ def accumulate(
       return jax.tree.map(zero, updates, emitted), inner_state
 
     updates_of_batch, inner_state = jax.lax.cond(
-      complete & is_finite(stats.mean), emit, wait, params, state.inner_state
+      complete & is_finite(gradient), emit, wait, params, state.inner_state
     )
     restarted = jax.tree.map(
       lambda x: jnp.where(complete, jnp.zeros_like(x), x),

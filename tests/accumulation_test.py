@@ -448,10 +448,9 @@ def _unwrapped():
   'wrap',
   [
     lambda t: optax.chain(optax.identity(), t),
-    lambda t: optax.masked(t, {'w': True, 'b': True}),
     lambda t: optax.apply_if_finite(t, max_consecutive_errors=3),
   ],
-  ids=['chain', 'masked', 'apply_if_finite'],
+  ids=['chain', 'apply_if_finite'],
 )
 def test_works_inside_wrappers(wrap):
   optimizer = adaopt.accumulate(adaopt.adagrad(0.5), NORM, **SIZES)
