@@ -1,10 +1,11 @@
-"""Flax models of the experiments; images come as uint8 or in [0, 1]."""
+"""Flax models of the experiments, of images, of features and of tokens."""
 
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 # torch.nn.Linear's and Conv2d's default: uniform in ±1/√fan_in. Flax draws
@@ -23,20 +24,50 @@ def uniform_bias(fan_in: int) -> Callable:
 
 
 def pixels(images: jax.Array) -> jax.Array:
-  """Images as float32, uint8 scaled to [0, 1]."""
+  """Images as float32, uint8 scaled to [0, 1]; features as they are."""
   if images.dtype == jnp.uint8:
     return images.astype(jnp.float32) / 255
   return images.astype(jnp.float32)
 
 
+def standardized(
+  mean: jax.typing.ArrayLike, std: jax.typing.ArrayLike
+) -> Callable[[jax.Array], jax.Array]:
+  """Pixels in [0, 1], less their mean, over their standard deviation.
+
+  Args:
+    mean: Of every channel, or of all. [c] or [].
+    std: The same.
+
+  Returns:
+    images [..., c] → float32 of the same shape.
+  """
+
+  def standardize(images):
+    x = pixels(images)
+    return (x - jnp.broadcast_to(mean, x.shape)) / jnp.broadcast_to(
+      std, x.shape
+    )
+
+  return standardize
+
+
+# Without running statistics: normalises by those of the batch, in evaluation
+# too, and so couples its examples.
+batch_norm = functools.partial(
+  nn.LayerNorm, epsilon=1e-5, reduction_axes=(0, 1, 2)
+)
+group_norm = functools.partial(nn.GroupNorm, 8)
+
+
 class Logistic(nn.Module):
-  """Multinomial logistic regression."""
+  """Multinomial logistic regression on images or features."""
 
   num_classes: int = 10
 
   @nn.compact
-  def __call__(self, images):
-    x = pixels(images).reshape(images.shape[0], -1)
+  def __call__(self, inputs):
+    x = pixels(inputs).reshape(inputs.shape[0], -1)
     bias = uniform_bias(x.shape[-1])
     return nn.Dense(
       self.num_classes, kernel_init=uniform_kernel, bias_init=bias
@@ -72,22 +103,25 @@ def max_pool(images: jax.Array) -> jax.Array:
 
 
 class CNN(nn.Module):
-  """5×5 convolutions, then dense layers: 28 938 parameters on 28×28."""
+  """Convolutions, then dense layers: 28 938 parameters on 28×28."""
 
   features: tuple[int, ...] = (16, 32)
   widths: tuple[int, ...] = ()
   num_classes: int = 10
+  kernel_size: int = 5
+  preprocess: Callable = pixels
 
   @nn.compact
   def __call__(self, images):
-    x = pixels(images)
+    x = self.preprocess(images)
+    kernel_size = (self.kernel_size, self.kernel_size)
     if x.ndim == 3:
       x = x[..., None]
     for features in self.features:
-      bias = uniform_bias(25 * x.shape[-1])
-      x = nn.Conv(features, (5, 5), kernel_init=uniform_kernel, bias_init=bias)(
-        x
-      )
+      bias = uniform_bias(self.kernel_size**2 * x.shape[-1])
+      x = nn.Conv(
+        features, kernel_size, kernel_init=uniform_kernel, bias_init=bias
+      )(x)
       x = nn.relu(max_pool(x))
     x = x.reshape(x.shape[0], -1)
     dense = functools.partial(nn.Dense, kernel_init=uniform_kernel)
@@ -101,31 +135,33 @@ class ResidualBlock(nn.Module):
 
   features: int
   stride: int
+  norm: Callable[[], nn.Module]
 
   @nn.compact
   def __call__(self, x):
     conv = functools.partial(nn.Conv, self.features, use_bias=False)
-    norm = functools.partial(nn.GroupNorm, 8)
-    y = nn.relu(norm()(conv((3, 3), self.stride)(x)))
-    y = norm()(conv((3, 3))(y))
+    y = nn.relu(self.norm()(conv((3, 3), self.stride)(x)))
+    y = self.norm()(conv((3, 3))(y))
     if x.shape != y.shape:
-      x = norm()(conv((1, 1), self.stride)(x))
+      x = self.norm()(conv((1, 1), self.stride)(x))
     return nn.relu(x + y)
 
 
 class ResNet18(nn.Module):
-  """ResNet-18 with GroupNorm for small images: no pooling at its stem."""
+  """ResNet-18 for small images: no pooling at its stem."""
 
   num_classes: int = 10
+  norm: Callable[[], nn.Module] = group_norm
+  preprocess: Callable = pixels
 
   @nn.compact
   def __call__(self, images):
-    x = nn.Conv(64, (3, 3), use_bias=False)(pixels(images))
-    x = nn.relu(nn.GroupNorm(8)(x))
+    x = nn.Conv(64, (3, 3), use_bias=False)(self.preprocess(images))
+    x = nn.relu(self.norm()(x))
     for stage, features in enumerate((64, 128, 256, 512)):
       for block in range(2):
         stride = 2 if stage and not block else 1
-        x = ResidualBlock(features, stride)(x)
+        x = ResidualBlock(features, stride, self.norm)(x)
     return nn.Dense(self.num_classes)(jnp.mean(x, (1, 2)))
 
 
@@ -177,11 +213,27 @@ class LSTM(nn.Module):
     return nn.Dense(self.vocabulary)(x)
 
 
+_cifar_resnet18 = functools.partial(
+  ResNet18,
+  preprocess=standardized(
+    mean=np.float32([125.3, 123.0, 113.9]) / 255,
+    std=np.float32([63.0, 62.1, 66.7]) / 255,
+  ),
+)
+
 MODELS = {
   'logistic': Logistic,
   'mlp': MLP,
   'cnn': CNN,
-  'resnet18': ResNet18,
+  'cifar_cnn': functools.partial(
+    CNN,
+    features=(16, 32, 64),
+    widths=(500,),
+    kernel_size=3,
+    preprocess=standardized(mean=0.5, std=0.5),
+  ),
+  'resnet18': _cifar_resnet18,
+  'resnet18_batchnorm': functools.partial(_cifar_resnet18, norm=batch_norm),
   'transformer': Transformer,
   'lstm': LSTM,
 }

@@ -58,7 +58,7 @@ def prepare(
   train, test = dataset
 
   def losses_and_hits(params, batch):
-    logits = model.apply(params, batch['image'])
+    logits = model.apply(params, batch['input'])
     losses = optax.softmax_cross_entropy_with_integer_labels(
       logits, batch['label']
     )
@@ -78,7 +78,7 @@ def prepare(
   def evaluate(params, train, test):
     return means(params, train)[0], means(params, test)[1]
 
-  params = model.init(jax.random.key(seed), train['image'][:1])
+  params = model.init(jax.random.key(seed), train['input'][:1])
   first = jax.tree.map(lambda x: x[: config.eval_train_examples], train)
   return Run(
     adaopt.init_train_state(params, optimizer, seed=seed),

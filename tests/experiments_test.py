@@ -1,7 +1,6 @@
-"""A data file misread, a config that lies, or a run that leaves no trace."""
+"""A config that lies, or a run that leaves no trace."""
 
 import csv
-import gzip
 import json
 import os
 import pathlib
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 
-import jax
+import data_files
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,107 +19,6 @@ from experiments import datasets, models, results, runs, schemes, train
 from experiments.configs import digits, mnist_cnn, mnist_logistic
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def idx_bytes(array):
-  header = bytes([0, 0, 8, array.ndim])
-  return header + np.array(array.shape, '>u4').tobytes() + array.tobytes()
-
-
-def write_mnist(folder, suffix=''):
-  """Forty training and twenty test images, drawn so that labels show."""
-  folder.mkdir(parents=True)
-  rng = np.random.default_rng(0)
-  written = {}
-  for part, n in (('train', 40), ('test', 20)):
-    labels = np.arange(n, dtype=np.uint8) % 10
-    images = rng.integers(0, 50, (n, 28, 28)).astype(np.uint8)
-    images[np.arange(n), labels] = 255
-    for kind, array in (('image', images), ('label', labels)):
-      content = idx_bytes(array)
-      path = folder / (datasets.IDX_FILES[part, kind] + suffix)
-      path.write_bytes(gzip.compress(content) if suffix else content)
-      written[part, kind] = array
-  return written
-
-
-@pytest.mark.parametrize('folder', ['mnist', 'MNIST/raw', '.'])
-@pytest.mark.parametrize('suffix', ['', '.gz'])
-def test_idx_files_are_found_and_read(tmp_path, folder, suffix):
-  written = write_mnist(tmp_path / 'data' / folder, suffix)
-  dataset = datasets.load_mnist(str(tmp_path / 'data'))
-  for (part, kind), array in written.items():
-    np.testing.assert_array_equal(getattr(dataset, part)[kind], array)
-  assert dataset.train['label'].dtype == np.int32
-
-
-def test_missing_files_are_named_with_their_origin(tmp_path):
-  with pytest.raises(FileNotFoundError) as raised:
-    datasets.load_mnist(str(tmp_path))
-  message = str(raised.value)
-  for text in (*datasets.IDX_FILES.values(), str(tmp_path / 'mnist'), 'https'):
-    assert text in message
-  with pytest.raises(FileNotFoundError, match='ADAOPT_DATA'):
-    datasets.load_mnist(None)
-
-
-@pytest.mark.parametrize(
-  ('content', 'message'),
-  [
-    (b'', 'no idx file'),
-    (b'\x89PNG', 'no idx file'),
-    (idx_bytes(np.zeros((3, 2), np.uint8))[:-1], 'holds 5 bytes .* promises 6'),
-    (idx_bytes(np.zeros((3, 2), np.uint8)) + b'1', 'holds 7 bytes'),
-  ],
-)
-def test_damaged_idx_files_are_refused(tmp_path, content, message):
-  path = tmp_path / 'images'
-  path.write_bytes(content)
-  with pytest.raises(ValueError, match=message):
-    datasets.read_idx(path)
-
-
-def test_a_truncated_gzip_file_is_refused(tmp_path):
-  path = tmp_path / 'images.gz'
-  path.write_bytes(gzip.compress(idx_bytes(np.zeros((90, 9), np.uint8)))[:-9])
-  with pytest.raises(ValueError, match='is damaged'):
-    datasets.read_idx(path)
-
-
-def test_digits_are_split_for_good():
-  dataset = datasets.load_digits()
-  assert dataset.train['image'].shape == (1437, 8, 8)
-  assert dataset.test['image'].shape == (360, 8, 8)
-  assert dataset.train['image'].max() == 1.0
-  again = datasets.load_digits()
-  jax.tree.map(np.testing.assert_array_equal, dataset, again)
-
-
-@pytest.mark.parametrize(
-  ('name', 'shape', 'parameters'),
-  [
-    ('logistic', (28, 28), 7850),
-    ('cnn', (28, 28), 28_938),
-    ('mlp', (8, 8), 64 * 65 + 10 * 65),
-  ],
-)
-def test_models_have_the_parameters_of_their_source(name, shape, parameters):
-  images = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
-  model = models.MODELS[name]()
-  params = jax.eval_shape(model.init, jax.random.key(0), images)
-  assert sum(p.size for p in jax.tree.leaves(params)) == parameters
-
-
-def test_logistic_starts_like_the_source():
-  params = models.Logistic().init(jax.random.key(0), jnp.zeros((1, 28, 28)))
-  for leaf in jax.tree.leaves(params):
-    assert jnp.max(jnp.abs(leaf)) < 1 / 28
-    assert jnp.max(jnp.abs(leaf)) > 0.8 / 28
-
-
-def test_uint8_images_are_scaled():
-  images = jnp.array([0, 255], jnp.uint8)
-  assert models.pixels(images).tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize('config', [digits, mnist_logistic, mnist_cnn])
@@ -247,8 +145,8 @@ def test_numbers_that_are_not_finite_are_null_in_json(tmp_path):
 def test_skipped_updates_are_told_once(trained, caplog):
   config = small_digits(adagrad_256=1)
   run = runs.plan(config)[0].prepare()
-  images = jnp.full_like(run.examples['image'], jnp.nan)
-  run = run._replace(examples=run.examples | {'image': images})
+  images = jnp.full_like(run.examples['input'], jnp.nan)
+  run = run._replace(examples=run.examples | {'input': images})
   _, workdir, _ = trained
   train.train('broken', run, config, workdir / 'broken', threading.Event())
   told = [r.getMessage() for r in caplog.records if 'not finite' in r.msg]
@@ -281,7 +179,7 @@ def test_missing_data_are_a_sentence_and_leave_nothing(tmp_path):
 
 
 def test_mnist_trains_from_files_with_overrides(tmp_path):
-  write_mnist(tmp_path / 'data' / 'mnist', '.gz')
+  data_files.write_mnist(tmp_path / 'data' / 'mnist', '.gz')
   process = run_main(
     '--config=experiments/configs/mnist_logistic.py',
     f'--workdir={tmp_path / "out"}',

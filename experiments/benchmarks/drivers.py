@@ -27,7 +27,7 @@ def make_step(model, params, batch_size, micro_batch_size, driver, criterion):
   """A compiled step that keeps its batch size, and its first state."""
 
   def loss_fn(params, batch):
-    logits = model.apply(params, batch['image'])
+    logits = model.apply(params, batch['input'])
     return optax.softmax_cross_entropy_with_integer_labels(
       logits, batch['label']
     ).mean()
@@ -51,7 +51,7 @@ def make_step(model, params, batch_size, micro_batch_size, driver, criterion):
 def time_case(name, batch_size, sizes, examples):
   """Median milliseconds of every variant, run in turns."""
   model = models.MODELS[name]()
-  params = model.init(jax.random.key(0), examples['image'][:1])
+  params = model.init(jax.random.key(0), examples['input'][:1])
   variants = {
     (size, estimate, driver): make_step(
       model, params, batch_size, size, DRIVERS[driver], CRITERIA[estimate]
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
   del argv
   options.quiet()
   try:
-    train = datasets.load_mnist(options.DATA_DIR.value).train
+    train = datasets.DATASETS['mnist'](options.DATA_DIR.value).train
   except (FileNotFoundError, ValueError) as error:
     sys.exit(str(error))
   examples = jax.tree.map(jnp.asarray, train)

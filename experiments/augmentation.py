@@ -1,0 +1,65 @@
+"""Random crops and flips, drawn with the examples on the device.
+
+What happens to an image is a pure function of the seed and of the position at
+which it comes in the example stream: a batch is the same however it is split,
+and an image that comes again in a later epoch comes changed anew.
+"""
+
+import jax
+import jax.numpy as jnp
+
+import adaopt
+
+_PADDING = 4
+
+
+def crop_and_flip(
+  dataset: adaopt.Batch, seed: jax.typing.ArrayLike, positions: jax.Array
+) -> adaopt.Batch:
+  """The examples at these positions, their images shifted and mirrored.
+
+  An image is padded with 4 zeros on every side, cropped back to its size at a
+  place drawn uniformly from the 9·9, and mirrored left to right with
+  probability 1/2. A `draw` for `adaopt.train_step`.
+
+  Args:
+    dataset: 'input' [n, h, w, c], and what else an example has.
+    seed: The seed of the stream. [] integer.
+    positions: Where in the stream. [b] integer.
+
+  Returns:
+    The batch: like dataset, with leading axis b.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> from experiments import augmentation
+    >>> dataset = {'input': jnp.ones([5, 6, 6, 1]), 'label': jnp.arange(5)}
+    >>> batch = augmentation.crop_and_flip(dataset, 0, jnp.arange(2))
+    >>> print(batch['label'])
+    [4 2]
+    >>> print(batch['input'][0, :, :, 0])
+    [[0. 0. 0. 0. 0. 0.]
+     [0. 0. 0. 0. 0. 0.]
+     [0. 0. 0. 0. 0. 0.]
+     [0. 0. 0. 0. 1. 1.]
+     [0. 0. 0. 0. 1. 1.]
+     [0. 0. 0. 0. 1. 1.]]
+
+  References:
+    He et al., `Deep Residual Learning for Image Recognition
+    <https://arxiv.org/abs/1512.03385>`_, 2015, section 4.2
+  """
+  key = jax.random.key(seed)
+  places = jnp.array([2 * _PADDING + 1, 2 * _PADDING + 1, 2])
+
+  def changed(image, position):
+    y, x, mirrored = jax.random.randint(
+      jax.random.fold_in(key, position), (3,), 0, places
+    )
+    sides = ((_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0))
+    crop = jax.lax.dynamic_slice(jnp.pad(image, sides), (y, x, 0), image.shape)
+    return jnp.where(mirrored, crop[:, ::-1], crop)
+
+  batch = adaopt.draw(dataset, seed, positions)
+  return batch | {'input': jax.vmap(changed)(batch['input'], positions)}

@@ -1,0 +1,195 @@
+"""CIFAR-10, in the layouts in which it is published and in one packed tighter.
+
+An archive is read without being unpacked, and a pickle by a reader that knows
+nothing but arrays.
+"""
+
+import functools
+import gzip
+import io
+import pathlib
+import pickle
+import tarfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.datasets import base
+
+CIFAR10 = base.Source(
+  folders=('cifar10', 'cifar-10', '.'),
+  origin='https://www.cs.toronto.edu/~kriz/cifar.html',
+)
+
+Examples = tuple[np.ndarray, np.ndarray]
+
+_IMAGE_BYTES = 3 * 32 * 32
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
+_PICKLED = {
+  ('numpy', 'ndarray'): np.ndarray,
+  ('numpy', 'dtype'): np.dtype,
+  ('numpy.core.multiarray', '_reconstruct'): _RECONSTRUCT,
+  ('numpy._core.multiarray', '_reconstruct'): _RECONSTRUCT,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+  """Makes arrays and plain containers; a pickle can name nothing else."""
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) not in _PICKLED:
+      raise pickle.UnpicklingError(
+        f'it asks for {module}.{name}, which no array needs'
+      )
+    return _PICKLED[module, name]
+
+
+def _from_planes(planes: np.ndarray) -> np.ndarray:
+  """Rows of 3072 bytes, plane by plane, as images [n, 32, 32, 3]."""
+  return planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def decode_pickle(content: bytes) -> Examples:
+  """A batch of the official archive for Python."""
+  batch = _ArrayUnpickler(io.BytesIO(content), encoding='bytes').load()
+  return _from_planes(batch[b'data']), np.asarray(batch[b'labels'])
+
+
+def decode_binary(content: bytes) -> Examples:
+  """A batch of the official binary archive: a label and 3072 bytes each."""
+  rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + _IMAGE_BYTES)
+  return _from_planes(rows[:, 1:]), rows[:, 0]
+
+
+def decode_npz(content: bytes) -> Examples:
+  """A batch of differences: R − G, G, B − G along rows, then columns, mod 256.
+
+  Args:
+    content: Of an .npz file with `residual` [3, n, 32, 32] uint8 and `labels`
+      [n] uint8.
+
+  Returns:
+    Images [n, 32, 32, 3] uint8 and labels [n].
+  """
+  with np.load(io.BytesIO(content)) as batch:
+    residual, labels = batch['residual'], batch['labels']
+  planes = residual.cumsum(2, dtype=np.uint8).cumsum(3, dtype=np.uint8)
+  planes[0] += planes[1]
+  planes[2] += planes[1]
+  return planes.transpose(1, 2, 3, 0), labels
+
+
+class Layout(NamedTuple):
+  """How the six files are named, where they lie and what they hold."""
+
+  files: tuple[str, ...]  # the test batch last
+  decode: Callable[[bytes], Examples]
+  folder: str = '.'
+  archive: str | None = None  # holds the folder
+
+
+LAYOUTS = (
+  Layout(
+    (*(f'data_batch_{i}' for i in range(1, 6)), 'test_batch'),
+    decode_pickle,
+    'cifar-10-batches-py',
+    'cifar-10-python.tar.gz',
+  ),
+  Layout(
+    (*(f'data_batch_{i}.bin' for i in range(1, 6)), 'test_batch.bin'),
+    decode_binary,
+    'cifar-10-batches-bin',
+    'cifar-10-binary.tar.gz',
+  ),
+  Layout((*(f'train_{i}.npz' for i in range(1, 6)), 'test.npz'), decode_npz),
+)
+
+
+def _folder_contents(
+  folder: pathlib.Path, layout: Layout
+) -> dict[pathlib.Path, bytes]:
+  paths = [folder / file for file in layout.files]
+  return {path: path.read_bytes() for path in paths}
+
+
+def _archive_contents(
+  path: pathlib.Path, layout: Layout
+) -> dict[pathlib.Path, bytes]:
+  """Reads the members in one pass, in whatever order they come."""
+  names = [f'{layout.folder}/{file}' for file in layout.files]
+  contents = {}
+  with base.telling_damage(path), gzip.open(path) as stream:
+    with tarfile.open(fileobj=stream, mode='r:') as archive:
+      for member in archive:
+        if member.isfile() and member.name in names:
+          contents[member.name] = archive.extractfile(member).read()
+    stream.read()  # to the end, where gzip keeps its checksum
+    missing = [name for name in names if name not in contents]
+    if missing:
+      raise ValueError(f'it lacks {", ".join(missing)}')
+  return {path / name: contents[name] for name in names}
+
+
+def _find(folder: pathlib.Path) -> tuple[Layout, Callable] | None:
+  """The first layout in a folder, and what reads its files."""
+  for layout in LAYOUTS:
+    inner = folder / layout.folder
+    if all((inner / file).is_file() for file in layout.files):
+      return layout, functools.partial(_folder_contents, inner, layout)
+    if layout.archive and (folder / layout.archive).is_file():
+      archive = folder / layout.archive
+      return layout, functools.partial(_archive_contents, archive, layout)
+  return None
+
+
+def _decoded(path: pathlib.Path, layout: Layout, content: bytes) -> Examples:
+  """Images [n, 32, 32, 3] uint8 and labels [n] int32 of one file."""
+  with base.telling_damage(path):
+    images, labels = layout.decode(content)
+    if images.shape != (len(labels), 32, 32, 3) or images.dtype != np.uint8:
+      raise ValueError(
+        f'{len(labels)} labels beside {images.dtype} images {images.shape}'
+      )
+    if not np.all((labels >= 0) & (labels <= 9)):
+      raise ValueError('a label is not in 0, ..., 9')
+    return np.ascontiguousarray(images), labels.astype(np.int32)
+
+
+def _joined(batches: list[Examples]) -> dict[str, np.ndarray]:
+  images, labels = zip(*batches, strict=True)
+  return {'input': np.concatenate(images), 'label': np.concatenate(labels)}
+
+
+def load_cifar10(data_dir: str | None = None) -> base.Dataset:
+  """CIFAR-10: 32×32×3 uint8 images, 50 000 and 10 000.
+
+  Args:
+    data_dir: Where one of these lies, in cifar10/ or directly:
+      cifar-10-python.tar.gz or its folder cifar-10-batches-py,
+      cifar-10-binary.tar.gz or its folder cifar-10-batches-bin, or train_1.npz
+      to train_5.npz and test.npz as `decode_npz` reads them.
+
+  Returns:
+    Inputs [n, 32, 32, 3] uint8 and labels [n] int32, in the official order.
+
+  Raises:
+    FileNotFoundError: If there is none of them.
+    ValueError: If a file is damaged.
+
+  References:
+    Krizhevsky, `Learning Multiple Layers of Features from Tiny Images
+    <https://www.cs.toronto.edu/~kriz/cifar.html>`_, 2009
+  """
+  archives = ' or '.join(
+    f'{layout.archive} (or its folder {layout.folder})'
+    for layout in LAYOUTS
+    if layout.archive
+  )
+  layout, contents = base.search(
+    _find, CIFAR10, data_dir, need=f'CIFAR-10 needs {archives}'
+  )
+  batches = [
+    _decoded(path, layout, content) for path, content in contents().items()
+  ]
+  return base.Dataset(_joined(batches[:-1]), _joined(batches[-1:]))

@@ -1,0 +1,65 @@
+"""Shakespeare's plays as sequences of characters."""
+
+import pathlib
+
+import numpy as np
+
+from experiments.datasets import base
+
+SHAKESPEARE = base.Source(
+  folders=('text', '.'),
+  origin='https://raw.githubusercontent.com/karpathy/char-rnn/master/data/'
+  'tinyshakespeare/input.txt',
+)
+
+_FILE = 'tinyshakespeare.txt'
+_VOCABULARY = 65
+_LENGTH = 128
+
+
+def _windows(tokens: np.ndarray) -> dict[str, np.ndarray]:
+  """Windows of 129 tokens, as the first 128 and the 128 that follow them."""
+  width = _LENGTH + 1
+  n = len(tokens) // width
+  windows = tokens[: n * width].reshape(n, width)
+  return {'input': windows[:, :-1], 'label': windows[:, 1:]}
+
+
+def load_shakespeare(data_dir: str | None = None) -> base.Dataset:
+  """Tiny Shakespeare by characters: 7781 and 864 sequences of 128.
+
+  The first 90 % of the text are for training, the rest for testing. Each part
+  is cut into windows of 129 characters that do not overlap; the remainder, 105
+  and 84 characters at the parts' ends, is left out. A token is the place of
+  its character among the 65 of the text in order; the label of a token is the
+  token that follows.
+
+  Args:
+    data_dir: Where text/tinyshakespeare.txt lies.
+
+  Returns:
+    Inputs [n, 128] int32 and labels [n, 128] int32.
+
+  Raises:
+    FileNotFoundError: If the file is not there.
+    ValueError: If the text is another.
+
+  References:
+    Karpathy, `char-rnn <https://github.com/karpathy/char-rnn>`_, 2015
+  """
+
+  def find(folder: pathlib.Path) -> pathlib.Path | None:
+    return base.first_file(folder, _FILE, ('',))
+
+  path = base.search(
+    find, SHAKESPEARE, data_dir, need=f'Shakespeare needs the file {_FILE}'
+  )
+  content = np.frombuffer(path.read_bytes(), np.uint8)
+  vocabulary, tokens = np.unique(content, return_inverse=True)
+  if len(vocabulary) != _VOCABULARY:
+    raise ValueError(
+      f'{path} holds {len(vocabulary)} distinct characters where Tiny '
+      f'Shakespeare has {_VOCABULARY}; get a fresh copy of it.'
+    )
+  train, test = np.split(tokens.astype(np.int32), [len(tokens) * 9 // 10])
+  return base.Dataset(_windows(train), _windows(test))

@@ -1,0 +1,93 @@
+"""Small data files, in the layouts of the published ones."""
+
+import gzip
+import io
+import pickle
+import tarfile
+import types
+
+import numpy as np
+
+from experiments.datasets import idx
+
+
+def idx_bytes(array):
+  header = bytes([0, 0, 8, array.ndim])
+  return header + np.array(array.shape, '>u4').tobytes() + array.tobytes()
+
+
+def write_mnist(folder, suffix=''):
+  """Forty training and twenty test images, drawn so that labels show."""
+  folder.mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  written = {}
+  for part, n in (('train', 40), ('test', 20)):
+    labels = np.arange(n, dtype=np.uint8) % 10
+    images = rng.integers(0, 50, (n, 28, 28)).astype(np.uint8)
+    images[np.arange(n), labels] = 255
+    for kind, array in (('input', images), ('label', labels)):
+      content = idx_bytes(array)
+      path = folder / (idx.IDX_FILES[part, kind] + suffix)
+      path.write_bytes(gzip.compress(content) if suffix else content)
+      written[part, kind] = array
+  return written
+
+
+class Python2Pickler(pickle._Pickler):
+  """Writes bytes as Python 2 wrote its strings, and NumPy by its old name."""
+
+  def save_bytes(self, content):
+    self.write(pickle.BINSTRING + len(content).to_bytes(4, 'little') + content)
+
+  def save_global(self, thing, name=None):
+    module = thing.__module__.replace('numpy._core', 'numpy.core')
+    self.write(f'c{module}\n{thing.__name__}\n'.encode())
+
+  dispatch = types.MappingProxyType(
+    pickle._Pickler.dispatch | {bytes: save_bytes, type: save_global}
+  )
+
+
+def as_python2_pickle(things):
+  file = io.BytesIO()
+  Python2Pickler(file, protocol=2).dump(things)
+  return file.getvalue()
+
+
+def planes_of(images):
+  return images.transpose(0, 3, 1, 2).reshape(-1, 3072)
+
+
+def pickled(images, labels):
+  batch = {
+    b'batch_label': b'a batch',
+    b'labels': labels.tolist(),
+    b'data': planes_of(images),
+    b'filenames': [b'a.png'] * len(labels),
+  }
+  return as_python2_pickle(batch)
+
+
+def binary(images, labels):
+  rows = np.concatenate([labels[:, None], planes_of(images)], 1)
+  return rows.tobytes()
+
+
+def differenced(images, labels):
+  red, green, blue = images.transpose(3, 0, 1, 2)
+  planes = np.stack([red - green, green, blue - green])
+  zero = np.uint8(0)
+  residual = np.diff(np.diff(planes, axis=2, prepend=zero), prepend=zero)
+  file = io.BytesIO()
+  np.savez_compressed(file, residual=residual, labels=labels)
+  return file.getvalue()
+
+
+def write_archive(path, members):
+  """Members as {name: content}."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tarfile.open(path, 'w:gz') as archive:
+    for name, content in members.items():
+      member = tarfile.TarInfo(name)
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
