@@ -34,17 +34,27 @@ def write_mnist(folder, suffix=''):
 
 
 class Python2Pickler(pickle._Pickler):
-  """Writes bytes as Python 2 wrote its strings, and NumPy by its old name."""
+  """Writes as Python 2 and its NumPy did: old names, strings as bytes."""
 
-  def save_bytes(self, content):
+  def save_string(self, text):
+    content = text.encode() if isinstance(text, str) else text
     self.write(pickle.BINSTRING + len(content).to_bytes(4, 'little') + content)
+
+  def save_bool(self, value):
+    self.save(int(value))
 
   def save_global(self, thing, name=None):
     module = thing.__module__.replace('numpy._core', 'numpy.core')
     self.write(f'c{module}\n{thing.__name__}\n'.encode())
 
   dispatch = types.MappingProxyType(
-    pickle._Pickler.dispatch | {bytes: save_bytes, type: save_global}
+    pickle._Pickler.dispatch
+    | {
+      bool: save_bool,
+      bytes: save_string,
+      str: save_string,
+      type: save_global,
+    }
   )
 
 

@@ -16,6 +16,7 @@ from data_files import (
   differenced,
   idx_bytes,
   pickled,
+  planes_of,
   write_archive,
   write_mnist,
 )
@@ -197,13 +198,15 @@ def test_an_archive_without_a_batch_says_which(tmp_path):
   [
     (
       lambda x, y: pickled(x[:3], y),
-      r'4 labels beside .* \(3, 32, 32, 3\)',
+      r'labels \(4,\) beside images \(3, 32, 32, 3\)',
     ),
     (lambda x, y: pickled(x, y + np.uint8(10)), 'label is not in 0'),
-    (lambda x, y: pickled(x.astype(float), y), 'float64 images'),
+    (lambda x, y: pickled(x.astype(float), y), 'cannot reshape'),
+    (lambda x, y: pickled(x[:0], y[:0]), 'holds no image'),
+    (lambda x, y: pickled(x, y[:, None]), r'labels \(4, 1\) beside'),
     (
       lambda x, y: as_python2_pickle({b'data': [1], b'labels': [1]}),
-      'reshape',
+      'state',
     ),
     (lambda x, y: as_python2_pickle([]), 'is damaged'),
   ],
@@ -213,6 +216,14 @@ def test_pickles_of_other_things_are_refused(tmp_path, encode, message):
   write_archive(tmp_path / layout.archive, batches_as_members(layout, encode))
   with pytest.raises(ValueError, match=message):
     DATASETS['cifar10'](tmp_path)
+
+
+def test_a_pickled_array_may_lie_in_columns():
+  labels = LABELS.tolist()
+  planes = np.asfortranarray(planes_of(IMAGES))
+  content = as_python2_pickle({b'labels': labels, b'data': planes})
+  images, _ = cifar.decode_pickle(content)
+  np.testing.assert_array_equal(images, IMAGES)
 
 
 class Touch:
