@@ -45,9 +45,8 @@ def standardized(
 
   def standardize(images):
     x = pixels(images)
-    return (x - jnp.broadcast_to(mean, x.shape)) / jnp.broadcast_to(
-      std, x.shape
-    )
+    centred = x - jnp.broadcast_to(mean, x.shape)
+    return centred / jnp.broadcast_to(std, x.shape)
 
   return standardize
 

@@ -19,7 +19,6 @@ _DAMAGE = (
   ArithmeticError,
   AttributeError,
   EOFError,
-  ImportError,
   LookupError,
   MemoryError,
   OSError,
