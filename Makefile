@@ -12,7 +12,7 @@ NEWER := $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.1[23].*/bin/pytho
 
 train: $(VENV)/installed
 	@echo 'Training on digits: adaptive against fixed batch sizes; results go to $(WORKDIR).'
-	@$(BIN)/python -m experiments.main --config=experiments/configs/digits.py --workdir=$(WORKDIR)
+	@$(BIN)/python -m experiments.compare --config=experiments/configs/digits.py --workdir=$(WORKDIR)
 
 bench: $(VENV)/installed
 	@echo 'Timing gradient statistics against a plain gradient (ten minutes; leave the machine alone).'

@@ -1,14 +1,16 @@
-"""Ctrl-C as a wish: a run ends after the step at hand, with its results."""
+"""Ctrl-C and SIGTERM as a wish: a run ends soon, with its results saved."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextlib.contextmanager
 def requested_stop() -> Iterator[threading.Event]:
-  """Yields an event that the first Ctrl-C sets; the second one interrupts."""
+  """Yields an event that the first signal sets; the second one interrupts."""
   stop = threading.Event()
 
   def handle(signum, frame):
@@ -16,10 +18,11 @@ def requested_stop() -> Iterator[threading.Event]:
     if stop.is_set():
       raise KeyboardInterrupt
     stop.set()
-    print('\nStopping after this step; Ctrl-C again stops at once.')
+    print('\nStopping after the next step; Ctrl-C again stops at once.')
 
-  previous = signal.signal(signal.SIGINT, handle)
+  previous = {number: signal.signal(number, handle) for number in SIGNALS}
   try:
     yield stop
   finally:
-    signal.signal(signal.SIGINT, previous)
+    for number, handler in previous.items():
+      signal.signal(number, handler)

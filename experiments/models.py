@@ -222,6 +222,7 @@ _cifar_resnet18 = functools.partial(
 
 MODELS = {
   'logistic': Logistic,
+  'binary_logistic': functools.partial(Logistic, num_classes=2),
   'mlp': MLP,
   'cnn': CNN,
   'cifar_cnn': functools.partial(
@@ -234,5 +235,6 @@ MODELS = {
   'resnet18': _cifar_resnet18,
   'resnet18_batchnorm': functools.partial(_cifar_resnet18, norm=batch_norm),
   'transformer': Transformer,
+  'small_transformer': functools.partial(Transformer, width=128, num_layers=2),
   'lstm': LSTM,
 }

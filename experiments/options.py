@@ -1,4 +1,4 @@
-"""What every script of the experiments shares on its command line."""
+"""What the scripts of the experiments share on their command lines."""
 
 import os
 

@@ -1,40 +1,139 @@
-"""The picture of an experiment: loss, accuracy and batch size by examples."""
+"""The pictures of the experiments."""
 
 import pathlib
-from typing import Any
 
+import numpy as np
 from matplotlib import figure as mpl
 
+from experiments import records
 
-def save_curves(curves: dict[str, list[Any]], path: pathlib.Path) -> None:
-  """Draws one line for every run, one colour for every scheme.
+LEARNING = (
+  ('examples', 'train_loss'),
+  ('step', 'train_loss'),
+  ('examples', 'test_accuracy'),
+  ('step', 'test_accuracy'),
+)
+"""What is drawn of evaluations: against what, and which value."""
+
+NOISE = {'variance': 'v, variance of one gradient', 'squared_norm': '‖ḡ‖²'}
+BINS = 150
+
+
+def _steps_at(curves: records.Curves) -> np.ndarray:
+  """How many steps each evaluation had seen."""
+  return np.searchsorted(
+    curves.train['examples'], curves.eval['examples'], side='right'
+  )
+
+
+def _legend_under(figure, axis):
+  """One legend for all axes."""
+  handles, labels = axis.get_legend_handles_labels()
+  figure.legend(
+    handles,
+    labels,
+    loc='outside lower center',
+    ncols=min(6, len(labels)),
+    frameon=False,
+    fontsize='small',
+  )
+
+
+def _styled(curves):
+  """(run, style) for all runs: a colour a scheme, and one label for it."""
+  for i, (scheme, runs) in enumerate(curves.items()):
+    for j, run in enumerate(runs):
+      yield (
+        run,
+        {
+          'color': f'C{i % 10}',
+          'linestyle': ('-', '--', ':')[i // 10 % 3],
+          'linewidth': 1.2 if len(runs) == 1 else 0.8,
+          'alpha': 1 if len(runs) == 1 else 0.5,
+          'label': None if j else scheme,
+        },
+      )
+
+
+def _learning(curves):
+  """Loss and accuracy, against examples and against steps."""
+  figure = mpl.Figure(figsize=(11, 7.5), layout='constrained')
+  axes = figure.subplots(2, 2, sharey='row')
+  for run, style in _styled(curves):
+    steps = _steps_at(run).astype(float)
+    against = run.eval | {'step': np.where(steps, steps, np.nan)}
+    for axis, (x, y) in zip(axes.flat, LEARNING, strict=True):
+      axis.plot(against[x], against[y], **style)
+  for axis, (x, y) in zip(axes.flat, LEARNING, strict=True):
+    axis.set(xlabel=x, ylabel=y.replace('_', ' '))
+    axis.grid(alpha=0.3)
+  for loss, by_step in zip(axes[0], axes[:, 1], strict=True):
+    loss.set_yscale('log')
+    by_step.set_xscale('log')
+  _legend_under(figure, axes[0, 0])
+  return figure
+
+
+def _batch_sizes(curves):
+  """Batch sizes against examples, the first step at its first example."""
+  figure = mpl.Figure(figsize=(8, 4.5), layout='constrained')
+  axis = figure.subplots()
+  for run, style in _styled(curves):
+    sizes, ends = run.train['batch_size'], run.train['examples']
+    starts = np.append(ends - sizes + 1, ends[-1])
+    axis.step(starts, np.append(sizes, sizes[-1]), where='post', **style)
+  axis.set(xlabel='examples', ylabel='batch size', xscale='log', yscale='log')
+  axis.grid(alpha=0.3)
+  _legend_under(figure, axis)
+  return figure
+
+
+def _binned(x, y):
+  """Means of (x, y) in bins of equal width on a logarithmic axis of x."""
+  x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+  if not len(x):
+    return x, y
+  bins = np.digitize(x, np.geomspace(x[0], x[-1], BINS))
+  counts = np.bincount(bins)
+  filled = counts > 0
+  return tuple(
+    np.bincount(bins, values)[filled] / counts[filled] for values in (x, y)
+  )
+
+
+def _noise(curves):
+  """v and ‖ḡ‖² against examples, where they were measured."""
+  figure = mpl.Figure(figsize=(11, 4.5), layout='constrained')
+  axes = figure.subplots(1, 2)
+  for run, style in _styled(curves):
+    for axis, name in zip(axes, NOISE, strict=True):
+      axis.plot(*_binned(run.train['examples'], run.train[name]), **style)
+  for axis, label in zip(axes, NOISE.values(), strict=True):
+    axis.set(xlabel='examples', ylabel=label, xscale='log', yscale='log')
+    axis.grid(alpha=0.3)
+  _legend_under(figure, axes[0])
+  return figure
+
+
+COMPARISON = {
+  'learning.png': _learning,
+  'batch_sizes.png': _batch_sizes,
+  'noise.png': _noise,
+}
+
+
+def save_comparison(
+  curves: dict[str, list[records.Curves]], folder: pathlib.Path
+) -> None:
+  """Draws a line for every run, with a colour for every scheme.
 
   Args:
-    curves: For every scheme the `train.Curves` of each of its runs.
-    path: The PNG to write.
+    curves: For every scheme the records of each of its runs.
+    folder: Gets learning.png (loss and accuracy against examples and against
+      steps), batch_sizes.png, and noise.png (v and ‖ḡ‖² against examples).
   """
-  figure = mpl.Figure(figsize=(13, 4), layout='constrained')
-  axes = figure.subplots(1, 3)
-  loss, accuracy, batch_size = axes
-  for i, (scheme, runs) in enumerate(curves.items()):
-    for j, (evaluations, batch_sizes) in enumerate(runs):
-      style = {
-        'color': f'C{i}',
-        'alpha': 1 if len(runs) == 1 else 0.5,
-        'label': None if j else scheme,
-      }
-      examples = [evaluation.examples for evaluation in evaluations]
-      loss.plot(examples, [e.train_loss for e in evaluations], **style)
-      accuracy.plot(examples, [e.test_accuracy for e in evaluations], **style)
-      batch_size.step(*zip(*batch_sizes, strict=True), where='pre', **style)
-  labels = ('train loss', 'test accuracy', 'batch size')
-  scales = ('log', 'linear', 'log')
-  for axis, label, scale in zip(axes, labels, scales, strict=True):
-    axis.set(xlabel='examples', ylabel=label, yscale=scale)
-    axis.grid(alpha=0.3)
-    axis.ticklabel_format(axis='x', style='sci', scilimits=(0, 4))
-  loss.legend(frameon=False, fontsize='small')
-  figure.savefig(path, dpi=120)
+  for name, draw in COMPARISON.items():
+    draw(curves).savefig(folder / name, dpi=120)
 
 
 def save_ratios(

@@ -1,22 +1,12 @@
-"""What a run leaves behind: metrics, a row of the table, the table."""
+"""The tables of an experiment: a row for every run, a row for every scheme."""
 
 import csv
-import json
-import math
 import pathlib
 import statistics
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import tensorboardX
-
-
-class Evaluation(NamedTuple):
-  """The state of a run after `examples` examples."""
-
-  examples: int
-  train_loss: float
-  test_accuracy: float
+from experiments import records
 
 
 class Result(NamedTuple):
@@ -32,6 +22,7 @@ class Result(NamedTuple):
   test_accuracy: float
   seconds: float
   programs: int
+  finished: bool
 
 
 COLUMNS = {
@@ -47,38 +38,32 @@ COLUMNS = {
 DECIMALS = {'train_loss': 4, 'test_accuracy': 4, 'seconds': 1}
 
 
-class Writer(NamedTuple):
-  """Open files of one run: JSON lines and TensorBoard events."""
+def result(
+  scheme: str, seed: int, curves: records.Curves, end: records.End
+) -> Result:
+  """The row of a run that made at least a step.
 
-  lines: Any
-  events: tensorboardX.SummaryWriter
-
-
-def open_writer(folder: pathlib.Path) -> Writer:
-  """Opens fresh metrics.jsonl and events in a folder, which it makes."""
-  folder.mkdir(parents=True, exist_ok=True)
-  for old in folder.glob('events.out.tfevents.*'):
-    old.unlink()
-  return Writer(
-    (folder / 'metrics.jsonl').open('w'),
-    tensorboardX.SummaryWriter(str(folder), flush_secs=10),
+  Args:
+    scheme: Its name.
+    seed: Of the run.
+    curves: Its records.
+    end: How it ended.
+  """
+  steps = len(curves.train['examples'])
+  examples = int(curves.train['examples'][-1])
+  return Result(
+    scheme=scheme,
+    seed=seed,
+    steps=steps,
+    examples=examples,
+    mean_batch_size=examples / steps,
+    final_batch_size=int(curves.train['batch_size'][-1]),
+    train_loss=float(curves.eval['train_loss'][-1]),
+    test_accuracy=float(curves.eval['test_accuracy'][-1]),
+    seconds=end.seconds,
+    programs=end.programs,
+    finished=end.finished,
   )
-
-
-def write(writer: Writer, kind: str, record: dict[str, Any]) -> None:
-  """Writes one record: a JSON line, and a scalar each against examples."""
-  record = {k: v.item() if hasattr(v, 'item') else v for k, v in record.items()}
-  finite = {k: v for k, v in record.items() if math.isfinite(v)}
-  line = {'kind': kind} | dict.fromkeys(record) | finite
-  writer.lines.write(json.dumps(line) + '\n')
-  for name, value in finite.items():
-    writer.events.add_scalar(f'{kind}/{name}', value, record['examples'])
-
-
-def close(writer: Writer) -> None:
-  """Closes the files."""
-  writer.lines.close()
-  writer.events.close()
 
 
 def _cell(values: Iterable[float], decimals: int) -> str:
@@ -99,7 +84,9 @@ def table(rows: list[Result]) -> str:
       _cell((getattr(run, name) for run in runs), DECIMALS.get(name, 0))
       for name in COLUMNS
     ]
-    lines.append([scheme, str(len(runs)), *cells])
+    stopped = sum(not run.finished for run in runs)
+    name = f'{scheme} ({stopped} stopped)' if stopped else scheme
+    lines.append([name, str(len(runs)), *cells])
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   padded = [
     '| '

@@ -11,13 +11,19 @@ import optax
 
 import adaopt
 from adaopt import checks
-from experiments import datasets, models, schemes
+from experiments import augmentation, datasets, models, schemes, together
+
+EVALUATED = 1000
+"""Examples evaluated at once."""
+
+DRAWS = {'none': adaopt.draw, 'crop_and_flip': augmentation.crop_and_flip}
+"""How a batch is drawn, by the augmentation that a config names."""
 
 
 class Run(NamedTuple):
   """What one run is made of, before it starts."""
 
-  state: adaopt.TrainState
+  state: adaopt.TrainState  # stacked where there are several seeds
   examples: dict[str, jax.Array]  # on the device
   make_step: Callable[..., Any]  # micro_batch_size=… → step
   evaluate: Callable[
@@ -29,76 +35,99 @@ class Planned(NamedTuple):
   """A run of a plan, prepared when its turn comes."""
 
   scheme: str
-  seed: int
-  prepare: Callable[[], Run]
+  seeds: tuple[int, ...]  # several are trained as one program
+  prepare: Callable[[tuple[int, ...]], Run]  # of these seeds, or some of them
 
 
-def prepare(
+def _losses_and_hits(model, params, batch):
+  logits = model.apply(params, batch['input'])
+  losses = optax.softmax_cross_entropy_with_integer_labels(
+    logits, batch['label']
+  )
+  return losses, jnp.argmax(logits, -1) == batch['label']
+
+
+def _means(losses_and_hits, params, part):
+  """Mean loss and accuracy, a chunk of examples at a time."""
+  length = checks.num_examples(part)
+  whole = length - length % EVALUATED
+  sums = lambda batch: jax.tree.map(jnp.sum, losses_and_hits(params, batch))
+  chunks = jax.tree.map(
+    lambda x: x[:whole].reshape(-1, EVALUATED, *x.shape[1:]), part
+  )
+  totals = jax.tree.map(jnp.sum, jax.lax.map(sums, chunks))
+  if whole < length:
+    rest = sums(jax.tree.map(lambda x: x[whole:], part))
+    totals = jax.tree.map(jnp.add, totals, rest)
+  return jax.tree.map(lambda total: total / part['label'].size, totals)
+
+
+def _preparation(
   config: ml_collections.ConfigDict,
-  scheme: ml_collections.ConfigDict,
-  seed: int,
+  scheme: schemes.Scheme,
   dataset: datasets.Dataset,
-) -> Run:
-  """Builds model, optimizer and step of one run.
-
-  Args:
-    config: `model`, `eval_train_examples`.
-    scheme: As `schemes.make_optimizer` takes it.
-    seed: Of the initial parameters and the example stream.
-    dataset: The examples, on the device.
-
-  Returns:
-    The run.
-
-  Raises:
-    ValueError: If the config names something unknown or out of range.
-  """
+) -> Callable[[tuple[int, ...]], Run]:
+  """From seeds to a run; runs of one seed each share what they compile."""
   model = schemes.lookup(models.MODELS, 'model', config.model)()
+  draw = schemes.lookup(DRAWS, 'augmentation', config.augmentation)
   optimizer, statistics = schemes.make_optimizer(scheme)
   train, test = dataset
-
-  def losses_and_hits(params, batch):
-    logits = model.apply(params, batch['input'])
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch['label']
-    )
-    return losses, jnp.argmax(logits, -1) == batch['label']
+  first = jax.tree.map(lambda x: x[: config.eval_train_examples], train)
+  losses_and_hits = functools.partial(_losses_and_hits, model)
 
   def loss_fn(params, batch):
     return jnp.mean(losses_and_hits(params, batch)[0])
 
-  def means(params, part):
-    """Loss and accuracy, by chunks that bound the memory."""
-    single = lambda example: losses_and_hits(
-      params, jax.tree.map(lambda x: x[None], example)
-    )
-    return jax.tree.map(jnp.mean, jax.lax.map(single, part, batch_size=1000))
-
-  @jax.jit
   def evaluate(params, train, test):
-    return means(params, train)[0], means(params, test)[1]
+    return (
+      _means(losses_and_hits, params, train)[0],
+      _means(losses_and_hits, params, test)[1],
+    )
 
-  params = model.init(jax.random.key(seed), train['input'][:1])
-  first = jax.tree.map(lambda x: x[: config.eval_train_examples], train)
-  return Run(
-    adaopt.init_train_state(params, optimizer, seed=seed),
-    train,
-    functools.partial(adaopt.train_step, loss_fn, optimizer, **statistics),
-    functools.partial(evaluate, train=first, test=test),
+  def start(seed):
+    params = model.init(jax.random.key(seed), train['input'][:2])
+    return adaopt.init_train_state(params, optimizer, seed=seed)
+
+  single = functools.partial(
+    adaopt.train_step,
+    loss_fn,
+    optimizer,
+    group_size=config.group_size,
+    draw=draw,
+    **statistics,
   )
+  several = functools.partial(together.make_step, single)
+  evaluate_single = jax.jit(evaluate)
+  evaluate_several = jax.jit(jax.vmap(evaluate, (0, None, None)))
+
+  def prepare(seeds):
+    if len(seeds) == 1:
+      state, make_step, means = start(*seeds), single, evaluate_single
+    else:
+      state = together.stack([start(seed) for seed in seeds])
+      make_step, means = several, evaluate_several
+    return Run(state, train, make_step, lambda p: means(p, first, test))
+
+  return prepare
 
 
 def plan(
-  config: ml_collections.ConfigDict, data_dir: str | None = None
+  config: ml_collections.ConfigDict,
+  names: list[str],
+  num_seeds: int,
+  data_dir: str | None = None,
 ) -> list[Planned]:
-  """Every scheme with every seed, checked before anything is trained.
+  """Schemes with their seeds, checked before anything is trained.
 
   Args:
     config: See experiments/configs.
+    names: Of the schemes to run.
+    num_seeds: How many seeds each has, from `config.seed` on.
     data_dir: Where the data sets lie.
 
   Returns:
-    The runs, scheme by scheme.
+    The runs, scheme by scheme. With `config.seeds_together` the seeds of a
+    scheme are one run, unless its batch sizes depend on the gradients.
 
   Raises:
     ValueError: If the config is wrong or a data file is damaged.
@@ -106,26 +135,30 @@ def plan(
   """
   checks.check_integer(
     1,
+    num_seeds=num_seeds,
     **{
       name: config[name]
       for name in (
         'num_examples',
-        'num_seeds',
         'eval_interval',
         'eval_train_examples',
         'max_micro_batch_size',
+        'group_size',
       )
     },
   )
-  schemes.lookup(models.MODELS, 'model', config.model)
-  for scheme in config.schemes.values():
-    schemes.make_optimizer(scheme)
   load = schemes.lookup(datasets.DATASETS, 'dataset', config.dataset)
+  chosen = {
+    name: schemes.lookup(dict(config.schemes), 'scheme', name) for name in names
+  }
+  for scheme in chosen.values():
+    schemes.make_optimizer(scheme)
   dataset = jax.device_put(load(data_dir))
-  return [
-    Planned(
-      name, seed, functools.partial(prepare, config, scheme, seed, dataset)
-    )
-    for name, scheme in config.schemes.items()
-    for seed in range(config.seed, config.seed + config.num_seeds)
-  ]
+  every = tuple(range(config.seed, config.seed + num_seeds))
+  planned = []
+  for name, scheme in chosen.items():
+    prepare = _preparation(config, scheme, dataset)
+    alone = schemes.is_adaptive(scheme) or not config.seeds_together
+    for seeds in [(seed,) for seed in every] if alone else [every]:
+      planned.append(Planned(name, seeds, prepare))
+  return planned

@@ -1,43 +1,101 @@
-"""Schemes: what a config calls an optimizer, with or without a test."""
+"""Schemes: what a config calls an optimizer with a way to size its batches."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
 import adaopt
 
+Scheme = ml_collections.ConfigDict
+
 
 class Test(NamedTuple):
   """A criterion, built from a scheme, and the statistics it reads."""
 
-  criterion: Callable[[ml_collections.ConfigDict], adaopt.Criterion]
+  criterion: Callable[[Scheme], adaopt.Criterion]
   statistics: dict[str, Any]
 
+
+ALONG_MEAN = {'along_mean': True}
+COORDINATE = {'variance': 'coordinate'}
 
 TESTS = {
   'norm': Test(lambda scheme: adaopt.norm_test(scheme.eta), {}),
   'inner_product': Test(
-    lambda scheme: adaopt.inner_product_test(scheme.theta),
-    {'along_mean': True},
+    lambda scheme: adaopt.inner_product_test(scheme.theta), ALONG_MEAN
   ),
   'orthogonality': Test(
-    lambda scheme: adaopt.orthogonality_test(scheme.nu), {'along_mean': True}
+    lambda scheme: adaopt.orthogonality_test(scheme.nu), ALONG_MEAN
   ),
   'augmented': Test(
     lambda scheme: adaopt.augmented_inner_product_test(scheme.theta, scheme.nu),
-    {'along_mean': True},
+    ALONG_MEAN,
   ),
   'coordinate': Test(
-    lambda scheme: adaopt.coordinate_norm_test(scheme.eta),
-    {'variance': 'coordinate'},
+    lambda scheme: adaopt.coordinate_norm_test(
+      scheme.eta, lookup(REDUCTIONS, 'reduction', scheme.reduce)
+    ),
+    COORDINATE,
   ),
 }
 
+REDUCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  'max': jnp.max,
+  'mean': jnp.mean,
+  'median': jnp.median,
+  'quantile_0.9': lambda required: jnp.quantile(required, 0.9),
+}
+
+# From a scheme to the direction in which its optimizer steps.
 OPTIMIZERS = {
-  'adagrad': adaopt.adagrad,
-  'adagrad_norm': adaopt.adagrad_norm,
+  'adagrad': lambda scheme: adaopt.scale_by_adagrad(),
+  'adagrad_norm': lambda scheme: adaopt.scale_by_adagrad_norm(),
+  'sgd': lambda scheme: optax.identity(),
+  'momentum': lambda scheme: optax.chain(
+    optax.add_decayed_weights(scheme.weight_decay),
+    optax.trace(scheme.momentum),
+  ),
+  'adamw': lambda scheme: optax.chain(
+    optax.scale_by_adam(scheme.b1, scheme.b2),
+    optax.add_decayed_weights(scheme.weight_decay),
+  ),
+}
+
+
+def _adapted(scheme):
+  test = lookup(TESTS, 'test', scheme.test)
+  hold = adaopt.adapt_batch_size(
+    test.criterion(scheme),
+    init_value=scheme.init_batch_size,
+    max_value=scheme.max_batch_size,
+    test_interval=scheme.get('test_interval', 1),
+  )
+  return hold, test.statistics
+
+
+def _staged(scheme):
+  examples, sizes = zip(*scheme.stages, strict=True)
+  stages = [optax.constant_schedule(size) for size in sizes]
+  return optax.join_schedules(stages, examples[1:])
+
+
+# What sizes the batches of a scheme: the key that says so, and from the scheme
+# the transform that holds the size and the statistics that it reads.
+SIZES = {
+  'test': _adapted,
+  'batch_size': lambda scheme: (
+    adaopt.schedule_batch_size(scheme.batch_size),
+    {},
+  ),
+  'stages': lambda scheme: (adaopt.schedule_batch_size(_staged(scheme)), {}),
+  'ramp': lambda scheme: (
+    adaopt.schedule_batch_size(optax.linear_schedule(*scheme.ramp)),
+    {},
+  ),
 }
 
 
@@ -50,14 +108,24 @@ def lookup(table: dict[str, Any], kind: str, name: str) -> Any:
   return table[name]
 
 
+def is_adaptive(scheme: Scheme) -> bool:
+  """Whether the batch sizes of a scheme depend on its gradients."""
+  return 'test' in scheme
+
+
 def make_optimizer(
-  scheme: ml_collections.ConfigDict,
+  scheme: Scheme,
 ) -> tuple[optax.GradientTransformationExtraArgs, dict[str, Any]]:
   """The optimizer of a scheme, and the statistics its steps compute.
 
   Args:
-    scheme: `optimizer` and `learning_rate`, and either `batch_size` or a
-      `test` with its tolerances, `init_batch_size` and `max_batch_size`.
+    scheme: `optimizer` with its constants; `learning_rate`, a number or the
+      arguments of `optax.warmup_cosine_decay_schedule`, whose steps are
+      examples here; `learning_rate_exponent`, if it follows the batch size
+      over `init_batch_size`; and one of `batch_size`, a number; `stages`,
+      pairs of (examples, batch size) that start at 0; `ramp`, (first size,
+      last size, examples); `test` with its tolerances, `init_batch_size` and
+      `max_batch_size`.
 
   Returns:
     The optimizer, which holds the batch size, and keyword arguments of
@@ -74,19 +142,26 @@ def make_optimizer(
 
 
 def _make_optimizer(scheme):
-  optimizer = lookup(OPTIMIZERS, 'optimizer', scheme.optimizer)
-  optimizer = optimizer(scheme.learning_rate)
-  if 'test' not in scheme:
-    return optax.chain(
-      adaopt.schedule_batch_size(scheme.batch_size), optimizer
-    ), {}
-  test = lookup(TESTS, 'test', scheme.test)
-  return optax.chain(
-    adaopt.adapt_batch_size(
-      test.criterion(scheme),
-      init_value=scheme.init_batch_size,
-      max_value=scheme.max_batch_size,
-      test_interval=scheme.get('test_interval', 1),
-    ),
-    optimizer,
-  ), test.statistics
+  direction = lookup(OPTIMIZERS, 'optimizer', scheme.optimizer)(scheme)
+  sized_by = [key for key in SIZES if key in scheme]
+  if len(sized_by) != 1:
+    raise ValueError(
+      f'a scheme sizes its batches by one of {", ".join(SIZES)}; got '
+      f'{" and ".join(sized_by) or "none"}.'
+    )
+  hold, statistics = SIZES[sized_by[0]](scheme)
+  return optax.chain(hold, direction, *_learning_rate(scheme)), statistics
+
+
+def _learning_rate(scheme):
+  rate = scheme.learning_rate
+  if not isinstance(rate, ml_collections.ConfigDict):
+    yield optax.scale_by_learning_rate(rate)
+  else:
+    schedule = optax.warmup_cosine_decay_schedule(**rate)
+    yield adaopt.scale_by_example_schedule(schedule)
+    yield optax.scale(-1.0)
+  if 'learning_rate_exponent' in scheme:
+    yield adaopt.scale_by_batch_size(
+      scheme.init_batch_size, scheme.learning_rate_exponent
+    )

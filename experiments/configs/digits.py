@@ -1,43 +1,36 @@
-"""AdAdaGrad on scikit-learn's digits, against AdaGrad at two batch sizes."""
+"""AdAdaGrad on scikit-learn's digits, against AdaGrad at two batch sizes.
+
+python -m experiments.compare --config=experiments/configs/digits.py \
+  --workdir=runs/digits
+"""
 
 import ml_collections
+
+from experiments.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:
   """An MLP with 64 hidden units; the norm test with η = 1."""
-  config = ml_collections.ConfigDict()
+  config = common.get_config()
   config.dataset = 'digits'
   config.model = 'mlp'
-  config.seed = 0
-  config.num_seeds = 1
   config.num_examples = 100_000
   config.eval_interval = 2_000
   config.eval_train_examples = 1437
   config.max_micro_batch_size = 256
+  config.seeds_together = True
+  adagrad = {'optimizer': 'adagrad', 'learning_rate': 0.05}
+  norm = {'optimizer': 'adagrad_norm', 'learning_rate': 2.0}
   test = {
     'test': 'norm',
     'eta': 1.0,
-    'theta': 0.5,
-    'nu': 1.0,
     'init_batch_size': 8,
     'max_batch_size': 1437,
   }
   config.schemes = {
-    'adadagrad': {'optimizer': 'adagrad', 'learning_rate': 0.05, **test},
-    'adadagrad_norm': {
-      'optimizer': 'adagrad_norm',
-      'learning_rate': 2.0,
-      **test,
-    },
-    'adagrad_8': {
-      'optimizer': 'adagrad',
-      'learning_rate': 0.05,
-      'batch_size': 8,
-    },
-    'adagrad_256': {
-      'optimizer': 'adagrad',
-      'learning_rate': 0.05,
-      'batch_size': 256,
-    },
+    'adadagrad': adagrad | test,
+    'adadagrad_norm': norm | test,
+    'adagrad_8': adagrad | {'batch_size': 8},
+    'adagrad_256': adagrad | {'batch_size': 256},
   }
   return config

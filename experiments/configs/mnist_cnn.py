@@ -1,41 +1,39 @@
-"""AdAdaGrad with the norm test: a small CNN on MNIST.
+"""Adaptive batch sizes for a small CNN on MNIST.
 
 Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its public
-code; the budget is 1.2 M examples, a fifth of theirs.
+code: η = 0.1, b_0 = 8; the budget is 1.2 M examples, a fifth of theirs. That
+code, seed 42, on two CPU cores and one device: 62 steps, mean batch 19 667,
+train loss 0.193, test accuracy 0.950, 2035 s; batch sizes 8, 1098, 2125, ….
 
-  python -m experiments.main --config=experiments/configs/mnist_cnn.py \
-    --workdir=runs/mnist_cnn
+  python -m experiments.compare --config=experiments/configs/mnist_cnn.py \
+    --workdir=runs/mnist_cnn --schemes=norm_0p1
 """
 
 import ml_collections
 
+from experiments.configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
-  """η = 0.1, b_0 = 8, 1.2 M examples; beside it fixed batches of 256."""
-  config = ml_collections.ConfigDict()
+  """θ = 0.06 and ν = 0.08 together imply the norm test with η = 0.1."""
+  config = common.get_config()
   config.dataset = 'mnist'
   config.model = 'cnn'
   config.seed = 42
-  config.num_seeds = 1
   config.num_examples = 1_200_000
-  config.eval_interval = 60_000
+  config.eval_interval = 30_000
   config.eval_train_examples = 10_000
-  config.max_micro_batch_size = 256
+  config.max_micro_batch_size = 64
+  base = {'optimizer': 'adagrad', 'learning_rate': 8e-3}
+  sized = base | {'init_batch_size': 8, 'max_batch_size': 60_000}
+  tests = {
+    **common.norm_tests(0.1, 0.5, 1.0),
+    **common.inner_product_tests(theta=0.06, nu=0.08),
+    **common.coordinate_tests(0.5, 'mean', 'median'),
+  }
   config.schemes = {
-    'adadagrad': {
-      'optimizer': 'adagrad',
-      'learning_rate': 8e-3,
-      'test': 'norm',
-      'eta': 0.1,
-      'theta': 0.5,
-      'nu': 1.0,
-      'init_batch_size': 8,
-      'max_batch_size': 60_000,
-    },
-    'adagrad_256': {
-      'optimizer': 'adagrad',
-      'learning_rate': 8e-3,
-      'batch_size': 256,
-    },
+    **common.adaptive(sized, tests),
+    **common.fixed(base, 32, 256, 2048, 16_384),
+    **common.growing(base, 8, 60_000, config.num_examples),
   }
   return config

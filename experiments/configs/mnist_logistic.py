@@ -1,37 +1,40 @@
-"""AdAdaGrad with the norm test: logistic regression on MNIST.
+"""Adaptive batch sizes for logistic regression on MNIST.
 
 Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its public
-code. That code, seed 42, on two CPU cores: 147 steps, mean batch 40 890, train
-loss 0.567, test accuracy 0.880, 156 s; batch sizes 2, 215, 2002, 3333, ….
+code: η = 0.1, b_0 = 2, 6 M examples. That code, seed 42, on two CPU cores: 147
+steps, mean batch 40 890, train loss 0.567, test accuracy 0.880, 156 s; batch
+sizes 2, 215, 2002, 3333, ….
 
-  python -m experiments.main --config=experiments/configs/mnist_logistic.py \
-    --workdir=runs/mnist_logistic --config.num_seeds=10
+  python -m experiments.compare --config=experiments/configs/mnist_logistic.py \
+    --workdir=runs/mnist_logistic --seeds=10 --schemes=norm_0p1
 """
 
 import ml_collections
 
+from experiments.configs import common
+
 
 def get_config() -> ml_collections.ConfigDict:
-  """η = 0.1, b_0 = 2, 6 M examples."""
-  config = ml_collections.ConfigDict()
+  """θ = 0.06 and ν = 0.08 together imply the norm test with η = 0.1."""
+  config = common.get_config()
   config.dataset = 'mnist'
   config.model = 'logistic'
   config.seed = 42
-  config.num_seeds = 1
+  config.seeds_together = True
   config.num_examples = 6_000_000
   config.eval_interval = 100_000
   config.eval_train_examples = 60_000
   config.max_micro_batch_size = 1024
+  base = {'optimizer': 'adagrad', 'learning_rate': 8e-3}
+  sized = base | {'init_batch_size': 2, 'max_batch_size': 60_000}
+  tests = {
+    **common.norm_tests(0.1, 0.2, 0.5),
+    **common.inner_product_tests(theta=0.06, nu=0.08),
+    **common.coordinate_tests(0.5, 'max', 'mean', 'median'),
+  }
   config.schemes = {
-    'adadagrad': {
-      'optimizer': 'adagrad',
-      'learning_rate': 8e-3,
-      'test': 'norm',
-      'eta': 0.1,
-      'theta': 0.5,
-      'nu': 1.0,
-      'init_batch_size': 2,
-      'max_batch_size': 60_000,
-    },
+    **common.adaptive(sized, tests),
+    **common.fixed(base, 256, 2048, 16_384),
+    **common.growing(base, 2, 60_000, config.num_examples),
   }
   return config

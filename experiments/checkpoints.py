@@ -1,0 +1,114 @@
+"""Checkpoints: a state and how far its run had got, whole or not at all."""
+
+import hashlib
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+
+class Progress(NamedTuple):
+  """What a run resumes with beside its state."""
+
+  positions: list[int]  # bytes of the metrics of every seed, so far
+  evaluated: int  # examples, at the last evaluation
+  seconds: float  # of training
+
+
+def open_folder(folder: pathlib.Path) -> ocp.CheckpointManager:
+  """The checkpoints in a folder, the last two of which are kept."""
+  return ocp.CheckpointManager(
+    folder.resolve(),
+    options=ocp.CheckpointManagerOptions(
+      max_to_keep=2, enable_async_checkpointing=False
+    ),
+  )
+
+
+def _layout(state: Any) -> list[str]:
+  """Where each array of a state is, its type and its shape."""
+  return [
+    f'{jax.tree_util.keystr(path)}: {leaf.dtype}{list(leaf.shape)}'
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+  ]
+
+
+def _digest(state: Any) -> str:
+  """A hash of all values."""
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(state):
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()
+
+
+def save(
+  manager: ocp.CheckpointManager, state: Any, progress: Progress
+) -> None:
+  """Saves a state of a new step; a crash leaves the older ones as they are."""
+  if int(state.step) in manager.all_steps():
+    return
+  manager.save(
+    int(state.step),
+    args=ocp.args.Composite(
+      state=ocp.args.StandardSave(state),
+      progress=ocp.args.JsonSave(progress._asdict()),
+      made_of=ocp.args.JsonSave(
+        {'layout': _layout(state), 'digest': _digest(state)}
+      ),
+    ),
+  )
+
+
+def _restore(manager, step, like):
+  read = ocp.args.JsonRestore()
+  found = manager.restore(
+    step, args=ocp.args.Composite(progress=read, made_of=read)
+  )
+  if found.made_of['layout'] != _layout(like):
+    raise ValueError('it is of other parameters or another optimizer')
+  args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+  state = manager.restore(step, args=args).state
+  if found.made_of['digest'] != _digest(state):
+    raise ValueError('its values are not those that were saved')
+  return state, Progress(**found.progress)
+
+
+def latest(
+  manager: ocp.CheckpointManager, like: Any
+) -> tuple[Any, Progress] | None:
+  """The newest checkpoint that is whole, or None where there is none.
+
+  Args:
+    manager: From `open_folder`.
+    like: A state of the same structure, shapes and types.
+
+  Returns:
+    The state and the progress. A damaged checkpoint is passed over with a
+    warning that names it.
+
+  Raises:
+    ValueError: If there are checkpoints, and none can be used.
+  """
+  reasons = {}
+  for step in sorted(manager.all_steps(), reverse=True):
+    folder = f'{manager.directory}/{step}'
+    # Orbax raises errors of many types for what it cannot read.
+    try:
+      return _restore(manager, step, like)
+    except Exception as error:  # pylint: disable=broad-except
+      reasons[folder] = str(error).split('\n')[0][:200]
+      logging.warning(
+        'The checkpoint %s is damaged or of another run (%s); it is left out.',
+        folder,
+        reasons[folder],
+      )
+  if reasons:
+    raise ValueError(
+      f'none of the checkpoints in {manager.directory} can be used: '
+      + '; '.join(reasons.values())
+      + '. Delete the folder to start the run anew.'
+    )
+  return None

@@ -1,0 +1,135 @@
+"""Compares schemes: python -m experiments.compare --config=… --workdir=…"""
+
+import pathlib
+import sys
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments import (
+  interrupts,
+  options,
+  plots,
+  records,
+  results,
+  runs,
+  train,
+)
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', help_string='The config file; --config.key=value overrides it.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where the results go, and are resumed.', required=True
+)
+_SEEDS = flags.DEFINE_integer(
+  'seeds', 1, 'How many seeds of each scheme.', lower_bound=1
+)
+_SCHEMES = flags.DEFINE_list(
+  'schemes', None, 'Which schemes of the config; by default all.'
+)
+_CHECKPOINT_EXAMPLES = flags.DEFINE_integer(
+  'checkpoint_examples', 2**30, 'Save after so many examples.', lower_bound=1
+)
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+  'checkpoint_minutes', 5.0, 'Save after so many minutes.', lower_bound=0.0
+)
+
+
+def _folder(workdir, scheme, seed):
+  return workdir / scheme / f'seed_{seed}'
+
+
+def _claim(planned, config, workdir):
+  """Takes the folders of all runs, or raises before anything is trained."""
+  shared = {k: v for k, v in config.items() if k not in ('schemes', 'seed')}
+  for name, seeds, _ in planned:
+    for seed in seeds:
+      own = {'scheme': config.schemes[name], 'seed': seed}
+      settings = ml_collections.ConfigDict(shared | own)
+      records.claim(_folder(workdir, name, seed), settings)
+
+
+def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
+  """Writes tables and pictures of all runs that came to an end or a stop.
+
+  Args:
+    config: Of the runs.
+    workdir: Where they are; gets results.csv, results.md and the pictures.
+
+  Returns:
+    The table.
+  """
+  rows, curves = [], {}
+  for name in config.schemes:
+    for folder in sorted((workdir / name).glob('seed_*')):
+      end = records.read_end(folder)
+      if end is None:
+        continue
+      seed = int(folder.name.removeprefix('seed_'))
+      run = records.read(folder)
+      rows.append(results.result(name, seed, run, end))
+      curves.setdefault(name, []).append(run)
+  results.save_table(rows, workdir)
+  plots.save_comparison(curves, workdir)
+  return results.table(rows)
+
+
+def run_all(
+  planned: list[runs.Planned],
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  interval: train.Interval,
+) -> str:
+  """Trains what is planned and not yet done; reports after every run.
+
+  Args:
+    planned: From `runs.plan`.
+    config: The same.
+    workdir: Gets SCHEME/seed_N for every run, and what `report` writes.
+    interval: How often a run is saved.
+
+  Returns:
+    The table, of fewer runs after Ctrl-C.
+  """
+  _claim(planned, config, workdir)
+  table = ''
+  with interrupts.requested_stop() as stop:
+    for name, seeds, prepare in planned:
+      ends = {s: records.read_end(_folder(workdir, name, s)) for s in seeds}
+      left = tuple(s for s, end in ends.items() if not (end and end.finished))
+      if left:
+        folders = [_folder(workdir, name, seed) for seed in left]
+        run = prepare(left)
+        finished = train.train(name, run, config, folders, interval, stop)
+      table = report(config, workdir)
+      if left and not finished:
+        print(f'Stopped in {name}; the same command goes on from there.')
+        break
+  return table
+
+
+def main(argv: list[str]) -> None:
+  """Trains the schemes of a config and prints the table."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  options.quiet()
+  config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+  interval = train.Interval(
+    _CHECKPOINT_EXAMPLES.value, _CHECKPOINT_MINUTES.value
+  )
+  names = _SCHEMES.value or list(config.schemes)
+  try:
+    planned = runs.plan(config, names, _SEEDS.value, options.DATA_DIR.value)
+    print(run_all(planned, config, workdir, interval))
+  except (OSError, ValueError) as error:
+    sys.exit(str(error))
+  except KeyboardInterrupt:
+    sys.exit('Interrupted; the same command goes on from the last checkpoint.')
+  print(f'Tables and pictures: {workdir}')
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('config')
+  app.run(main)

@@ -1,0 +1,138 @@
+"""What a run writes as it goes, and reads back: metrics and how it ended."""
+
+import json
+import math
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+import tensorboardX
+
+METRICS = 'metrics.jsonl'
+RUN = 'run.json'
+END = 'end.json'
+
+
+class Log(NamedTuple):
+  """Open files of one run: JSON lines and TensorBoard events."""
+
+  lines: Any
+  events: tensorboardX.SummaryWriter
+
+
+class End(NamedTuple):
+  """How a run ended."""
+
+  finished: bool  # False: it was stopped, and can be resumed
+  seconds: float  # of training, compilation included and evaluation not
+  programs: int  # compiled for its steps since it was last resumed
+
+
+class Curves(NamedTuple):
+  """The records of a run, as columns [n] float64; NaN: not finite."""
+
+  train: dict[str, np.ndarray]  # of every step
+  eval: dict[str, np.ndarray]  # of every evaluation
+
+
+def claim(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
+  """Makes the folder of a run, or checks that it is of this very run.
+
+  Args:
+    folder: Of one scheme and seed.
+    settings: Everything that the run depends on.
+
+  Raises:
+    ValueError: If the folder holds a run with other settings.
+  """
+  path = folder / RUN
+  wanted = json.loads(settings.to_json())
+  if path.exists():
+    found = json.loads(path.read_text())
+    keys = sorted(
+      key for key in wanted | found if wanted.get(key) != found.get(key)
+    )
+    if keys:
+      raise ValueError(
+        f'{folder} holds a run with other settings of {", ".join(keys)} (see '
+        f'{RUN} there); take another --workdir, or delete the folder.'
+      )
+    return
+  folder.mkdir(parents=True, exist_ok=True)
+  path.write_text(settings.to_json(indent=2) + '\n')
+
+
+def open_log(folder: pathlib.Path, position: int, examples: int) -> Log:
+  """Opens the files of a run to go on writing.
+
+  Args:
+    folder: Of the run.
+    position: How many bytes of its metrics to keep.
+    examples: How many examples it has consumed; later events are dropped.
+  """
+  if not position:
+    for old in folder.glob('events.out.tfevents.*'):
+      old.unlink()
+  path = folder / METRICS
+  path.touch()
+  lines = path.open('r+b')
+  lines.truncate(position)
+  lines.seek(position)
+  events = tensorboardX.SummaryWriter(
+    str(folder), flush_secs=10, purge_step=examples + 1 if position else None
+  )
+  return Log(lines, events)
+
+
+def write(log: Log, kind: str, record: dict[str, Any]) -> None:
+  """Writes one record: a JSON line, and a scalar each against examples."""
+  record = {k: v.item() if hasattr(v, 'item') else v for k, v in record.items()}
+  finite = {k: v for k, v in record.items() if math.isfinite(v)}
+  line = {'kind': kind} | dict.fromkeys(record) | finite
+  log.lines.write(json.dumps(line).encode() + b'\n')
+  for name, value in finite.items():
+    log.events.add_scalar(f'{kind}/{name}', value, record['examples'])
+
+
+def flush(log: Log) -> int:
+  """Leaves nothing in buffers; the length of the metrics in bytes."""
+  log.lines.flush()
+  os.fsync(log.lines.fileno())
+  log.events.flush()
+  return log.lines.tell()
+
+
+def close(log: Log) -> None:
+  """Closes the files."""
+  log.lines.close()
+  log.events.close()
+
+
+def save_end(folder: pathlib.Path, end: End) -> None:
+  """Writes how a run ended."""
+  (folder / END).write_text(json.dumps(end._asdict()) + '\n')
+
+
+def read_end(folder: pathlib.Path) -> End | None:
+  """How a run ended; None where it never started or was killed."""
+  path = folder / END
+  return End(**json.loads(path.read_text())) if path.exists() else None
+
+
+def read(folder: pathlib.Path) -> Curves:
+  """Reads the metrics of a run."""
+  records = {'train': [], 'eval': []}
+  with (folder / METRICS).open() as lines:
+    for line in lines:
+      record = json.loads(line)
+      records[record.pop('kind')].append(record)
+
+  def columns(rows):
+    names = rows[0] if rows else ()
+    return {
+      name: np.array([row[name] for row in rows], float) for name in names
+    }
+
+  return Curves(**{kind: columns(rows) for kind, rows in records.items()})

@@ -1,0 +1,53 @@
+"""Runs that differ in their seed alone, as one program.
+
+Their batch sizes must be the same in every step. An adaptive scheme gives
+each seed sizes of its own, so its seeds run one after the other.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import adaopt
+from adaopt import drivers
+
+# What all seeds have in common.
+STATE = ('step', 'examples', 'last_batch_size')
+METRICS = ('step', 'examples', 'batch_size', 'next_batch_size')
+
+
+def _first(values: Any, names: tuple[str, ...]) -> Any:
+  """The fields of these names as the first seed has them."""
+  return values._replace(**{name: getattr(values, name)[0] for name in names})
+
+
+def stack(states: list[adaopt.TrainState]) -> adaopt.TrainState:
+  """One state of several seeds; its counts are those of all of them."""
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+  return _first(stacked, STATE)
+
+
+def make_step(
+  make_single: Callable[..., drivers.Step], *, micro_batch_size: int
+) -> drivers.Step:
+  """A step of all seeds.
+
+  Args:
+    make_single: micro_batch_size=… → the step of one seed.
+    micro_batch_size: As in `adaopt.train_step`.
+
+  Returns:
+    step(state, dataset) → (state, metrics), of a stacked state. Its metrics
+    are [seeds] where the seeds differ.
+  """
+  lanes = adaopt.TrainState(*[0] * len(adaopt.TrainState._fields))
+  lanes = lanes._replace(**dict.fromkeys(STATE))
+  single = make_single(micro_batch_size=micro_batch_size)
+
+  def step(state, dataset):
+    state, metrics = jax.vmap(single, in_axes=(lanes, None))(state, dataset)
+    return _first(state, STATE), _first(metrics, METRICS)
+
+  return jax.jit(step, donate_argnums=0)
