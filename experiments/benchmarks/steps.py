@@ -1,0 +1,63 @@
+"""Training steps that keep their batch size, to be timed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+import adaopt
+from adaopt import drivers
+
+PASSED = adaopt.norm_test(eta=1e3)
+"""A test that is made in every step, and passes."""
+
+
+def make_runner(
+  model: nn.Module,
+  examples: dict[str, jax.Array],
+  batch_size: int,
+  *,
+  micro_batch_size: int,
+  criterion: adaopt.Criterion | None,
+  driver: Callable[..., drivers.Step] = drivers.automatic,
+) -> Callable[[], Any]:
+  """A function that makes the next step of a run and returns its metrics.
+
+  Args:
+    model: From 'input' to logits.
+    examples: 'input' and 'label', on the device.
+    batch_size: Of every step.
+    micro_batch_size: As in `adaopt.train_step`.
+    criterion: Tested in every step; None for the mean gradient alone.
+    driver: As in `adaopt.train_step`.
+  """
+
+  def loss_fn(params, batch):
+    logits = model.apply(params, batch['input'])
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits, batch['label']
+    ).mean()
+
+  hold = (
+    adaopt.schedule_batch_size(batch_size)
+    if criterion is None
+    else adaopt.adapt_batch_size(
+      criterion, init_value=batch_size, max_value=2 * batch_size
+    )
+  )
+  optimizer = optax.chain(hold, adaopt.adagrad(1e-4))
+  step = adaopt.train_step(
+    loss_fn, optimizer, micro_batch_size=micro_batch_size, driver=driver
+  )
+  params = model.init(jax.random.key(0), examples['input'][:1])
+  state = adaopt.init_train_state(jax.tree.map(jnp.copy, params), optimizer)
+
+  def run():
+    nonlocal state
+    state, metrics = step(state, examples)
+    return metrics
+
+  return run

@@ -1,0 +1,106 @@
+"""Times adaptive training on MNIST, and tells how long runs took to a target.
+
+python -m experiments.benchmarks.training --data_dir=DIR [--peers]
+python -m experiments.benchmarks.training --workdir=runs/mnist_cnn
+
+The first compares steps that make the norm test with steps of the same loop
+without statistics, and with --peers with the same step in PyTorch, where
+torch.func makes a gradient for every example. The second reads the runs of
+experiments.compare.
+"""
+
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from experiments import datasets, models, options, records
+from experiments.benchmarks import statistics, steps, timing
+
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'The runs to read, of experiments.compare.'
+)
+_TARGET = flags.DEFINE_float(
+  'target', 0.99, 'The test accuracy to reach.', lower_bound=0, upper_bound=1
+)
+
+# Model, examples in a micro-batch, examples in a batch.
+CASES = (
+  ('cnn', 64, (256, 1024, 4096)),
+  ('logistic', 1024, (256, 8192, 60_000)),
+)
+SCHEMES = {'fixed': None, 'norm test': steps.PASSED}
+
+
+def time_steps(examples: dict[str, jax.Array]) -> None:
+  """Prints examples per second with and without the test."""
+  peers = statistics.load_peers()
+  columns = [f'{name}, examples / s' for name in SCHEMES]
+  foreign = ['torch.func, examples / s', 'times as fast'] if peers else []
+  timing.print_header('model', 'b', *columns, 'ratio', *foreign)
+  for name, micro_batch_size, sizes in CASES:
+    for size in sizes:
+      runners = {
+        scheme: steps.make_runner(
+          models.MODELS[name](),
+          examples,
+          size,
+          micro_batch_size=micro_batch_size,
+          criterion=criterion,
+        )
+        for scheme, criterion in SCHEMES.items()
+      }
+      times = timing.in_turns(runners)
+      fixed, tested = (1e3 * size / times[scheme] for scheme in SCHEMES)
+      cells = [f'{fixed:.0f}', f'{tested:.0f}', f'{tested / fixed:.2f}']
+      if peers:
+        # Apart, since the threads of one library spin on while the other runs.
+        batch = jax.tree.map(lambda x, b=size: np.asarray(x[:b]), examples)
+        run = peers.adaptive_step(name, batch)
+        (time,) = timing.in_turns({'torch.func': run}).values()
+        cells += [
+          f'{1e3 * size / time:.0f}',
+          f'{tested * time / 1e3 / size:.1f}',
+        ]
+      timing.print_row(name, size, *cells)
+
+
+def time_to_target(workdir: pathlib.Path, target: float) -> None:
+  """Prints what each run needed until its test accuracy reached a target."""
+  timing.print_header('scheme', 'seed', 'steps', 'examples', 'seconds', 'best')
+  folders = sorted(workdir.glob('*/seed_*'))
+  if not folders:
+    sys.exit(f'{workdir} holds no runs of experiments.compare.')
+  for folder in folders:
+    train, evaluated = records.read(folder)
+    accuracy = evaluated['test_accuracy']
+    reached = np.flatnonzero(accuracy >= target)
+    cells = ['–'] * 3
+    if len(reached):
+      at = {name: values[reached[0]] for name, values in evaluated.items()}
+      step = np.searchsorted(train['examples'], at['examples'], side='right')
+      cells = [step, f'{at["examples"]:.0f}', f'{at["seconds"]:.1f}']
+    scheme, seed = folder.parent.name, folder.name.removeprefix('seed_')
+    timing.print_row(scheme, seed, *cells, f'{accuracy.max():.4f}')
+
+
+def main(argv: list[str]) -> None:
+  """Times steps, or reads runs."""
+  del argv
+  options.quiet()
+  if _WORKDIR.value:
+    time_to_target(pathlib.Path(_WORKDIR.value), _TARGET.value)
+    return
+  try:
+    train = datasets.load_mnist(options.DATA_DIR.value).train
+  except (FileNotFoundError, ValueError) as error:
+    sys.exit(str(error))
+  timing.print_machine()
+  time_steps(jax.tree.map(jnp.asarray, train))
+
+
+if __name__ == '__main__':
+  app.run(main)
