@@ -4,7 +4,6 @@ A rule is given a tail and the values of its factors, [J, ...], and reduces the
 gradients g_j that the tail would make.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -68,8 +67,3 @@ def moved_back(tail: cut.Tail, array: jax.Array) -> jax.Array:
 def rowwise(squares: jax.Array) -> jax.Array:
   """Sums [J, ...] to [J]."""
   return jnp.sum(squares, tuple(range(1, squares.ndim)))
-
-
-def size(tail: cut.Tail) -> int:
-  """The number of elements of the gradient."""
-  return math.prod(tail.shape(tail.output))
