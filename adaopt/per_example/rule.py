@@ -35,9 +35,11 @@ def widen(x: jax.Array) -> jax.Array:
 
 def only(tail: cut.Tail, name: str) -> bool:
   """Whether the tail is one contraction of this name, moved around."""
-  rest = [e for e in tail.equations if e not in tail.contractions]
-  return [e.name for e in tail.contractions] == [name] and all(
-    cut.is_move(tail.avals, e) for e in rest
+  if [e.name for e in tail.contractions] != [name]:
+    return False
+  (contraction,) = tail.contractions
+  return all(
+    e is contraction or cut.is_move(tail.avals, e) for e in tail.equations
   )
 
 
