@@ -53,6 +53,11 @@ def is_move(avals: list[Any], equation: program.Equation) -> bool:
   return every(jnp.floating) or every(jnp.complexfloating)
 
 
+def moves_or_adds(avals: list[Any], equation: program.Equation) -> bool:
+  """Whether an equation only moves elements or adds them up."""
+  return equation.name in SUMS or is_move(avals, equation)
+
+
 def is_contraction(flat: program.Program, equation: program.Equation) -> bool:
   """Whether an equation is linear in each of its factors."""
   if equation.name != 'scatter-add':
@@ -68,55 +73,6 @@ def is_zero(flat: program.Program, value: program.Value) -> bool:
   if equation is None or equation.name != 'broadcast_in_dim':
     return False
   return is_zero(flat, equation.inputs[0])
-
-
-def linear(
-  flat: program.Program, output: int
-) -> tuple[list[program.Equation], list[int]]:
-  """Follows a gradient back through moves and sums to contractions.
-
-  Args:
-    flat: A program.
-    output: The gradient.
-
-  Returns:
-    The equations on the way, and the values that they start from.
-  """
-
-  def inputs_of(value):
-    equation = flat.producers.get(value)
-    if equation is None:
-      return None
-    inputs = program.numbers(equation.inputs)
-    if is_contraction(flat, equation):
-      return [], inputs
-    linear = equation.name in SUMS or is_move(flat.avals, equation)
-    return (inputs, []) if linear else None
-
-  return _walk(flat, output, inputs_of)
-
-
-def _walk(flat, output, inputs_of):
-  """Collects equations backwards, in order, and what they start from.
-
-  inputs_of(value) → the inputs of its equation to go on with, and those to
-  stop at; or None to stop at the value.
-  """
-  found, leaves, pending, seen = {}, {}, [output], set()
-  while pending:
-    value = pending.pop()
-    if value in seen:
-      continue
-    seen.add(value)
-    inputs = inputs_of(value)
-    if inputs is None:
-      leaves[value] = None
-    else:
-      # Values are numbered in the order in which equations make them.
-      found[flat.producers[value].outputs] = flat.producers[value]
-      pending.extend(inputs[0])
-      leaves |= dict.fromkeys(inputs[1])
-  return [found[outputs] for outputs in sorted(found)], list(leaves)
 
 
 def weight_space(
@@ -174,18 +130,16 @@ def find_tail(
     space: The values in weight space.
 
   Returns:
-    Its tail; None if it depends on no sample, which makes it zero.
+    Its tail; None if it is the same for every sample.
   """
   if not isinstance(output, int) or output not in per_sample:
     return None
-  equations, leaves = through_weight_space(flat, output, per_sample, space)
+  equations, leaves = follow_back(flat, output, per_sample, space)
   contractions = [e for e in equations if is_contraction(flat, e)]
   strange = [
     e.name
     for e in equations
-    if e not in contractions
-    and e.name not in SUMS
-    and not is_move(flat.avals, e)
+    if not is_contraction(flat, e) and not moves_or_adds(flat.avals, e)
   ]
   unknown = strange[-1] if strange else None
   factors = [v for v in leaves if v in per_sample]
@@ -212,24 +166,40 @@ def find_tail(
   )
 
 
-def through_weight_space(
-  flat: program.Program, output: int, per_sample: set[int], space: set[int]
+def follow_back(
+  flat: program.Program, output: int, varying: set[int], space: set[int]
 ) -> tuple[list[program.Equation], list[int]]:
-  """Like `linear`, and through everything in weight space."""
+  """Follows a gradient back through moves, sums and weight space.
 
-  def inputs_of(value):
-    equation = flat.producers.get(value)
-    if equation is None or value not in per_sample:
-      return None
-    inputs = program.numbers(equation.inputs)
-    if equation.name in SUMS or is_move(flat.avals, equation):
-      return inputs, []
-    if value in space or is_contraction(flat, equation):
-      inside = [v for v in inputs if v in space]
-      return inside, [v for v in inputs if v not in space]
-    return None
+  Args:
+    flat: A program.
+    output: The gradient.
+    varying: The values to follow; every other is a start.
+    space: The values in weight space.
 
-  return _walk(flat, output, inputs_of)
+  Returns:
+    The equations on the way, in order, and the values that they start from.
+  """
+  found, leaves, pending, seen = {}, {}, [output], set()
+  while pending:
+    value = pending.pop()
+    if value in seen:
+      continue
+    seen.add(value)
+    equation = flat.producers.get(value) if value in varying else None
+    inputs = program.numbers(equation.inputs) if equation else []
+    if equation and moves_or_adds(flat.avals, equation):
+      onward = inputs
+    elif equation and (value in space or is_contraction(flat, equation)):
+      onward = [v for v in inputs if v in space]
+    else:
+      leaves[value] = None
+      continue
+    found[equation.outputs] = equation
+    pending.extend(onward)
+    leaves |= dict.fromkeys(v for v in inputs if v not in onward)
+  # Values are numbered in the order in which equations make them.
+  return [found[outputs] for outputs in sorted(found)], list(leaves)
 
 
 def _unknown_maker(flat, output, per_sample):

@@ -71,7 +71,7 @@ def _changes(flat, gradients):
     equation = flat.producers.get(value := pending.pop())
     if equation is None or equation.outputs in changes:
       continue
-    if equation.name in cut.SUMS or cut.is_move(flat.avals, equation):
+    if cut.moves_or_adds(flat.avals, equation):
       pending.extend(program.numbers(equation.inputs))
     elif equation.name in slices.SELECTIONS:
       if slices.is_of_product(flat, equation):
@@ -105,10 +105,11 @@ def _loop(
     if i < carries:
       carry = body.inputs[consts + i]
       from_zero = cut.is_zero(flat, equation.inputs[consts + i])
-      hoisted = _Hoisted(*cut.linear(body, output), carry, from_zero)
+      walked = cut.follow_back(body, output, varying, set())
+      hoisted = _Hoisted(*walked, carry, from_zero)
       leaves_loop = _only_adds(body, hoisted, varying)
     else:
-      walked = cut.through_weight_space(body, output, varying, space)
+      walked = cut.follow_back(body, output, varying, space)
       hoisted = _Hoisted(*walked, None, False)
       leaves_loop = varying.intersection(hoisted.leaves)
     makes = any(cut.is_contraction(body, e) for e in hoisted.equations)
@@ -151,7 +152,7 @@ def _only_adds(body, hoisted, varying):
   return (
     carry in leaves
     and all(body.uses[v] == 1 for v in after_carry)
-    and all(adds_up(e) and varying.intersection(e.outputs) for e in equations)
+    and all(map(adds_up, equations))
   )
 
 
