@@ -42,9 +42,8 @@ def _is_dense(tail):
 def _matrices(tail, factors):
   """X [J, L, T, I] and Δ [J, L, T, O], without the axes L and T of length 1."""
   (equation,) = tail.contractions
-  *lengths, _, _ = _lengths(tail)
-  widths = _lengths(tail)[2:]
-  lengths = [n for n in lengths if n > 1]
+  layers, length, *widths = _lengths(tail)
+  lengths = [n for n in (layers, length) if n > 1]
   for value, summed, batched, width in zip(
     equation.inputs, *equation.params['dimension_numbers'], widths, strict=True
   ):

@@ -28,16 +28,18 @@ def materialised(
 
   def norms(tail, factors):
     made = make(tail, factors)
+    zeros = _zeros(made)
 
     def reduce(total, gradients):
       flat = gradients.reshape(len(gradients), -1)
       return _add(total, gradients), jnp.real(jnp.vecdot(flat, flat))
 
-    total, norms = _loop(reduce, _zeros(made), made)
+    total, norms = _loop(reduce, zeros, made, zeros.size)
     return made.restore(total), norms.reshape(-1)
 
   def squares(tail, factors):
     made = make(tail, factors)
+    zeros = _zeros(made)
 
     def reduce(carry, gradients):
       total, squares = carry
@@ -46,30 +48,32 @@ def materialised(
         _add(squares, statistics.abs_sq(gradients)),
       ), ()
 
-    total = _zeros(made)
-    (total, squares), _ = _loop(reduce, (total, jnp.real(total)), made)
+    init = zeros, jnp.real(zeros)
+    (total, squares), _ = _loop(reduce, init, made, zeros.size)
     return made.restore(total), made.restore(squares)
 
   def products(tail, factors, direction):
     made = make(tail, factors)
-    (u,) = jax.linear_transpose(made.restore, _zeros(made))(direction)
+    zeros = _zeros(made)
+    (u,) = jax.linear_transpose(made.restore, zeros)(direction)
 
     def reduce(_, gradients):
       flat = gradients.reshape(len(gradients), -1)
       return (), jnp.real(flat @ u.ravel())
 
-    return _loop(reduce, (), made)[1].reshape(-1)
+    return _loop(reduce, (), made, zeros.size)[1].reshape(-1)
 
   return rule.Rule(applies, norms, squares, products)
 
 
 def _zeros(made):
+  """What a sum of gradients starts from."""
   one = jax.tree.map(lambda x: x[0], made.samples)
   shape = jax.eval_shape(made.gradient_of, one)
   return jnp.zeros(shape.shape, statistics.accumulator_dtype(shape))
 
 
-def _loop(reduce, init, made):
+def _loop(reduce, init, made, elements):
   """Scans over chunks of gradients, in as many lanes as there are devices.
 
   Where the samples are sharded, each device has lanes of its own, and only the
@@ -77,7 +81,7 @@ def _loop(reduce, init, made):
   """
   length = len(jax.tree.leaves(made.samples)[0])
   lanes = math.gcd(length, jax.device_count())
-  size = _chunk_size(length // lanes, _zeros(made).size)
+  size = _chunk_size(length // lanes, elements)
   one = lambda sample: rule.widen(made.gradient_of(sample))
   many = _mapped(one, size)
   step = lambda carry, chunk: reduce(carry, many(chunk))
