@@ -52,6 +52,43 @@ def factorise(
     Values and factors, for the functions in `reductions`.
   """
   leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
+  flat, structure = _trace(loss, treedef, leaves, (samples, weights))
+  count = structure.num_leaves
+  results, gradients = flat.outputs[:count], flat.outputs[count:]
+  per_sample = program.dependents(flat.equations, flat.inputs[len(leaves) :])
+  space = cut.weight_space(flat, results, per_sample)
+  tails = [cut.find_tail(flat, g, per_sample, space) for g in gradients]
+  _log_unknown(params, tails)
+  cuts = [tail for tail in tails if tail]
+  factors = list(dict.fromkeys(v for tail in cuts for v in tail.factors))
+  shared = list(dict.fromkeys(v for tail in cuts for v in tail.shared))
+  same = {i: gradients[i] for i, tail in enumerate(tails) if not tail}
+
+  known = flat.constants | dict(zip(flat.inputs, leaves, strict=False))
+  each = _evaluate_each(flat, known, [*results, *factors], (samples, weights))
+  fixed = _evaluate(flat, known, [*shared, *same.values()])
+  constants = dict(zip(same, fixed[len(shared) :], strict=True))
+  values, aux = structure.unflatten(each[:count])
+  return Factored(
+    values=values,
+    aux=aux,
+    parts=[
+      Part(rules.choose(tail), tail)
+      if tail
+      else Part(direct.constant(weights, constants[i]), None)
+      for i, tail in enumerate(tails)
+    ],
+    treedef=treedef,
+    factors=dict(zip(factors, each[count:], strict=True))
+    | dict(zip(shared, fixed, strict=False)),
+  )
+
+
+def _trace(loss, treedef, leaves, arguments):
+  """The program of one sample's weighted loss, aux and gradient.
+
+  Also the structure of loss and aux, which come before the gradient.
+  """
 
   def value_and_gradient(leaves, sample, weight):
     def weighted(leaves):
@@ -61,55 +98,34 @@ def factorise(
     return jax.value_and_grad(weighted, has_aux=True)(leaves)
 
   one = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (samples, weights)
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), arguments
   )
-  closed, shapes = jax.make_jaxpr(value_and_gradient, return_shape=True)(
+  closed, (results, _) = jax.make_jaxpr(value_and_gradient, return_shape=True)(
     leaves, *one
   )
-  count = len(closed.out_avals) - len(leaves)
-  flat = loops.hoist(program.flatten(closed), range(count, count + len(leaves)))
-  inputs = flat.inputs[len(leaves) :]
-  per_sample = program.dependents(flat.equations, inputs)
-  results = flat.outputs[:count]
-  space = cut.weight_space(flat, results, per_sample)
-  tails = [
-    cut.find_tail(flat, output, per_sample, space)
-    for output in flat.outputs[count:]
-  ]
-  _log_unknown(params, tails)
-  cuts = [tail for tail in tails if tail]
-  factors = tuple({value: None for tail in cuts for value in tail.factors})
-  shared = tuple({value: None for tail in cuts for value in tail.shared})
-  known = flat.constants | dict(zip(flat.inputs, leaves, strict=False))
-  equations = program.needed(flat.equations, [*results, *factors], effects=True)
+  structure = jax.tree.structure(results)
+  count = structure.num_leaves
+  gradients = range(count, count + len(leaves))
+  return loops.hoist(program.flatten(closed), gradients), structure
 
-  def evaluate(*arguments):
-    given = known | dict(zip(inputs, arguments, strict=True))
-    return program.evaluate(equations, given, [*results, *factors])
 
-  outcome = jax.vmap(evaluate)(*jax.tree.leaves((samples, weights)))
-  values, aux = jax.tree.unflatten(
-    jax.tree.structure(shapes[0]), outcome[:count]
-  )
-  fixed = program.numbers((*shared, *flat.outputs[count:]))
-  independent = program.needed(
-    flat.equations, [v for v in fixed if v not in per_sample]
-  )
-  evaluated = program.evaluate(independent, known, shared)
-  parts = []
-  for tail, output in zip(tails, flat.outputs[count:], strict=True):
-    if tail:
-      parts.append(Part(rules.choose(tail), tail))
-    else:
-      (gradient,) = program.evaluate(independent, known, [output])
-      parts.append(Part(direct.constant(weights, gradient), None))
-  return Factored(
-    values,
-    aux,
-    parts,
-    treedef,
-    dict(zip((*factors, *shared), (*outcome[count:], *evaluated), strict=True)),
-  )
+def _evaluate(flat, known, wanted):
+  """Evaluates values that depend on no sample."""
+  equations = program.needed(flat.equations, wanted)
+  return program.evaluate(equations, known, wanted)
+
+
+def _evaluate_each(flat, known, wanted, arguments):
+  """Evaluates values for every sample, [J, ...]."""
+  arguments = jax.tree.leaves(arguments)
+  inputs = flat.inputs[-len(arguments) :]
+  equations = program.needed(flat.equations, wanted, effects=True)
+
+  def evaluate(*one):
+    given = known | dict(zip(inputs, one, strict=True))
+    return program.evaluate(equations, given, wanted)
+
+  return jax.vmap(evaluate)(*arguments)
 
 
 def _log_unknown(params, tails):
