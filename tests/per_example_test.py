@@ -11,7 +11,7 @@ from flax import linen as nn
 
 import adaopt
 from adaopt import per_example
-from adaopt.per_example import cut, loops, program, rules
+from adaopt.per_example import cut, inlining, loops, program, rules
 
 
 class Tied(nn.Module):
@@ -388,7 +388,7 @@ def rules_of(name):
   loss = lambda params, x: loss_of(apply)(params, x)[0]
   leaves, treedef = jax.tree.flatten(params)
   gradient = jax.grad(lambda leaves, x: loss(treedef.unflatten(leaves), x))
-  flat = program.flatten(jax.make_jaxpr(gradient)(leaves, x[0]))
+  flat = inlining.flatten(jax.make_jaxpr(gradient)(leaves, x[0]))
   flat = loops.hoist(flat, range(len(leaves)))
   per_sample = program.dependents(flat.equations, flat.inputs[len(leaves) :])
   paths, _ = zip(*jax.tree_util.tree_leaves_with_path(params), strict=True)

@@ -14,7 +14,15 @@ import optax
 from absl import logging
 
 from adaopt import base
-from adaopt.per_example import cut, direct, loops, program, rule, rules
+from adaopt.per_example import (
+  cut,
+  direct,
+  inlining,
+  loops,
+  program,
+  rule,
+  rules,
+)
 
 
 class Part(NamedTuple):
@@ -106,7 +114,7 @@ def _trace(loss, treedef, leaves, arguments):
   structure = jax.tree.structure(results)
   count = structure.num_leaves
   gradients = range(count, count + len(leaves))
-  return loops.hoist(program.flatten(closed), gradients), structure
+  return loops.hoist(inlining.flatten(closed), gradients), structure
 
 
 def _evaluate(flat, known, wanted):

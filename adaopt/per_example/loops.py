@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 from jax.extend import core
 
-from adaopt.per_example import cut, fission, program, slices, summed
+from adaopt.per_example import cut, fission, inlining, program, slices, summed
 
 
 def hoist(flat: program.Program, positions: Sequence[int]) -> program.Program:
@@ -39,7 +39,7 @@ def hoist(flat: program.Program, positions: Sequence[int]) -> program.Program:
     return program.evaluate(equations, known, flat.outputs, changes)
 
   closed = jax.make_jaxpr(run)(*(flat.avals[v] for v in flat.inputs))
-  return hoist(program.flatten(closed), positions)
+  return hoist(inlining.flatten(closed), positions)
 
 
 def _changes(flat, gradients):
@@ -72,7 +72,7 @@ def _loop(
   if not isinstance(jaxpr, core.ClosedJaxpr):
     jaxpr = core.ClosedJaxpr(jaxpr, ())
   consts, carries = _counts(flat, equation, jaxpr)
-  body = hoist(program.flatten(jaxpr), sorted(positions))
+  body = hoist(inlining.flatten(jaxpr), sorted(positions))
   varying = program.dependents(body.equations, body.inputs[consts:])
   others = [v for i, v in enumerate(body.outputs) if i not in positions]
   space = cut.weight_space(body, others, varying)

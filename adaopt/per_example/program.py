@@ -1,12 +1,10 @@
-"""A jaxpr as a flat program: calls inlined, values numbered.
+"""Flat programs: equations of numbered values.
 
-Jaxprs nest, and two calls of one function share its variables. Numbered, every
-value has one producer, and any part of the program can be evaluated on its
+Every value has one producer, and any part of a program can be evaluated on its
 own, under whatever transformation.
 """
 
 import collections
-import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -48,117 +46,9 @@ class Program(NamedTuple):
     return math.prod(self.avals[value].shape)
 
 
-# Calls that are replaced by what they call, and where they keep it.
-CALLS = {
-  'jit': 'jaxpr',
-  'pjit': 'jaxpr',
-  'closed_call': 'call_jaxpr',
-  'core_call': 'call_jaxpr',
-  'custom_jvp_call': 'call_jaxpr',
-  'custom_vjp_call': 'call_jaxpr',
-  'checkpoint': 'jaxpr',
-  'remat2': 'jaxpr',
-}
-
-
 def numbers(values: Iterable[Value]) -> list[int]:
   """The values that are not constants."""
   return [value for value in values if isinstance(value, int)]
-
-
-@functools.cache
-def _barrier() -> Any:
-  """The primitive of `jax.lax.optimization_barrier`."""
-  (equation,) = jax.make_jaxpr(jax.lax.optimization_barrier)(0.0).eqns
-  return equation.primitive
-
-
-def _key(primitive, params, inputs):
-  """What equal equations have in common, if that can be told."""
-  try:
-    key = primitive, inputs, tuple(params.items())
-    hash(key)
-  except TypeError:
-    return object()
-  return key
-
-
-def flatten(closed: core.ClosedJaxpr) -> Program:
-  """Numbers the values of a jaxpr and inlines its calls.
-
-  Args:
-    closed: The jaxpr.
-
-  Returns:
-    The program, without repetitions. What `jax.checkpoint` computes again stays
-    behind a barrier, so that neither it nor the compiler keeps it instead.
-  """
-  equations, constants, avals, made = [], {}, [], {}
-
-  def number(aval):
-    avals.append(aval)
-    return len(avals) - 1
-
-  def emit(primitive, params, inputs, out_avals, effects=()):
-    key = object() if effects else _key(primitive, params, inputs)
-    if key in made:
-      return made[key]
-    outputs = tuple(map(number, out_avals))
-    equations.append(
-      Equation(primitive, params, inputs, outputs, frozenset(effects))
-    )
-    return made.setdefault(key, outputs)
-
-  def behind_barrier(params, inputs):
-    prevented = params['prevent_cse']
-    if isinstance(prevented, bool):
-      prevented = (prevented,) * len(inputs)
-    held = numbers(v for v, hold in zip(inputs, prevented, strict=True) if hold)
-    if not params['differentiated'] or not held:
-      return inputs
-    released = {v: emit(_barrier(), {}, (v,), [avals[v]])[0] for v in held}
-    return tuple(
-      released.get(v, v) if isinstance(v, int) else v for v in inputs
-    )
-
-  def inline(jaxpr, consts, arguments):
-    names = dict(zip(jaxpr.invars, arguments, strict=True))
-    for var, value in zip(jaxpr.constvars, consts, strict=True):
-      names[var] = number(var.aval)
-      constants[names[var]] = value
-    read = lambda v: v if isinstance(v, core.Literal) else names[v]
-    for equation in jaxpr.eqns:
-      inputs = tuple(map(read, equation.invars))
-      inner = equation.params.get(CALLS.get(equation.primitive.name))
-      if inner is None:
-        outputs = emit(
-          equation.primitive,
-          equation.params,
-          inputs,
-          [var.aval for var in equation.outvars],
-          equation.effects,
-        )
-      else:
-        if 'prevent_cse' in equation.params:
-          inputs = behind_barrier(equation.params, inputs)
-        closed = isinstance(inner, core.ClosedJaxpr)
-        outputs = inline(
-          inner.jaxpr if closed else inner,
-          inner.consts if closed else (),
-          inputs,
-        )
-      names.update(zip(equation.outvars, outputs, strict=True))
-    return tuple(map(read, jaxpr.outvars))
-
-  inputs = tuple(number(var.aval) for var in closed.jaxpr.invars)
-  outputs = inline(closed.jaxpr, closed.consts, inputs)
-  producers = {value: e for e in equations for value in e.outputs}
-  uses = collections.Counter(numbers(outputs))
-  for equation in needed(equations, outputs):
-    uses.update(numbers(equation.inputs))
-  return Program(
-    inputs, outputs, tuple(equations), constants, avals, producers, uses
-  )
 
 
 def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
