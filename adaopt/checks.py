@@ -68,6 +68,24 @@ def check_params(params: Any) -> None:
       )
 
 
+def check_like(params: Any, **trees: Any) -> None:
+  """Raises ValueError unless each named tree has the parameters' shapes."""
+  structure = jax.tree.structure(params)
+  for name, tree in trees.items():
+    if jax.tree.structure(tree) != structure:
+      raise ValueError(
+        f'{name} must be like the parameters, {structure}, got '
+        f'{jax.tree.structure(tree)}.'
+      )
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for (path, leaf), like in zip(leaves, jax.tree.leaves(params), strict=True):
+      if jnp.shape(leaf) != jnp.shape(like):
+        raise ValueError(
+          f'{name}{jax.tree_util.keystr(path)} must have the shape of its '
+          f'parameter, {list(jnp.shape(like))}, got {list(jnp.shape(leaf))}.'
+        )
+
+
 def num_examples(batch: Any) -> int:
   """The length of the leading axis that all arrays of a batch share.
 

@@ -146,6 +146,30 @@ def test_params_without_gradient_are_named_with_the_remedy(params, name, dtype):
     checks.check_params(params)
 
 
+def test_a_tree_like_the_parameters_passes():
+  params = {'w': jnp.ones([2, 3]), 'b': 1.0, 'none': None}
+  tree = {'w': np.ones([2, 3], int), 'b': jnp.ones([]), 'none': None}
+  checks.check_like(params, direction=tree)
+  checks.check_like(params, direction=jax.eval_shape(lambda: tree))
+
+
+@pytest.mark.parametrize(
+  ('tree', 'message'),
+  [
+    ({'v': jnp.ones(3)}, r"^direction must be like the .*'w'.* got .*'v'"),
+    (jnp.ones(3), r"^direction must be like the .*'w'.*, got PyTreeDef\(\*"),
+    (
+      {'w': [jnp.ones([3, 1])]},
+      r"^direction\['w'\]\[0\] must .* parameter, \[3\], got \[3, 1\]",
+    ),
+  ],
+  ids=['name', 'bare array', 'shape'],
+)
+def test_a_tree_unlike_the_parameters_is_told(tree, message):
+  with pytest.raises(ValueError, match=message):
+    checks.check_like({'w': [jnp.ones(3)]}, direction=tree)
+
+
 @pytest.mark.parametrize(
   'batch',
   [

@@ -133,6 +133,14 @@ def test_a_loss_that_is_no_scalar_is_told(name):
     make(lambda w, x: w * x)(jnp.array(1.0), jnp.ones(3))
 
 
+@pytest.mark.parametrize('loss', [loss_fn, clipped_loss])
+def test_a_direction_unlike_the_parameters_is_told(loss):
+  direction = jax.tree.map(lambda p: p[None], DIRECTION)
+  products = adaopt.per_example.inner_products(loss)
+  with pytest.raises(ValueError, match=r'^direction.* shape of its parameter'):
+    products(PARAMS, X, direction)
+
+
 @jax.custom_vjp
 def looked_up(table, keys):
   return table[keys]

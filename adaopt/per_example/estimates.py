@@ -15,11 +15,11 @@ from adaopt import base, checks, losses
 from adaopt.per_example import factors, forward, reductions
 
 
-def _factorise(loss_fn, has_aux, params, batch, args):
+def _prepare(loss_fn, has_aux, params, batch, args):
+  """Checked arguments of `factors.factorise`: every example is a sample."""
   checks.check_params(params)
   loss = losses.checked(loss_fn, has_aux, *args)
-  samples, mask = losses.samples(batch, None, 1)
-  return factors.factorise(loss, params, samples, mask)
+  return loss, params, *losses.samples(batch, None, 1)
 
 
 def _mean(tree):
@@ -61,7 +61,8 @@ def squared_norms(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
   def estimate(params, batch, *args):
-    factored = _factorise(loss_fn, has_aux, params, batch, args)
+    prepared = _prepare(loss_fn, has_aux, params, batch, args)
+    factored = factors.factorise(*prepared)
     gradient, norms = reductions.norms(factored)
     length = len(factored.values)
     mean = jax.tree.map(lambda g: g / length, gradient)
@@ -89,7 +90,7 @@ def inner_products(
     complex tensors the real part, Re Σ g_i conj(u).
 
   Raises:
-    ValueError: As `squared_norms` does.
+    ValueError: As `squared_norms` does, and for a direction unlike params.
 
   Example:
     >>> import adaopt
@@ -103,9 +104,8 @@ def inner_products(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
   def estimate(params, batch, direction, *args):
-    checks.check_params(params)
-    loss = losses.checked(loss_fn, has_aux, *args)
-    samples, _ = losses.samples(batch, None, 1)
+    loss, params, samples, _ = _prepare(loss_fn, has_aux, params, batch, args)
+    checks.check_like(params, direction=direction)
     return forward.along(loss, params, samples, direction)
 
   return estimate
@@ -138,7 +138,8 @@ def second_moment(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
   def estimate(params, batch, *args):
-    factored = _factorise(loss_fn, has_aux, params, batch, args)
+    prepared = _prepare(loss_fn, has_aux, params, batch, args)
+    factored = factors.factorise(*prepared)
     _, squares = reductions.squares(factored)
     return jax.tree.map(lambda s: s / len(factored.values), squares)
 
