@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from adaopt import checks, statistics
-from adaopt.per_example import program
+from adaopt.per_example import convolution
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 """(state, dataset) → (state, metrics)."""
@@ -122,9 +122,7 @@ def automatic(parts: Parts) -> Step:
     if not checks.is_concrete(*jax.tree.leaves((state, dataset))):
       return traced(parts)(state, dataset)
     if not steps:
-      on_cpu = jax.default_backend() == 'cpu'
-      jaxpr = jax.make_jaxpr(parts.mean_sums)(0, state, dataset)
-      slow = on_cpu and 'conv_general_dilated' in program.names(jaxpr)
+      slow = convolution.convolves_on_cpu(parts.mean_sums, 0, state, dataset)
       steps['chosen'] = dispatched(parts) if slow else traced(parts)
     return steps['chosen'](state, dataset)
 

@@ -7,6 +7,8 @@ a loop; a product of matrices is not.
 import functools
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,8 +136,12 @@ def is_faster(
 
   So it is with convolutions on a CPU, in a loop by an order of magnitude.
   """
+  return convolves_on_cpu(loss, params, jax.tree.map(lambda x: x[0], samples))
+
+
+def convolves_on_cpu(function: Callable[..., Any], *args: Any) -> bool:
+  """Whether a function has convolutions, and they run on a CPU."""
   if jax.default_backend() != 'cpu':
     return False
-  one = jax.tree.map(lambda x: x[0], samples)
-  jaxpr = jax.make_jaxpr(loss)(params, one)
+  jaxpr = jax.make_jaxpr(function)(*args)
   return 'conv_general_dilated' in program.names(jaxpr)
