@@ -136,6 +136,18 @@ def save_comparison(
     draw(curves).savefig(folder / name, dpi=120)
 
 
+def check_path(path: pathlib.Path) -> None:
+  """Raises ValueError unless a picture can be saved under a path."""
+  if not path.parent.is_dir():
+    raise ValueError(f'the folder of {path} does not exist; make it first.')
+  formats = mpl.Figure().canvas.get_supported_filetypes()
+  if path.suffix[1:].lower() not in formats:
+    raise ValueError(
+      f'{path} has no known format; let it end in one of '
+      f'{", ".join(sorted(formats))}.'
+    )
+
+
 def save_ratios(
   ratios: dict[str, dict[str, float]], path: pathlib.Path
 ) -> None:

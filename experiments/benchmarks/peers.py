@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from backpack import backpack, extend
+from backpack.extensions import BatchL2Grad
 from torch import nn
 from torch.nn import functional
 
@@ -175,9 +177,6 @@ def by_func(model, x, y) -> Callable[[], Any]:
 
 def by_backpack(model, x, y) -> Callable[[], Any]:
   """Gradient and squared norms by BackPACK."""
-  from backpack import backpack, extend
-  from backpack.extensions import BatchL2Grad
-
   model, criterion = extend(model), extend(nn.CrossEntropyLoss())
 
   def run():

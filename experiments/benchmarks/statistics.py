@@ -30,7 +30,6 @@ _NETWORKS = flags.DEFINE_multi_enum(
 _PEERS = flags.DEFINE_bool(
   'peers', False, 'Whether to time torch.func and BackPACK, where installed.'
 )
-
 _PICTURE = flags.DEFINE_string('picture', None, 'Where to draw the ratios.')
 
 GROUPS = 8
@@ -177,6 +176,12 @@ def main(argv: list[str]) -> None:
   """Prints times, then memory and compile times."""
   del argv
   options.quiet()
+  picture = _PICTURE.value and pathlib.Path(_PICTURE.value)
+  if picture:
+    try:
+      plots.check_path(picture)
+    except ValueError as error:
+      sys.exit(f'--picture: {error}')
   peers = load_peers()
   timing.print_machine()
   chosen = {name: networks.NETWORKS[name] for name in _NETWORKS.value}
@@ -184,12 +189,12 @@ def main(argv: list[str]) -> None:
   print_costs(compiled)
   if peers:
     print_peers(times)
-  if _PICTURE.value:
+  if picture:
     ratios = {
       name: {key: t / ours[PLAIN] for key, t in ours.items() if key != PLAIN}
       for name, (ours, _) in times.items()
     }
-    plots.save_ratios(ratios, pathlib.Path(_PICTURE.value))
+    plots.save_ratios(ratios, picture)
 
 
 if __name__ == '__main__':

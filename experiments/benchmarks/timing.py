@@ -10,11 +10,12 @@ from typing import Any
 import jax
 from absl import flags
 
-REPEATS = flags.DEFINE_integer('repeats', 5, 'Turns of each function.')
-
+REPEATS = flags.DEFINE_integer(
+  'repeats', 5, 'Turns of each function.', lower_bound=1
+)
 
 LONG = 5.0
-"""Seconds."""
+"""Seconds of a run above which it is not repeated."""
 
 BLOCK = 0.2
 """Seconds for which a function is run again and again in each turn."""
@@ -25,7 +26,7 @@ def in_turns(functions: dict[Hashable, Callable[[], Any]]) -> dict:
 
   A turn runs a function once untimed, so that it does not pay for what the one
   before it left in the caches, and then for at least a block of time. What
-  takes longer than `LONG` has one turn alone, and all of it counts.
+  takes longer than `LONG` has one turn only, and its first run counts.
   """
   times = {name: [] for name in functions}
   for _ in range(REPEATS.value):
