@@ -96,7 +96,8 @@ def check_independent_examples(
     has_aux: Whether loss_fn returns (loss, aux).
 
   Raises:
-    ValueError: If the loss of the batch is not the mean of its examples'.
+    ValueError: If the loss of the batch is not the mean of its examples', or is
+      not finite, which tells nothing.
 
   Example:
     >>> import adaopt
@@ -115,9 +116,17 @@ def check_independent_examples(
     params, groups
   )
   tolerance = max(1e-3, 8 * float(jnp.finfo(singles.dtype).eps))
-  singles = np.asarray(singles, np.float64)
-  whole, mean, scale = float(whole), singles.mean(), np.abs(singles).mean()
-  if abs(whole - mean) > tolerance * max(scale, abs(whole)):
+  singles, whole = np.asarray(singles, np.float64), float(whole)
+  if not np.isfinite(whole):
+    raise ValueError(
+      f'the loss of {len(singles)} examples is {whole}, which cannot tell '
+      'whether they are independent; check other parameters or examples, of '
+      'which the loss is finite.'
+    )
+  with np.errstate(invalid='ignore'):  # ∞ - ∞
+    mean, scale = singles.mean(), np.abs(singles).mean()
+  close = abs(whole - mean) <= tolerance * max(scale, abs(whole))
+  if not (np.isfinite(mean) and close):
     raise ValueError(
       f'the loss of {len(singles)} examples is {whole:.6g}, the mean of their '
       f'single losses is {mean:.6g}; the examples are coupled, for example by '

@@ -53,6 +53,23 @@ def test_a_sum_over_examples_is_told():
     )
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_loss_that_is_not_finite_cannot_tell(value):
+  x = jnp.arange(3.0).at[1].set(value)
+  with pytest.raises(ValueError, match=f'is {value}, which cannot tell'):
+    adaopt.check_independent_examples(
+      lambda w, x: jnp.mean(w * x), jnp.array(1.0), x
+    )
+
+
+@pytest.mark.parametrize(('w', 'mean'), [(0, 'nan'), (1, 'inf')])
+def test_single_losses_that_are_not_finite_tell_of_coupling(w, mean):
+  """A single example has no spread to be divided by: w / 0."""
+  loss_fn = lambda w, x: w / jnp.std(x)
+  with pytest.raises(ValueError, match=f'losses is {mean}; .* coupled'):
+    adaopt.check_independent_examples(loss_fn, jnp.float32(w), jnp.arange(4.0))
+
+
 def dropout(w, x, key):
   keep = jax.random.bernoulli(key, 0.5, x.shape)
   return jnp.mean((x * keep) @ w)
