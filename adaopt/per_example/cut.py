@@ -141,29 +141,35 @@ def find_tail(
     for e in equations
     if not is_contraction(flat, e) and not moves_or_adds(flat.avals, e)
   ]
-  unknown = strange[-1] if strange else None
-  factors = [v for v in leaves if v in per_sample]
-  # Products of two factors are worth it whatever their sizes.
-  contracted = set()
-  for equation in contractions:
-    inputs = [v for v in program.numbers(equation.inputs) if v in per_sample]
-    if len(inputs) > 1:
-      contracted.update(inputs)
-  empty = not all(map(flat.size, [output, *factors]))
-  if empty or strange or not contracted.issuperset(factors):
-    made = [flat.size(v) for e in equations for v in e.outputs]
-    if empty or sum(map(flat.size, factors)) >= max(made, default=0):
-      equations, contractions, leaves = [], [], [output]
-      unknown = _unknown_maker(flat, output, per_sample)
-  return Tail(
+  tail = Tail(
     equations=tuple(equations),
     contractions=tuple(contractions),
     factors=tuple(v for v in leaves if v in per_sample),
     shared=tuple(v for v in leaves if v not in per_sample),
     output=output,
-    unknown=unknown,
+    unknown=strange[-1] if strange else None,
     avals=flat.avals,
   )
+  if _is_worth_it(flat, tail, per_sample):
+    return tail
+  unknown = _unknown_maker(flat, output, per_sample)
+  return Tail((), (), (output,), (), output, unknown, flat.avals)
+
+
+def _is_worth_it(flat, tail, per_sample):
+  """Whether to keep the factors instead of the gradient."""
+  if not all(map(flat.size, [tail.output, *tail.factors])):
+    return False
+  multiplied = set()
+  for equation in tail.contractions:
+    inputs = [v for v in program.numbers(equation.inputs) if v in per_sample]
+    if len(inputs) > 1:
+      multiplied.update(inputs)
+  # Products of two factors are worth it whatever their sizes.
+  if tail.unknown is None and multiplied.issuperset(tail.factors):
+    return True
+  made = [flat.size(v) for e in tail.equations for v in e.outputs]
+  return sum(map(flat.size, tail.factors)) < max(made, default=0)
 
 
 def follow_back(
@@ -174,7 +180,7 @@ def follow_back(
   Args:
     flat: A program.
     output: The gradient.
-    varying: The values to follow; every other is a start.
+    varying: The values to follow; at every other the way ends.
     space: The values in weight space.
 
   Returns:
