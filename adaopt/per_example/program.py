@@ -76,6 +76,7 @@ def names(closed: core.ClosedJaxpr) -> set[str]:
 def needed(
   equations: Iterable[Equation],
   values: Iterable[Value],
+  *,
   effects: bool = False,
 ) -> tuple[Equation, ...]:
   """The equations that values depend on, in order; maybe all with effects."""
