@@ -8,12 +8,12 @@ from adaopt.base import (
   GradientStatistics,
   LossFn,
   Policy,
+  StatefulCriterion,
 )
 from adaopt.batch_size import (
   AdaptBatchSizeState,
   ScheduleBatchSizeState,
   adapt_batch_size,
-  capped_growth,
   schedule_batch_size,
 )
 from adaopt.criteria import (
@@ -34,6 +34,7 @@ from adaopt.optimizers import (
   adagrad,
   adagrad_norm,
 )
+from adaopt.policies import capped_growth, follow, geometric_growth
 from adaopt.train_state import TrainState, init_train_state
 from adaopt.training import Metrics, train_step
 from adaopt.transforms import (
@@ -61,6 +62,7 @@ __all__ = [
   'ScaleByAdagradState',
   'ScaleByExampleScheduleState',
   'ScheduleBatchSizeState',
+  'StatefulCriterion',
   'TrainState',
   'accumulate',
   'adadagrad',
@@ -76,6 +78,8 @@ __all__ = [
   'draw',
   'example_indices',
   'fit',
+  'follow',
+  'geometric_growth',
   'init_train_state',
   'inner_product_test',
   'norm_test',

@@ -39,5 +39,22 @@ class GradientStatistics(NamedTuple):
 Criterion: TypeAlias = Callable[[GradientStatistics], jax.Array]
 """Statistics → the batch size at which a test passes; NaN: no evidence."""
 
+
+class StatefulCriterion(NamedTuple):
+  """A criterion that remembers, or that reads more than the statistics.
+
+  A pair of pure functions in the manner of optax's transforms.
+
+  Attributes:
+    init: params → state, a pytree of arrays.
+    update: (statistics, state, **extra_args) → (required, state), where
+      extra_args are those of the optimizer's update, such as `value=` and
+      `opt_state=`. It ignores those that it does not know.
+  """
+
+  init: Callable[[optax.Params], Any]
+  update: Callable[..., tuple[jax.Array, Any]]
+
+
 Policy: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 """(current, required) batch size → the next one, before rounding."""

@@ -1,16 +1,16 @@
-"""Transforms that hold the batch size, and the policies by which it moves.
+"""Transforms that hold the batch size.
 
 They leave the updates as they are. Their state has the field `batch_size`,
 which `optax.tree.get(opt_state, 'batch_size')` finds in any chain.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, checks, transforms
+from adaopt import base, checks, evidence, transforms
 
 
 class AdaptBatchSizeState(NamedTuple):
@@ -20,6 +20,7 @@ class AdaptBatchSizeState(NamedTuple):
   required: jax.Array  # [] float32, by the last test; NaN: no evidence
   count: jax.Array  # [] int32, updates so far
   test_due: jax.Array  # [] bool, whether the next update tests
+  criterion_state: Any = ()  # of a `StatefulCriterion`
 
 
 class ScheduleBatchSizeState(NamedTuple):
@@ -29,35 +30,8 @@ class ScheduleBatchSizeState(NamedTuple):
   examples: jax.Array  # [] int32, seen so far
 
 
-def capped_growth(factor: jax.typing.ArrayLike) -> base.Policy:
-  """Grows to what is required, by at most `factor` at once.
-
-  Args:
-    factor: The largest ratio of two successive batch sizes, > 1.
-
-  Returns:
-    A policy, min(max(current, required), factor · current).
-
-  Raises:
-    ValueError: If factor is not above 1 and finite.
-
-  Example:
-    >>> import adaopt
-    >>> print(adaopt.capped_growth(4.0)(8, 1000.0))
-    32.0
-  """
-  checks.check_positive(factor=factor)
-  if checks.is_concrete(factor) and not factor > 1:
-    raise ValueError(f'factor must be above 1 and finite, got {factor}.')
-
-  def policy(current, required):
-    return jnp.minimum(jnp.maximum(current, required), factor * current)
-
-  return policy
-
-
 def adapt_batch_size(
-  criterion: base.Criterion,
+  criterion: base.Criterion | base.StatefulCriterion,
   *,
   init_value: int,
   max_value: int,
@@ -72,8 +46,13 @@ def adapt_batch_size(
   clipped to [init_value, max_value]. A test without evidence (NaN) changes
   nothing; one that asks for infinitely many examples gets max_value.
 
+  The state of a `StatefulCriterion` moves with the tests: not where none is
+  due or there are no statistics, and never from numbers that are not finite,
+  in the statistics or in what it would become.
+
   Args:
-    criterion: From `GradientStatistics` to the batch size required.
+    criterion: From `GradientStatistics` to the batch size required, or a
+      `StatefulCriterion`, which is passed the extra arguments of update too.
     init_value: b_0.
     max_value: b_max.
     multiple_of: What every size is a multiple of, b_0 and b_max included.
@@ -87,7 +66,7 @@ def adapt_batch_size(
 
   Raises:
     ValueError: If a size is no positive integer, b_0 > b_max, one is no
-      multiple, or criterion or policy is no function.
+      multiple, criterion is none, or policy is no function.
 
   Example:
     >>> import adaopt
@@ -110,7 +89,7 @@ def adapt_batch_size(
     Lau et al., `AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient
     Methods <https://arxiv.org/abs/2402.11215>`_, 2024
   """
-  checks.check_callable('of the statistics', criterion=criterion)
+  criterion = evidence.stateful(criterion=criterion)
   checks.check_callable(
     'such as jnp.maximum, (current, required) -> next', policy=policy
   )
@@ -136,7 +115,6 @@ def adapt_batch_size(
     return (count % test_interval == 0) & can_move
 
   def init_fn(params):
-    del params
     batch_size = jnp.asarray(init_value, jnp.int32)
     count = jnp.zeros([], jnp.int32)
     return AdaptBatchSizeState(
@@ -144,6 +122,7 @@ def adapt_batch_size(
       required=jnp.full([], jnp.nan, jnp.float32),
       count=count,
       test_due=test_due(batch_size, count),
+      criterion_state=criterion.init(params),
     )
 
   def next_size(current, required):
@@ -157,10 +136,12 @@ def adapt_batch_size(
     return jnp.where(evident & (proposed != current), size, current)
 
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
-    del params, extra_args
+    del params
     batch_size, required = state.batch_size, state.required
+    memory = state.criterion_state
     if statistics is not None:
-      tested = jnp.asarray(criterion(statistics), jnp.float32)
+      tested, moved = criterion.update(statistics, memory, **extra_args)
+      tested = jnp.asarray(tested, jnp.float32)
       if tested.ndim:
         raise ValueError(
           f'criterion must return a scalar, got shape {list(tested.shape)}.'
@@ -168,11 +149,15 @@ def adapt_batch_size(
       proposed = next_size(batch_size, tested).astype(jnp.int32)
       required = jnp.where(state.test_due, tested, required)
       batch_size = jnp.where(state.test_due, proposed, batch_size)
+      moves = state.test_due & evidence.all_finite((statistics, moved))
+      memory = optax.tree.where(moves, moved, memory)
     count = optax.safe_increment(state.count)
     due = test_due(batch_size, count)
     if statistics is None:
       due |= state.test_due
-    return updates, AdaptBatchSizeState(batch_size, required, count, due)
+    return updates, AdaptBatchSizeState(
+      batch_size, required, count, due, memory
+    )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

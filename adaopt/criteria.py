@@ -6,38 +6,13 @@ neither noise nor signal (0/0) or a part is not finite there is no evidence,
 NaN; noise without signal (x/0) asks for infinitely many examples.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from adaopt import base, checks, statistics
-
-
-def _ratio(noise: jax.Array, signal: jax.Array) -> jax.Array:
-  """noise / signal, NaN where one is not finite."""
-  finite = jnp.isfinite(noise) & jnp.isfinite(signal)
-  return jnp.where(finite, noise / signal, jnp.nan)
-
-
-def _need(stats: base.GradientStatistics, field: str, test: str, remedy: str):
-  """The field of the statistics, which the test cannot do without."""
-  value = getattr(stats, field)
-  if value is None:
-    raise ValueError(
-      f'{test} needs statistics.{field}; build the estimator with {remedy}.'
-    )
-  return value
-
-
-def _need_along_mean(stats, test):
-  return _need(stats, 'variance_along_mean', test, 'along_mean=True')
-
-
-def _total_variance(stats, test):
-  """v."""
-  variance = _need(stats, 'variance', test, "variance='total'")
-  return statistics.total(variance)
+from adaopt import base, checks, evidence, statistics
 
 
 def norm_test(eta: jax.typing.ArrayLike) -> base.Criterion:
@@ -73,8 +48,8 @@ def norm_test(eta: jax.typing.ArrayLike) -> base.Criterion:
   checks.check_positive(eta=eta)
 
   def required(stats):
-    return _ratio(
-      _total_variance(stats, 'norm_test'),
+    return evidence.ratio(
+      evidence.total_variance(stats, 'norm_test'),
       eta**2 * statistics.squared_norm(stats.mean),
     )
 
@@ -111,8 +86,8 @@ def inner_product_test(theta: jax.typing.ArrayLike) -> base.Criterion:
   checks.check_positive(theta=theta)
 
   def required(stats):
-    return _ratio(
-      _need_along_mean(stats, 'inner_product_test'),
+    return evidence.ratio(
+      evidence.variance_along_mean(stats, 'inner_product_test'),
       theta**2 * statistics.squared_norm(stats.mean),
     )
 
@@ -149,9 +124,9 @@ def orthogonality_test(nu: jax.typing.ArrayLike) -> base.Criterion:
   checks.check_positive(nu=nu)
 
   def required(stats):
-    total = _total_variance(stats, 'orthogonality_test')
-    along_mean = _need_along_mean(stats, 'orthogonality_test')
-    return _ratio(
+    total = evidence.total_variance(stats, 'orthogonality_test')
+    along_mean = evidence.variance_along_mean(stats, 'orthogonality_test')
+    return evidence.ratio(
       jnp.maximum(total - along_mean, 0),
       nu**2 * statistics.squared_norm(stats.mean),
     )
@@ -229,40 +204,32 @@ def coordinate_norm_test(
   checks.check_positive(eta=eta)
   checks.check_callable('of the requirements [d]', reduce=reduce)
 
-  def noise_and_signal(noise, tensor):
-    if noise.shape != tensor.shape:
-      raise ValueError(
-        'coordinate_norm_test needs the variance of every coordinate; build '
-        "the estimator with variance='coordinate'."
-      )
-    return noise.ravel(), eta**2 * statistics.abs_sq(tensor).ravel()
+  def flat(tree):
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
 
   def required(stats):
-    variance = _need(
-      stats, 'variance', 'coordinate_norm_test', "variance='coordinate'"
-    )
-    pairs = map(
-      noise_and_signal, jax.tree.leaves(variance), jax.tree.leaves(stats.mean)
-    )
-    noise, signal = map(jnp.concatenate, zip(*pairs, strict=True))
+    noise = flat(evidence.coordinate_variance(stats, 'coordinate_norm_test'))
+    signal = eta**2 * flat(jax.tree.map(statistics.abs_sq, stats.mean))
     silent = (noise == 0) & (signal == 0)
-    required = reduce(jnp.where(silent, 0, _ratio(noise, signal)))
+    required = reduce(jnp.where(silent, 0, evidence.ratio(noise, signal)))
     return jnp.where(jnp.all(silent), jnp.nan, required)
 
   return required
 
 
-def all_of(*criteria: base.Criterion) -> base.Criterion:
+def all_of(
+  *criteria: base.Criterion | base.StatefulCriterion,
+) -> base.Criterion | base.StatefulCriterion:
   """Every one of the tests: the largest requirement.
 
   Args:
     *criteria: The tests, at least one. One without evidence has no say.
 
   Returns:
-    A criterion that needs what its parts need.
+    A criterion that needs what its parts need, with a state if a part has one.
 
   Raises:
-    ValueError: If there is none, or one is no function.
+    ValueError: If there is none, or one is no criterion.
 
   Example:
     >>> import adaopt
@@ -277,13 +244,25 @@ def all_of(*criteria: base.Criterion) -> base.Criterion:
   """
   if not criteria:
     raise ValueError('all_of needs at least one criterion, got none.')
-  for i, criterion in enumerate(criteria):
-    checks.check_callable('of the statistics', **{f'criterion {i}': criterion})
+  parts = [
+    evidence.stateful(**{f'criterion {i}': criterion})
+    for i, criterion in enumerate(criteria)
+  ]
+  largest = functools.partial(functools.reduce, jnp.fmax)
 
-  def required(stats):
-    largest = criteria[0](stats)
-    for criterion in criteria[1:]:
-      largest = jnp.fmax(largest, criterion(stats))
-    return largest
+  def init(params):
+    return tuple(part.init(params) for part in parts)
 
-  return required
+  def update(stats, state, **extra_args):
+    required, state = zip(
+      *(
+        part.update(stats, s, **extra_args)
+        for part, s in zip(parts, state, strict=True)
+      ),
+      strict=True,
+    )
+    return largest(required), state
+
+  if any(isinstance(part, base.StatefulCriterion) for part in criteria):
+    return base.StatefulCriterion(init, update)
+  return lambda stats: largest(criterion(stats) for criterion in criteria)

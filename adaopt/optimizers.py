@@ -117,7 +117,7 @@ def _scale_by_learning_rate(learning_rate):
 
 def adadagrad(
   learning_rate: optax.ScalarOrSchedule,
-  criterion: base.Criterion,
+  criterion: base.Criterion | base.StatefulCriterion,
   *,
   init_batch_size: int,
   max_batch_size: int,
@@ -135,7 +135,7 @@ def adadagrad(
 
   Args:
     learning_rate: α, or a schedule over the examples seen.
-    criterion: The test, such as `norm_test(eta)`.
+    criterion: As in `adapt_batch_size`, such as `norm_test(eta)`.
     init_batch_size: b_0.
     max_batch_size: b_max.
     multiple_of: As in `adapt_batch_size`.
@@ -146,7 +146,8 @@ def adadagrad(
     eps_root: As in `adagrad`.
 
   Returns:
-    The optimizer. Its update takes `statistics=`; `train_step` passes them.
+    The optimizer. Its update takes `statistics=`, and whatever else the
+    criterion reads; `train_step` passes them.
 
   Raises:
     ValueError: As `adapt_batch_size` and `adagrad`.
@@ -193,7 +194,7 @@ def adadagrad(
 
 def adadagrad_norm(
   learning_rate: optax.ScalarOrSchedule,
-  criterion: base.Criterion,
+  criterion: base.Criterion | base.StatefulCriterion,
   *,
   init_batch_size: int,
   max_batch_size: int,
@@ -210,7 +211,7 @@ def adadagrad_norm(
 
   Args:
     learning_rate: α, or a schedule over the examples seen.
-    criterion: The test, such as `norm_test(eta)`.
+    criterion: As in `adapt_batch_size`, such as `norm_test(eta)`.
     init_batch_size: The first n.
     max_batch_size: The largest n.
     multiple_of: As in `adapt_batch_size`.
@@ -220,7 +221,8 @@ def adadagrad_norm(
     eps: As in `adagrad_norm`.
 
   Returns:
-    The optimizer. Its update takes `statistics=`; `train_step` passes them.
+    The optimizer. Its update takes `statistics=`, and whatever else the
+    criterion reads; `train_step` passes them.
 
   Raises:
     ValueError: As `adapt_batch_size` and `adagrad_norm`.

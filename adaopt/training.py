@@ -79,7 +79,8 @@ def train_step(
     loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
     optimizer: A transform that holds a batch size, such as `adadagrad` or a
       chain with `adapt_batch_size` or `schedule_batch_size`. Its update is
-      given `statistics=` and `value=`.
+      given `statistics=`, `value=`, the loss, and `opt_state=`, the whole
+      state before the update.
     micro_batch_size: The number of examples processed at once, rounded up to
       whole groups. It bounds the memory and leaves the results as they are.
     group_size: As in `value_and_statistics`. A batch is made of whole groups,
@@ -171,7 +172,12 @@ def train_step(
 
     def apply(params, opt_state):
       updates, opt_state = optimizer.update(
-        stats.mean, opt_state, params, statistics=stats, value=means.value
+        stats.mean,
+        opt_state,
+        params,
+        statistics=stats,
+        value=means.value,
+        opt_state=opt_state,
       )
       return optax.apply_updates(params, updates), opt_state
 
