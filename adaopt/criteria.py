@@ -56,6 +56,39 @@ def norm_test(eta: jax.typing.ArrayLike) -> base.Criterion:
   return required
 
 
+def big_batch_test() -> base.Criterion:
+  r"""The test of Big-Batch SGD: the gradient's signal exceeds its noise.
+
+  ‖ḡ‖² > v / b: the norm test at η = 1, up to the case of equality, which
+  passes here. The method grows by a factor while the test fails, which is
+  `policy=geometric_growth(factor)`.
+
+  Returns:
+    A criterion that needs `variance`.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> statistics = adaopt.GradientStatistics(
+    ...   batch_size=jnp.array(8), mean=jnp.array([3.0, 4.0]),
+    ...   variance=jnp.array(250.0))
+    >>> print(adaopt.big_batch_test()(statistics))
+    10.0
+
+  References:
+    De et al., `Big Batch SGD: Automated Inference using Adaptive Batch Sizes
+    <https://arxiv.org/abs/1610.05792>`_, 2016
+  """
+
+  def required(stats):
+    return evidence.ratio(
+      evidence.total_variance(stats, 'big_batch_test'),
+      statistics.squared_norm(stats.mean),
+    )
+
+  return required
+
+
 def inner_product_test(theta: jax.typing.ArrayLike) -> base.Criterion:
   r"""The inner-product test: the noise along the mean gradient alone.
 

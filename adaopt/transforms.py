@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import checks, statistics
+from adaopt import base, checks, statistics
 
 
 class ScaleByAdagradState(NamedTuple):
@@ -39,7 +39,7 @@ def saturating_add(count: jax.Array, increment: jax.Array) -> jax.Array:
   return count + jnp.minimum(increment, room).astype(jnp.int32)
 
 
-def _scale(factor, updates):
+def scale(factor: jax.Array, updates: optax.Updates) -> optax.Updates:
   """factor · updates in the dtypes of updates."""
   return jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates)
 
@@ -169,13 +169,15 @@ def scale_by_adagrad_norm(
   return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _batch_size(statistics_, transform):
+def batch_size(
+  stats: base.GradientStatistics | None, transform: str
+) -> jax.Array:
   """The batch size behind an update, which the transform cannot do without."""
-  if statistics_ is None:
+  if stats is None:
     raise ValueError(
       f'{transform} needs the batch size: pass statistics= to update.'
     )
-  return statistics_.batch_size
+  return stats.batch_size
 
 
 def scale_by_example_schedule(
@@ -218,9 +220,9 @@ def scale_by_example_schedule(
 
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
-    batch_size = _batch_size(statistics, 'scale_by_example_schedule')
-    updates = _scale(schedule(state.examples), updates)
-    examples = saturating_add(state.examples, batch_size)
+    b = batch_size(statistics, 'scale_by_example_schedule')
+    updates = scale(schedule(state.examples), updates)
+    examples = saturating_add(state.examples, b)
     return updates, ScaleByExampleScheduleState(examples)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -260,9 +262,9 @@ def scale_by_batch_size(
 
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
-    batch_size = _batch_size(statistics, 'scale_by_batch_size')
-    factor = (batch_size / init_value) ** exponent
-    return _scale(factor, updates), state
+    b = batch_size(statistics, 'scale_by_batch_size')
+    factor = (b / init_value) ** exponent
+    return scale(factor, updates), state
 
   return optax.GradientTransformationExtraArgs(
     lambda params: optax.EmptyState(), update_fn
