@@ -89,9 +89,15 @@ def preconditioned_norm_test(
   return base.StatefulCriterion(init=lambda params: (), update=update)
 
 
+def _real(tree):
+  """The tree in real accumulator dtypes; optax keeps a complex ν."""
+  return jax.tree.map(
+    lambda x: jnp.real(x.astype(statistics.accumulator_dtype(x))), tree
+  )
+
+
 def _diagonal(squares, eps, eps_root):
   """1 / (√(s_k + ε_root) + ε), without a say for what was never seen."""
-  squares = optax.tree.cast(squares, jnp.float32)
   seen = jax.tree.reduce(
     jnp.logical_or, jax.tree.map(lambda s: jnp.any(s > 0), squares)
   )
@@ -152,7 +158,7 @@ def adagrad_preconditioner(
   def preconditioner(opt_state):
     found = train_state.find_all(opt_state, 'sum_of_squares')
     squares = _only(found, 'adagrad_preconditioner', 'sum_of_squares')
-    return _diagonal(squares, eps, eps_root)
+    return _diagonal(_real(squares), eps, eps_root)
 
   return preconditioner
 
@@ -207,9 +213,7 @@ def adam_preconditioner(
     found = [node for node in nodes if is_adam(node)]
     adam = _only(found, 'adam_preconditioner', 'ScaleByAdamState')
     correction = 1 - b2 ** jnp.maximum(adam.count, 1)
-    unbiased = jax.tree.map(
-      lambda nu: nu.astype(jnp.float32) / correction, adam.nu
-    )
+    unbiased = jax.tree.map(lambda nu: nu / correction, _real(adam.nu))
     return _diagonal(unbiased, eps, eps_root)
 
   return preconditioner

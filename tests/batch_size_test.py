@@ -404,6 +404,14 @@ def test_injected_sizes_are_hyperparams_and_the_batch_size_is_the_state():
     (dict(policy='grow'), "policy must be a function .* got 'grow'"),
     (dict(policy=None), 'policy must be a function .* got None'),
     (dict(criterion=0.1), r'criterion must be a function .* got 0\.1'),
+    (
+      dict(criterion=adaopt.StatefulCriterion(None, _asked)),
+      r'criterion\.init must be a function of params, got None',
+    ),
+    (
+      dict(criterion=adaopt.StatefulCriterion(_asked, 0.1)),
+      r'criterion\.update must be a function .* got 0\.1',
+    ),
     *(
       ({name: value}, rf'{name} must be an integer .* got {got}')
       for name in ('init_value', 'max_value', 'multiple_of', 'test_interval')
@@ -442,12 +450,6 @@ def test_adapt_batch_size_refuses(bad, sentence):
 def test_schedule_batch_size_refuses(schedule, sentence):
   with pytest.raises(ValueError, match=sentence):
     adaopt.schedule_batch_size(schedule)
-
-
-@pytest.mark.parametrize('factor', [1.0, 0.25, 0, -2.0, np.nan, np.inf])
-def test_capped_growth_refuses_a_factor_that_does_not_grow(factor):
-  with pytest.raises(ValueError, match=f'factor .* got {factor}'):
-    adaopt.capped_growth(factor)
 
 
 def test_a_test_without_statistics_is_put_off_not_dropped():
@@ -492,3 +494,106 @@ def test_a_criterion_of_many_values_is_refused():
     ValueError, match=r'must return a scalar, got shape \[2\]'
   ):
     transform.update(updates, transform.init(updates), statistics=statistics)
+
+
+def _largest_so_far():
+  """A criterion that counts its calls and remembers the largest variance."""
+
+  def update(statistics, state, *, floor=0.0, **extra_args):
+    del extra_args
+    largest = jnp.maximum(state['largest'], statistics.variance)
+    state = {'calls': state['calls'] + 1, 'largest': largest}
+    return jnp.maximum(largest, floor), state
+
+  return adaopt.StatefulCriterion(
+    lambda params: {
+      'calls': jnp.zeros([], jnp.int32),
+      'largest': jnp.zeros([], jnp.float32),
+    },
+    update,
+  )
+
+
+@pytest.mark.parametrize(
+  ('options', 'requirements', 'calls', 'largest'),
+  [
+    ({}, [9.0, 30.0, 20.0], [1, 2, 3], [9, 30, 30]),
+    (dict(test_interval=2), [9.0, 30.0, 20.0], [1, 1, 2], [9, 9, 20]),
+    ({}, [9.0, NO_TEST, 20.0], [1, 1, 2], [9, 9, 20]),
+    ({}, [9.0, np.nan, np.inf, -np.inf], [1, 1, 1, 1], [9, 9, 9, 9]),
+    ({}, [64.0, 70.0], [1, 1], [64, 64]),
+    (dict(policy=_shrink), [64.0, 70.0], [1, 2], [64, 70]),
+  ],
+  ids=[
+    'every test',
+    'none in between tests',
+    'none without statistics',
+    'none that is not finite',
+    'none at the largest size',
+    'at the largest size if it can shrink',
+  ],
+)
+def test_a_criterion_remembers_its_tests(options, requirements, calls, largest):
+  states = _states(_adapt(_largest_so_far(), **options), requirements)[1:]
+  assert [int(s.criterion_state['calls']) for s in states] == calls
+  assert [int(s.criterion_state['largest']) for s in states] == largest
+
+
+def test_a_state_that_overflows_is_not_kept():
+  criterion = adaopt.StatefulCriterion(
+    lambda params: jnp.float32(1.0),
+    lambda statistics, state, **_: (1.0, state * statistics.variance),
+  )
+  states = _states(_adapt(criterion), [1e30, 1e30, 2.0])
+  np.testing.assert_array_equal(
+    [s.criterion_state for s in states], np.float32([1, 1e30, 1e30, 2e30])
+  )
+
+
+def test_a_criterion_is_passed_the_extra_arguments_and_no_plain_one_is():
+  statistics = _statistics(9.0)
+  for criterion, expected in ((_largest_so_far(), 33), (_asked, 9)):
+    transform = optax.chain(optax.scale(2.0), _adapt(criterion))
+    _, state = transform.update(
+      UPDATES, transform.init(UPDATES), statistics=statistics, floor=33.0
+    )
+    assert optax.tree.get(state, 'batch_size') == expected
+
+
+def test_a_function_leaves_no_state():
+  (state,) = _states(_adapt(), [])
+  assert state.criterion_state == ()
+
+
+def test_a_random_key_can_be_remembered():
+  criterion = adaopt.StatefulCriterion(
+    lambda params: jax.random.key(0),
+    lambda statistics, key, **_: (
+      jax.random.uniform(key, minval=20.0, maxval=30.0),
+      jax.random.split(key)[0],
+    ),
+  )
+  transform = _adapt(criterion, policy=adaopt.follow)
+  assert len(set(_sizes(transform, [1.0] * 4))) > 1
+
+
+def test_a_criterion_with_memory_scans_maps_and_injects():
+  history = jnp.array([9.0, 30.0, np.nan, 20.0, 40.0], jnp.float32)
+  make = optax.inject_hyperparams(
+    adaopt.adapt_batch_size, static_args=('criterion', 'policy')
+  )
+  transform = make(_largest_so_far(), init_value=8, max_value=64)
+
+  def run(history):
+    def step(state, required):
+      _, state = transform.update(
+        UPDATES, state, UPDATES, statistics=_statistics(required)
+      )
+      return state, optax.tree.get(state, 'largest')
+
+    return jax.lax.scan(step, transform.init(UPDATES), history)[1]
+
+  found = jax.jit(jax.vmap(run))(jnp.stack([history, history[::-1]]))
+  np.testing.assert_array_equal(
+    found, [[9, 30, 30, 30, 40], [40, 40, 40, 40, 40]]
+  )

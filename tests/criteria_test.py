@@ -42,6 +42,7 @@ median = functools.partial(jnp.quantile, q=0.5)
   [
     (adaopt.norm_test(eta=0.5), 8.0),  # 50 / (0.25 · 25)
     (adaopt.norm_test(eta=2.0), 0.5),
+    (adaopt.big_batch_test(), 2.0),  # 50 / 25
     (adaopt.inner_product_test(theta=0.5), 3.2),  # 20 / (0.25 · 25)
     (adaopt.orthogonality_test(nu=0.5), 4.8),  # 30 / (0.25 · 25)
     (adaopt.augmented_inner_product_test(theta=0.5, nu=0.5), 4.8),
@@ -119,10 +120,11 @@ NAN, INF = float('nan'), float('inf')
   ('criterion', 'statistics_of'),
   [
     (adaopt.norm_test(1.0), lambda m, v: _statistics(m, v)),
+    (adaopt.big_batch_test(), lambda m, v: _statistics(m, v)),
     (adaopt.inner_product_test(1.0), lambda m, v: _statistics(m, 0.0, v)),
     (adaopt.orthogonality_test(1.0), lambda m, v: _statistics(m, v, 0.0)),
   ],
-  ids=['norm', 'inner product', 'orthogonality'],
+  ids=['norm', 'big batch', 'inner product', 'orthogonality'],
 )
 def test_degenerate_statistics(criterion, statistics_of, mean, noise, expected):
   stats = statistics_of(mean, noise)
@@ -189,6 +191,36 @@ def test_a_part_without_evidence_has_no_say(parts, expected):
   np.testing.assert_array_equal(criterion(TOTAL), expected)
 
 
+def _counter(start):
+  """A criterion that requires the number of its calls, from start on."""
+  return adaopt.StatefulCriterion(
+    lambda params: jnp.full([], start, jnp.float32),
+    lambda stats, state, *, step=1.0, **_: (state, state + step),
+  )
+
+
+def test_all_of_holds_the_memories_of_its_parts():
+  criterion = adaopt.all_of(_counter(7.0), adaopt.norm_test(0.5), _counter(3.0))
+  state = criterion.init(MEAN)
+  found = []
+  for step in (1.0, 4.0, 1.0):
+    required, state = criterion.update(TOTAL, state, step=step)
+    found.append(float(required))
+  # The norm test requires 8.
+  assert found == [8, 8, 12]
+  assert state == (13, (), 9)
+
+
+def test_a_part_with_memory_that_has_no_evidence_has_no_say():
+  criterion = adaopt.all_of(_counter(NAN), _constant(3.0))
+  required, _ = criterion.update(TOTAL, criterion.init(MEAN))
+  assert required == 3.0
+
+
+def test_all_of_functions_is_a_function():
+  assert callable(adaopt.all_of(adaopt.norm_test(0.5), _constant(3.0)))
+
+
 def test_noise_without_signal_asks_the_augmented_test_for_all_examples():
   # The gradients cancel, so that there is no direction to project on.
   x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
@@ -207,6 +239,11 @@ def test_noise_without_signal_asks_the_augmented_test_for_all_examples():
       adaopt.norm_test(0.1),
       _statistics(MEAN),
       r"norm_test needs statistics\.variance; build .* variance='total'",
+    ),
+    (
+      adaopt.big_batch_test(),
+      _statistics(MEAN),
+      r"big_batch_test needs statistics\.variance; build .* variance='total'",
     ),
     (
       adaopt.inner_product_test(0.1),
@@ -251,6 +288,7 @@ def test_noise_without_signal_asks_the_augmented_test_for_all_examples():
   ],
   ids=[
     'norm',
+    'big batch',
     'inner product',
     'orthogonality, variance',
     'orthogonality, along mean',
