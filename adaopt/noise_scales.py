@@ -10,6 +10,19 @@ import jax.numpy as jnp
 from adaopt import averages, base, checks, evidence, statistics
 
 
+def _debiased(test, eta, decay, floor):
+  """⟨v⟩ / (η² ⟨‖∇F‖²⟩), in the name of the test."""
+  checks.check_positive(eta=eta)
+  averages.check_floor(floor)
+
+  def measure(stats, **extra_args):
+    del extra_args
+    measured = averages.debiased(stats, floor=floor, test=test)
+    return measured._replace(noise=measured.noise / eta**2)
+
+  return averages.ratio_of_averages(measure, decay)
+
+
 def debiased_norm_test(
   eta: jax.typing.ArrayLike,
   *,
@@ -53,15 +66,7 @@ def debiased_norm_test(
     McCandlish et al., `An Empirical Model of Large-Batch Training
     <https://arxiv.org/abs/1812.06162>`_, 2018
   """
-  checks.check_positive(eta=eta)
-  averages.check_floor(floor)
-
-  def measure(stats, **extra_args):
-    del extra_args
-    measured = averages.debiased(stats, floor=floor, test='debiased_norm_test')
-    return measured._replace(noise=measured.noise / eta**2)
-
-  return averages.ratio_of_averages(measure, decay)
+  return _debiased('debiased_norm_test', eta, decay, floor)
 
 
 def gradient_noise_scale(
@@ -99,7 +104,7 @@ def gradient_noise_scale(
     McCandlish et al., `An Empirical Model of Large-Batch Training
     <https://arxiv.org/abs/1812.06162>`_, 2018
   """
-  return debiased_norm_test(1.0, decay=decay, floor=floor)
+  return _debiased('gradient_noise_scale', 1.0, decay, floor)
 
 
 def cabs(
@@ -161,7 +166,8 @@ def sign_noise_scale(
 
   The paper has θ = 0.6, a test every 100 steps (`test_interval=100`), and a
   learning rate that follows by `scale_by_batch_size(b_0, exponent=0.5)`. The
-  averages are over the tests, of the squares of both norms.
+  averages are over the tests, of the squares of both norms; the noise in ‖ḡ‖₁
+  is not taken out.
 
   Args:
     theta: θ > 0.

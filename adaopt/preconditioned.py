@@ -99,7 +99,9 @@ def _real(tree):
 def _diagonal(squares, eps, eps_root):
   """1 / (√(s_k + ε_root) + ε), without a say for what was never seen."""
   seen = jax.tree.reduce(
-    jnp.logical_or, jax.tree.map(lambda s: jnp.any(s > 0), squares)
+    jnp.logical_or,
+    jax.tree.map(lambda s: jnp.any(s > 0), squares),
+    jnp.bool_(False),
   )
 
   def inverse(s):

@@ -290,13 +290,18 @@ def test_tolerances_may_be_traced_and_batched():
       r"debiased_norm_test needs statistics\.variance; .* variance='total'",
     ),
     (
+      adaopt.gradient_noise_scale(),
+      STATISTICS._replace(variance=None),
+      r"gradient_noise_scale needs statistics\.variance; .* variance='total'",
+    ),
+    (
       adaopt.sign_noise_scale(0.1),
       STATISTICS._replace(variance={'w': jnp.ones([]), 'b': jnp.ones([])}),
       'sign_noise_scale needs the variance of every coordinate; .* '
       "variance='coordinate'",
     ),
   ],
-  ids=['value', 'variance', 'coordinate'],
+  ids=['cabs', 'debiased', 'noise scale', 'sign'],
 )
 def test_what_is_missing_is_named_with_the_remedy(criterion, stats, message):
   with pytest.raises(ValueError, match=message):
