@@ -287,13 +287,11 @@ def all_of(
     return tuple(part.init(params) for part in parts)
 
   def update(stats, state, **extra_args):
-    required, state = zip(
-      *(
-        part.update(stats, s, **extra_args)
-        for part, s in zip(parts, state, strict=True)
-      ),
-      strict=True,
-    )
+    results = [
+      part.update(stats, s, **extra_args)
+      for part, s in zip(parts, state, strict=True)
+    ]
+    required, state = zip(*results, strict=True)
     return largest(required), state
 
   if any(isinstance(part, base.StatefulCriterion) for part in criteria):
