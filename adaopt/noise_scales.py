@@ -34,8 +34,8 @@ def debiased_norm_test(
   b ≥ ⟨v⟩ / (η² max(⟨‖ḡ‖² − v / b⟩, floor · ⟨‖ḡ‖²⟩)), ⟨·⟩ moving averages.
 
   E ‖ḡ‖² = ‖∇F‖² + v / b, so that under pure noise `norm_test` asks for about
-  b / η² whatever the noise is; this one asks for as much as it can, b / (η²
-  floor).
+  b / η² whatever the noise is. Here the floor bounds what is asked for, by
+  ⟨v⟩ / (η² floor ⟨‖ḡ‖²⟩).
 
   Args:
     eta: η > 0, the tolerated ratio of noise to signal.
