@@ -37,6 +37,9 @@ def debiased_norm_test(
   b / η² whatever the noise is. Here the floor bounds what is asked for, by
   ⟨v⟩ / (η² floor ⟨‖ḡ‖²⟩).
 
+  The first tests average over little, and a size that only grows keeps what
+  they ask for: `policy=follow` forgets it, `capped_growth` slows it down.
+
   Args:
     eta: η > 0, the tolerated ratio of noise to signal.
     decay: Of the averages, in [0, 1).
