@@ -10,21 +10,15 @@ from ml_collections import config_flags
 from experiments import (
   interrupts,
   options,
-  plots,
   records,
   results,
   runs,
   train,
 )
+from experiments.plots import comparison
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The config file; --config.key=value overrides it.'
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where the results go, and are resumed.', required=True
-)
-_SEEDS = flags.DEFINE_integer(
-  'seeds', 1, 'How many seeds of each scheme.', lower_bound=1
 )
 _SCHEMES = flags.DEFINE_list(
   'schemes', None, 'Which schemes of the config; by default all.'
@@ -72,7 +66,7 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
       rows.append(results.result(name, seed, run, end))
       curves.setdefault(name, []).append(run)
   results.save_table(rows, workdir)
-  plots.save_comparison(curves, workdir)
+  comparison.save(curves, workdir)
   return results.table(rows)
 
 
@@ -115,13 +109,15 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   options.quiet()
-  config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+  config, workdir = _CONFIG.value, pathlib.Path(options.WORKDIR.value)
   interval = train.Interval(
     _CHECKPOINT_EXAMPLES.value, _CHECKPOINT_MINUTES.value
   )
   names = _SCHEMES.value or list(config.schemes)
   try:
-    planned = runs.plan(config, names, _SEEDS.value, options.DATA_DIR.value)
+    planned = runs.plan(
+      config, names, options.SEEDS.value, options.DATA_DIR.value
+    )
     print(run_all(planned, config, workdir, interval))
   except (OSError, ValueError) as error:
     sys.exit(str(error))
@@ -131,5 +127,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('config')
+  flags.mark_flags_as_required(['config', 'workdir'])
   app.run(main)

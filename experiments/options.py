@@ -9,6 +9,12 @@ DATA_DIR = flags.DEFINE_string(
   os.environ.get('ADAOPT_DATA'),
   'Where the data sets lie. By default the variable ADAOPT_DATA.',
 )
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where the results of the runs are.'
+)
+SEEDS = flags.DEFINE_integer(
+  'seeds', 1, 'How many seeds of each scheme.', lower_bound=1
+)
 
 
 def quiet() -> None:

@@ -75,6 +75,19 @@ def _cell(values: Iterable[float], decimals: int) -> str:
   return f'{text} ± {statistics.stdev(values):.{decimals}f}'
 
 
+def markdown(lines: list[list[str]]) -> str:
+  """Cells as a Markdown table with aligned columns, the header first."""
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  padded = [
+    '| '
+    + ' | '.join(c.ljust(w) for c, w in zip(line, widths, strict=True))
+    + ' |'
+    for line in lines
+  ]
+  padded.insert(1, '|' + '|'.join('-' * (w + 2) for w in widths) + '|')
+  return '\n'.join(padded)
+
+
 def table(rows: list[Result]) -> str:
   """The results as a Markdown table, one row a scheme."""
   lines = [['scheme', 'seeds', *COLUMNS.values()]]
@@ -87,15 +100,7 @@ def table(rows: list[Result]) -> str:
     stopped = sum(not run.finished for run in runs)
     name = f'{scheme} ({stopped} stopped)' if stopped else scheme
     lines.append([name, str(len(runs)), *cells])
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  padded = [
-    '| '
-    + ' | '.join(c.ljust(w) for c, w in zip(line, widths, strict=True))
-    + ' |'
-    for line in lines
-  ]
-  padded.insert(1, '|' + '|'.join('-' * (w + 2) for w in widths) + '|')
-  return '\n'.join(padded)
+  return markdown(lines)
 
 
 def save_table(rows: list[Result], workdir: pathlib.Path) -> None:

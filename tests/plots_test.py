@@ -2,13 +2,13 @@
 
 import pytest
 
-from experiments import plots
+from experiments.plots import ratios
 
 
 @pytest.mark.parametrize('name', ['a.svg', 'a.b.PNG'])
 def test_a_picture_that_can_be_saved_passes(tmp_path, name):
-  plots.check_path(tmp_path / name)
-  plots.save_ratios({'net': {'v': 1.1, 'w': 2.0}}, tmp_path / name)
+  ratios.check_path(tmp_path / name)
+  ratios.save({'net': {'v': 1.1, 'w': 2.0}}, tmp_path / name)
   assert (tmp_path / name).stat().st_size
 
 
@@ -22,4 +22,4 @@ def test_a_picture_that_can_be_saved_passes(tmp_path, name):
 )
 def test_a_picture_that_cannot_be_saved_is_told(tmp_path, name, message):
   with pytest.raises(ValueError, match=message):
-    plots.check_path(tmp_path / name)
+    ratios.check_path(tmp_path / name)

@@ -18,8 +18,9 @@ import optax
 from absl import app, flags
 
 import adaopt
-from experiments import options, plots
+from experiments import options
 from experiments.benchmarks import networks, timing
+from experiments.plots import ratios as ratio_plots
 
 _NETWORKS = flags.DEFINE_multi_enum(
   'network',
@@ -179,7 +180,7 @@ def main(argv: list[str]) -> None:
   picture = _PICTURE.value and pathlib.Path(_PICTURE.value)
   if picture:
     try:
-      plots.check_path(picture)
+      ratio_plots.check_path(picture)
     except ValueError as error:
       sys.exit(f'--picture: {error}')
   peers = load_peers()
@@ -194,7 +195,7 @@ def main(argv: list[str]) -> None:
       name: {key: t / ours[PLAIN] for key, t in ours.items() if key != PLAIN}
       for name, (ours, _) in times.items()
     }
-    plots.save_ratios(ratios, picture)
+    ratio_plots.save(ratios, picture)
 
 
 if __name__ == '__main__':

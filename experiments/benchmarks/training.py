@@ -20,9 +20,6 @@ from absl import app, flags
 from experiments import datasets, models, options, records
 from experiments.benchmarks import statistics, steps, timing
 
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'The runs to read, of experiments.compare.'
-)
 _TARGET = flags.DEFINE_float(
   'target', 0.99, 'The test accuracy to reach.', lower_bound=0, upper_bound=1
 )
@@ -91,8 +88,8 @@ def main(argv: list[str]) -> None:
   """Times steps, or reads runs."""
   del argv
   options.quiet()
-  if _WORKDIR.value:
-    time_to_target(pathlib.Path(_WORKDIR.value), _TARGET.value)
+  if options.WORKDIR.value:
+    time_to_target(pathlib.Path(options.WORKDIR.value), _TARGET.value)
     return
   try:
     train = datasets.load_mnist(options.DATA_DIR.value).train

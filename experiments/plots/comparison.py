@@ -1,4 +1,4 @@
-"""The pictures of the experiments."""
+"""How schemes compare: learning, batch sizes and gradient noise."""
 
 import pathlib
 
@@ -122,9 +122,7 @@ COMPARISON = {
 }
 
 
-def save_comparison(
-  curves: dict[str, list[records.Curves]], folder: pathlib.Path
-) -> None:
+def save(curves: dict[str, list[records.Curves]], folder: pathlib.Path) -> None:
   """Draws a line for every run, with a colour for every scheme.
 
   Args:
@@ -134,42 +132,3 @@ def save_comparison(
   """
   for name, draw in COMPARISON.items():
     draw(curves).savefig(folder / name, dpi=120)
-
-
-def check_path(path: pathlib.Path) -> None:
-  """Raises ValueError unless a picture can be saved under a path."""
-  if not path.parent.is_dir():
-    raise ValueError(f'the folder of {path} does not exist; make it first.')
-  formats = mpl.Figure().canvas.get_supported_filetypes()
-  if path.suffix[1:].lower() not in formats:
-    raise ValueError(
-      f'{path} has no known format; let it end in one of '
-      f'{", ".join(sorted(formats))}.'
-    )
-
-
-def save_ratios(
-  ratios: dict[str, dict[str, float]], path: pathlib.Path
-) -> None:
-  """Draws costs as multiples of one, on a logarithmic axis.
-
-  Args:
-    ratios: For every network the cost of every function.
-    path: The picture to write; its ending is its format.
-  """
-  figure = mpl.Figure(figsize=(9, 3.2), layout='constrained')
-  axes = figure.subplots()
-  functions = list(next(iter(ratios.values())))
-  width = 0.8 / len(functions)
-  for i, function in enumerate(functions):
-    places = [place + i * width for place in range(len(ratios))]
-    heights = [costs[function] for costs in ratios.values()]
-    bars = axes.bar(places, heights, 0.9 * width, label=function)
-    axes.bar_label(bars, [f'{h:.3g}' for h in heights], fontsize=6, padding=1)
-  axes.axhline(1, color='black', linewidth=0.8)
-  middle = 0.4 - width / 2
-  axes.set_xticks([place + middle for place in range(len(ratios))], ratios)
-  axes.set(ylabel='time / plain gradient', yscale='log')
-  axes.legend(frameon=False, fontsize='small', ncols=len(functions))
-  axes.margins(y=0.25)
-  figure.savefig(path, dpi=150)

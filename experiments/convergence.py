@@ -1,0 +1,229 @@
+"""Checks the rates of AdAdaGrad-Norm where the full gradient is at hand.
+
+python -m experiments.convergence --workdir=DIR --data_dir=DIR
+
+Every step draws its batch afresh, uniformly and without replacement, so that
+the theory's expectations over batches are known: with V the covariance of the
+n examples' gradients, E‖g_B − ∇F‖² = (1 − b/n) tr V / b, nothing at b = n.
+"""
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+
+import adaopt
+from adaopt import drivers
+from experiments import datasets, options, rates, robust
+from experiments.datasets import libsvm
+from experiments.plots import rates as rate_plots
+
+_DATASET = flags.DEFINE_enum(
+  'dataset', 'a9a', list(libsvm.SETS), 'The LIBSVM set.'
+)
+_STEPS = flags.DEFINE_integer('num_steps', 1000, 'K.', lower_bound=1)
+
+FIXED_SIZES = (2, 16, 128)
+ETA, LOOSE_ETA, THETA, NU = 0.5, 0.9, 0.5, 1.0
+MICRO_BATCH_SIZE = 1024
+
+Exact = Callable[[jax.Array], adaopt.GradientStatistics]
+"""Weights → the statistics of all n examples."""
+
+
+class Scheme(NamedTuple):
+  """An optimizer that holds a batch size, and the test it is held to."""
+
+  optimizer: optax.GradientTransformationExtraArgs
+  eta: float  # of the exact-variance norm test
+  statistics: dict[str, Any]  # what `train_step` computes
+
+
+def with_exact_statistics(
+  hold: optax.GradientTransformationExtraArgs, exact: Exact
+) -> optax.GradientTransformationExtraArgs:
+  """A holder of a batch size whose test sees all examples, not the batch."""
+
+  def update(updates, state, params, **extra_args):
+    del extra_args
+    return jax.lax.cond(
+      state.test_due,
+      lambda: hold.update(updates, state, params, statistics=exact(params)),
+      lambda: hold.update(updates, state, params),
+    )
+
+  return optax.GradientTransformationExtraArgs(hold.init, update)
+
+
+def make_schemes(exact: Exact, num_examples: int) -> dict[str, Scheme]:
+  """Fixed batch sizes and tests, by name.
+
+  Args:
+    exact: The statistics of all examples.
+    num_examples: n, the largest batch size.
+
+  Returns:
+    The schemes.
+  """
+
+  def adapt(criterion):
+    return adaopt.adapt_batch_size(
+      criterion, init_value=2, max_value=num_examples
+    )
+
+  def norm(hold, eta, **statistics):
+    optimizer = optax.chain(hold, adaopt.adagrad_norm(1.0))
+    return Scheme(optimizer, eta, statistics)
+
+  sizes = {str(size): size for size in FIXED_SIZES if size < num_examples}
+  fixed = {
+    f'AdaGrad-Norm, b = {name}': norm(adaopt.schedule_batch_size(size), ETA)
+    for name, size in (sizes | {'n': num_examples}).items()
+  }
+  tests = {
+    f'AdAdaGrad-Norm, norm test, η = {eta}': norm(
+      adapt(adaopt.norm_test(eta)), eta
+    )
+    for eta in (ETA, LOOSE_ETA)
+  }
+  # It implies the norm test with η² = θ² + ν².
+  augmented = norm(
+    adapt(adaopt.augmented_inner_product_test(THETA, NU)),
+    (THETA**2 + NU**2) ** 0.5,
+    along_mean=True,
+  )
+  exact_test = norm(
+    with_exact_statistics(adapt(adaopt.norm_test(ETA)), exact),
+    ETA,
+    variance=None,
+  )
+  coordinate = Scheme(
+    optax.chain(adapt(adaopt.coordinate_norm_test(ETA)), adaopt.adagrad(0.1)),
+    ETA,
+    {'variance': 'coordinate'},
+  )
+  return (
+    fixed
+    | tests
+    | {
+      f'AdAdaGrad-Norm, exact norm test, η = {ETA}': exact_test,
+      f'AdAdaGrad-Norm, augmented test, θ = {THETA}, ν = {NU}': augmented,
+      f'AdAdaGrad, coordinate-wise test, η = {ETA}': coordinate,
+    }
+  )
+
+
+def observe(
+  statistics: adaopt.GradientStatistics, batch_size: jax.Array, eta: float
+) -> rates.Trace:
+  """The exact-variance tests of a batch size at one point.
+
+  Args:
+    statistics: Those of all n examples, `variance` by coordinate.
+    batch_size: b. [] int32.
+    eta: η of the coordinate-wise test.
+
+  Returns:
+    The trace of one step, scalars.
+  """
+  n = statistics.batch_size
+  signal = jnp.square(statistics.mean)
+  noise = statistics.variance * ((n - batch_size) / n / batch_size)
+  return rates.Trace(
+    batch_size,
+    jnp.sum(signal),
+    jnp.sum(noise) / jnp.sum(signal),
+    jnp.mean(noise <= eta**2 * signal),
+  )
+
+
+def trace(
+  scheme: Scheme,
+  dataset: dict[str, jax.Array],
+  exact: Exact,
+  *,
+  num_steps: int,
+  num_seeds: int,
+) -> rates.Trace:
+  """Runs a scheme, all steps and all seeds in one program.
+
+  Args:
+    scheme: The scheme.
+    dataset: All n examples.
+    exact: Their statistics.
+    num_steps: K.
+    num_seeds: How many runs, each from weights of its own, N(0, 1).
+
+  Returns:
+    The trace.
+  """
+  step = adaopt.train_step(
+    robust.loss_fn,
+    scheme.optimizer,
+    micro_batch_size=MICRO_BATCH_SIZE,
+    driver=drivers.traced,
+    **scheme.statistics,
+  )
+
+  def body(state, seed):
+    batch_size = optax.tree.get(state.opt_state, 'batch_size')
+    seen = observe(exact(state.params), batch_size, scheme.eta)
+    # The first b examples of a fresh shuffle: independent of other steps.
+    state = state._replace(seed=seed, examples=jnp.zeros([], jnp.int32))
+    state, _ = step(state, dataset)
+    return state, seen
+
+  def run(seed):
+    weights_key, shuffles_key = jax.random.split(jax.random.key(seed))
+    w = jax.random.normal(weights_key, dataset['input'].shape[1:])
+    state = adaopt.init_train_state(w, scheme.optimizer)
+    shuffles = jax.random.bits(shuffles_key, [num_steps], jnp.uint32)
+    return jax.lax.scan(body, state, shuffles)[1]
+
+  runs = jax.jit(lambda seeds: jax.lax.map(run, seeds))
+  return jax.tree.map(np.asarray, runs(jnp.arange(num_seeds)))
+
+
+def main(argv: list[str]) -> None:
+  """Runs every scheme; leaves tables and a picture."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  options.quiet()
+  folder = pathlib.Path(options.WORKDIR.value)
+  try:
+    dataset = datasets.DATASETS[_DATASET.value](options.DATA_DIR.value).train
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, ValueError) as error:
+    sys.exit(str(error))
+  dataset = jax.device_put(dataset)
+  estimate = adaopt.value_and_statistics(robust.loss_fn, variance='coordinate')
+  exact = lambda w: estimate(w, dataset)[1]
+  n = len(dataset['label'])
+  rows, traces = [], {}
+  for name, scheme in make_schemes(exact, n).items():
+    begin = time.perf_counter()
+    traces[name] = trace(
+      scheme,
+      dataset,
+      exact,
+      num_steps=_STEPS.value,
+      num_seeds=options.SEEDS.value,
+    )
+    rows += rates.summarise(name, traces[name], eta=scheme.eta, num_examples=n)
+    rates.save(rows, folder)
+    print(f'{name}: {time.perf_counter() - begin:.1f} s', flush=True)
+  rate_plots.save(traces, rows, folder / 'convergence.png')
+  print(rates.tables(rows))
+  print(f'Picture: {folder / "convergence.png"}')
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('workdir')
+  app.run(main)

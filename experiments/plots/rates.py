@@ -1,0 +1,101 @@
+"""Squared gradient norms, batch sizes and noise against steps."""
+
+import pathlib
+
+import numpy as np
+from matplotlib import figure as mpl
+
+from experiments import rates
+
+
+def _slope(rows: list[rates.Result], scheme: str, name: str) -> str:
+  """A slope as a legend says it."""
+  slopes = [getattr(row, name) for row in rows if row.scheme == scheme]
+  return rates.mean_and_error(slopes, '.2f').replace('-', '−')
+
+
+def save(
+  traces: dict[str, rates.Trace],
+  rows: list[rates.Result],
+  path: pathlib.Path,
+) -> None:
+  """Draws what the runs of every scheme saw, geometric means over seeds.
+
+  Args:
+    traces: For every scheme what its runs saw.
+    rows: Their results.
+    path: The picture to write; its ending is its format.
+  """
+  figure = mpl.Figure(figsize=(13.5, 7.2), layout='constrained')
+  axes = figure.subplots(2, 3).ravel()
+  typical = lambda values: np.exp(np.mean(np.log(values), 0))
+  num_steps = next(iter(traces.values())).squared_norm.shape[1]
+  drawn = np.unique(np.geomspace(1, num_steps, 100).round().astype(int)) - 1
+  for i, (scheme, trace) in enumerate(traces.items()):
+    style = {'color': f'C{i}', 'linewidth': 1.3}
+    if scheme.startswith('AdaGrad'):
+      style |= {'linestyle': '--', 'linewidth': 1}
+    least = typical(rates.running_min(trace.squared_norm))
+    mean = typical(rates.running_mean(trace.squared_norm))
+    examples = typical(np.cumsum(trace.batch_size, 1, dtype=np.int64))
+    noise = np.median(trace.noise, 0)
+    steps = np.arange(1, num_steps + 1)
+    curves = (
+      (steps, least),
+      (steps, mean),
+      (examples, least),
+      (steps, typical(trace.batch_size)),
+      (steps, np.where(noise > 0, noise, np.nan)),  # none where b = n
+    )
+    slopes = [
+      _slope(rows, scheme, name) for name in ('step_slope', 'mean_slope')
+    ]
+    label = f'{scheme}\n    slopes: min {slopes[0]}, mean {slopes[1]}'
+    for axis, (x, y) in zip(axes, curves, strict=False):
+      axis.plot(x[drawn], y[drawn], label=label, **style)
+  _guides(axes[:2], num_steps)
+  for eta in sorted({row.eta for row in rows}):
+    axes[4].axhline(eta**2, color='black', linewidth=0.6)
+    axes[4].annotate(
+      f'η = {eta:.3g}',
+      (1.01, eta**2),
+      xycoords=axes[4].get_yaxis_transform(),
+      fontsize=6,
+      va='center',
+    )
+  labels = (
+    ('K', r'$\min_{k \leq K}\ \|\nabla F(x_k)\|^2$'),
+    ('K', r'mean over $k \leq K$ of $\|\nabla F(x_k)\|^2$'),
+    ('examples', r'$\min_{k \leq K}\ \|\nabla F(x_k)\|^2$'),
+    ('step k', 'batch size b'),
+    ('step k', r'$E\,\|g_B - \nabla F\|^2\ /\ \|\nabla F\|^2$'),
+  )
+  for axis, (x, y) in zip(axes, labels, strict=False):
+    axis.set(xlabel=x, ylabel=y, xscale='log', yscale='log')
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+  axes[5].axis('off')
+  axes[5].legend(
+    *axes[0].get_legend_handles_labels(),
+    loc='center',
+    frameon=False,
+    fontsize='small',
+  )
+  figure.savefig(path, dpi=150)
+
+
+def _guides(axes: np.ndarray, num_steps: int) -> None:
+  """Lines of the theory's slopes above the curves, where they are fitted."""
+  start = max(num_steps // rates.FIRST, 1)
+  steps = np.array([start, num_steps])
+  for axis in axes:
+    top = 2 * max(np.interp(start, *line.get_data()) for line in axis.lines)
+    for slope, text, dashes in ((-0.5, '−1/2', ':'), (-1, '−1', '-.')):
+      axis.plot(
+        steps,
+        top * (steps / start) ** slope,
+        color='black',
+        linewidth=0.9,
+        linestyle=dashes,
+        label=f'guide of slope {text}',
+      )
