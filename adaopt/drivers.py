@@ -8,6 +8,7 @@ than outside it, which is where `dispatched` is right; see
 https://github.com/jax-ml/jax/issues/12868.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,13 +25,14 @@ Step = Callable[[Any, Any], tuple[Any, Any]]
 class Parts(NamedTuple):
   """The parts of a step, pure functions.
 
-  The three sums are those of one micro-batch, (index, state, dataset, ...) →
-  sums; over all micro-batches they merge.
+  The sums are those of one micro-batch, (index, state, dataset, ...) → sums;
+  over all micro-batches they merge.
   """
 
   num_micro_batches: Callable[..., jax.Array]  # state → [] int32
   test_due: Callable[..., jax.Array | None]  # state → [] bool; None: never
   mean_sums: Callable[..., statistics.GradientSums]  # squares NaN or None
+  contracted_mean_sums: Callable[..., statistics.GradientSums]  # from factors
   gradient_sums: Callable[..., statistics.GradientSums]
   deviation_sums: Callable[..., jax.Array] | None  # given the mean gradient
   update: Callable[..., tuple[Any, Any]]  # (state, sums, deviations) → step
@@ -68,7 +70,15 @@ def _zeros(sums_of, *args):
 
 
 def traced(parts: Parts) -> Step:
-  """One program with a traced trip count; works under jit, scan and vmap."""
+  """One program with a traced trip count; works under jit, scan and vmap.
+
+  The mean gradient of what has convolutions is contracted from factors on a
+  CPU, where their own gradients are slow in a loop.
+  """
+
+  def mean_sums(*args):
+    slow = convolution.convolves_on_cpu(parts.mean_sums, *args)
+    return (parts.contracted_mean_sums if slow else parts.mean_sums)(*args)
 
   def fold(sums_of, state, *args):
     return jax.lax.fori_loop(
@@ -78,34 +88,36 @@ def traced(parts: Parts) -> Step:
       _zeros(sums_of, state, *args),
     )
 
-  return jax.jit(_compose(parts, fold, jax.lax.cond), donate_argnums=0)
+  parts_in_a_loop = parts._replace(mean_sums=mean_sums)
+  step = _compose(parts_in_a_loop, fold, jax.lax.cond)
+  return jax.jit(step, donate_argnums=0)
 
 
 def dispatched(parts: Parts) -> Step:
   """A host loop over compiled micro-steps, each outside any loop body."""
 
-  def compiled_fold(sums_of):
-    def zeros(*args):
-      return _zeros(sums_of, *args)
+  def compiled(sums_of):
+    def micro_step(*args):
+      return sums_of(*args)
 
-    def micro_step(sums, *args):
-      return statistics.merge(sums, sums_of(*args))
+    return jax.jit(micro_step)
 
-    return jax.jit(zeros), jax.jit(micro_step, donate_argnums=0)
-
-  compiled = {
-    sums_of: compiled_fold(sums_of)
+  micro_steps = {
+    sums_of: compiled(sums_of)
     for sums_of in (parts.mean_sums, parts.gradient_sums, parts.deviation_sums)
     if sums_of is not None
   }
   num_micro_batches = jax.jit(parts.num_micro_batches)
+  # Apart from the micro-step: within it, what consumes the gradient of a kernel
+  # keeps XLA's CPU backend from computing that beside the rest.
+  merge = jax.jit(statistics.merge, donate_argnums=0)
 
-  def fold(sums_of, state, *args):
-    zeros, micro_step = compiled[sums_of]
-    sums = zeros(state, *args)
-    for i in range(int(num_micro_batches(state))):
-      sums = micro_step(sums, i, state, *args)
-    return sums
+  def fold(sums_of, *args):
+    parts_of_sums = (
+      micro_steps[sums_of](i, *args)
+      for i in range(int(num_micro_batches(args[0])))
+    )
+    return functools.reduce(merge, parts_of_sums)
 
   def choose(due, tested, untested, *args):
     return tested(*args) if due else untested(*args)

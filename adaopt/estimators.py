@@ -39,19 +39,22 @@ def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def _mean_sums(loss, params, samples, mask):
-  """Sums without squares, by the faster way."""
-  if per_example.is_faster(loss, params, samples):
-    return _sums(per_example.factorise(loss, params, samples, mask), mask, None)
+  """Sums without squares, by differentiating the sum of losses."""
   count = jnp.sum(mask, dtype=jnp.int32)
+  # The mean's gradient, not the sum's, stays within half precision.
+  half = any(
+    jnp.result_type(x) != statistics.accumulator_dtype(x)
+    for x in jax.tree.leaves(params)
+  )
+  scale = count if half else 1
 
-  def mean_loss(params):
+  def scaled_loss(params):
     values, aux = jax.vmap(loss, (None, 0))(params, samples)
     total = functools.partial(_total, mask=mask)
-    return total(values) / count, (total(values), jax.tree.map(total, aux))
+    return total(values) / scale, (total(values), jax.tree.map(total, aux))
 
-  # The mean's gradient stays within the range of half precision.
-  gradient, (value, aux) = jax.grad(mean_loss, has_aux=True)(params)
-  rescale = lambda x: count * x.astype(statistics.accumulator_dtype(x))
+  gradient, (value, aux) = jax.grad(scaled_loss, has_aux=True)(params)
+  rescale = lambda x: scale * x.astype(statistics.accumulator_dtype(x))
   return statistics.GradientSums(
     count, value, aux, jax.tree.map(rescale, gradient), None
   )
@@ -102,10 +105,33 @@ def gradient_sums(
   def sums(params, batch, mask):
     checks.check_params(params)
     samples, mask = losses.samples(batch, mask, group_size)
-    if variance is None:
-      return _mean_sums(loss, params, samples, mask)
     factored = per_example.factorise(loss, params, samples, mask)
     return _sums(factored, mask, variance)
+
+  return sums
+
+
+def mean_sums(
+  loss_fn: base.LossFn, *, group_size: int = 1, has_aux: bool = False
+) -> Sums:
+  """Like `gradient_sums` with variance=None, without factors on the way.
+
+  It differentiates the mean loss, which is faster than contracting factors but
+  for convolutions in a loop on a CPU.
+
+  Args:
+    loss_fn: As for `gradient_sums`.
+    group_size: As for `gradient_sums`.
+    has_aux: As for `gradient_sums`.
+
+  Returns:
+    sums(params, batch, mask).
+  """
+  loss = losses.checked(loss_fn, has_aux)
+
+  def sums(params, batch, mask):
+    checks.check_params(params)
+    return _mean_sums(loss, params, *losses.samples(batch, mask, group_size))
 
   return sums
 

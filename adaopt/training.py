@@ -125,7 +125,10 @@ def train_step(
   micro_batch_size = -(-micro_batch_size // group_size) * group_size
   options = dict(group_size=group_size, has_aux=has_aux)
   noise_of = estimators.gradient_sums(loss_fn, variance=variance, **options)
-  mean_of = estimators.gradient_sums(loss_fn, variance=None, **options)
+  mean_of = estimators.mean_sums(loss_fn, **options)
+  contracted_mean_of = estimators.gradient_sums(
+    loss_fn, variance=None, **options
+  )
   deviations_of = estimators.deviation_sums(loss_fn, **options)
   optimizer = _with_extra_args(optimizer)
 
@@ -151,12 +154,17 @@ def train_step(
   def gradient_sums(index, state, dataset):
     return noise_of(state.params, *micro_batch(index, state, dataset))
 
-  def mean_sums(index, state, dataset):
-    sums = mean_of(state.params, *micro_batch(index, state, dataset))
-    if test_due(state) is None:
-      return sums
-    squares = jax.eval_shape(gradient_sums, index, state, dataset).squares
-    return sums._replace(squares=optax.tree.full_like(squares, jnp.nan))
+  def untested(sums_of):
+    """The sums of a mean alone, in the structure of those with squares."""
+
+    def sums(index, state, dataset):
+      sums = sums_of(state.params, *micro_batch(index, state, dataset))
+      if test_due(state) is None:
+        return sums
+      squares = jax.eval_shape(gradient_sums, index, state, dataset).squares
+      return sums._replace(squares=optax.tree.full_like(squares, jnp.nan))
+
+    return sums
 
   def deviation_sums(index, state, dataset, gradient):
     batch, mask = micro_batch(index, state, dataset)
@@ -215,7 +223,8 @@ def train_step(
     drivers.Parts(
       num_micro_batches=num_micro_batches,
       test_due=test_due,
-      mean_sums=mean_sums,
+      mean_sums=untested(mean_of),
+      contracted_mean_sums=untested(contracted_mean_of),
       gradient_sums=gradient_sums,
       deviation_sums=deviation_sums if along_mean else None,
       update=update,

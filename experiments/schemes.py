@@ -41,6 +41,24 @@ TESTS = {
     ),
     COORDINATE,
   ),
+  'preconditioned': Test(
+    lambda scheme: adaopt.preconditioned_norm_test(
+      scheme.eta,
+      lookup(PRECONDITIONERS, 'preconditioner', scheme.optimizer)(scheme),
+    ),
+    COORDINATE,
+  ),
+  'debiased': Test(lambda scheme: adaopt.debiased_norm_test(scheme.eta), {}),
+  'noise_scale': Test(lambda scheme: adaopt.gradient_noise_scale(), {}),
+  'sign_noise_scale': Test(
+    lambda scheme: adaopt.sign_noise_scale(scheme.theta), COORDINATE
+  ),
+}
+
+# The metric of an optimizer.
+PRECONDITIONERS = {
+  'adagrad': lambda scheme: adaopt.adagrad_preconditioner(),
+  'adamw': lambda scheme: adaopt.adam_preconditioner(b2=scheme.b2),
 }
 
 REDUCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

@@ -1,6 +1,5 @@
 """Exact reductions over per-example gradients, at the price of a gradient."""
 
-from adaopt.per_example.convolution import is_faster
 from adaopt.per_example.estimates import (
   inner_products,
   second_moment,
@@ -14,7 +13,6 @@ __all__ = [
   'along',
   'factorise',
   'inner_products',
-  'is_faster',
   'norms',
   'products',
   'second_moment',

@@ -12,9 +12,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from adaopt import base, statistics
+from adaopt import statistics
 from adaopt.per_example import materialised, program, rule
 
 
@@ -127,16 +126,6 @@ def _inverse(permutation):
 CONVOLUTION = materialised.materialised(
   lambda tail: rule.only(tail, 'conv_general_dilated'), _make
 )
-
-
-def is_faster(
-  loss: base.LossFn, params: optax.Params, samples: base.Batch
-) -> bool:
-  """Whether contracting a mean gradient beats differentiating the mean loss.
-
-  So it is with convolutions on a CPU, in a loop by an order of magnitude.
-  """
-  return convolves_on_cpu(loss, params, jax.tree.map(lambda x: x[0], samples))
 
 
 def convolves_on_cpu(function: Callable[..., Any], *args: Any) -> bool:

@@ -101,7 +101,7 @@ def _mapped(function: Callable, size: int) -> Callable:
   return lambda tree: jax.tree.map(lambda x: x[None], function(first(tree)))
 
 
-FEW = 4
+FEW = 2
 """Gradients in a chunk on a CPU, where XLA runs their products in parallel."""
 
 

@@ -58,6 +58,7 @@ def get_config(norm: str = 'groupnorm') -> ml_collections.ConfigDict:
     **common.norm_tests(0.25, 0.5, 1.0),
     **common.inner_product_tests(theta=0.3, nu=0.4),
     **common.coordinate_tests(1.0, 'mean', 'median'),
+    **common.further_tests(1.0),
   }
   config.schemes = {
     **common.adaptive(sized, tests),

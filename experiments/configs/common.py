@@ -48,6 +48,13 @@ def inner_product_tests(theta: float, nu: float) -> dict[str, dict[str, Any]]:
   }
 
 
+def further_tests(eta: float) -> dict[str, dict[str, Any]]:
+  """The norm test without its bias, and in the metric of the optimizer."""
+  return {
+    name: {'test': name, 'eta': eta} for name in ('debiased', 'preconditioned')
+  }
+
+
 def fixed(base: dict[str, Any], *sizes: int) -> dict[str, dict[str, Any]]:
   """Constant batch sizes."""
   return {f'batch_{size}': base | {'batch_size': size} for size in sizes}

@@ -29,6 +29,7 @@ def get_config(dataset: str = 'a9a') -> ml_collections.ConfigDict:
     **common.norm_tests(0.25, 0.5, 1.0),
     **common.inner_product_tests(theta=0.3, nu=0.4),
     **common.coordinate_tests(1.0, 'max', 'mean', 'median'),
+    **common.further_tests(0.5),
   }
   config.schemes = {
     **common.adaptive(sized, tests),

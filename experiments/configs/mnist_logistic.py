@@ -31,6 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     **common.norm_tests(0.1, 0.2, 0.5),
     **common.inner_product_tests(theta=0.06, nu=0.08),
     **common.coordinate_tests(0.5, 'max', 'mean', 'median'),
+    **common.further_tests(0.5),
   }
   config.schemes = {
     **common.adaptive(sized, tests),

@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     **common.norm_tests(0.5, 1.0, 2.0),
     **common.inner_product_tests(theta=0.6, nu=0.8),
     **common.coordinate_tests(8.0, 'median'),
+    **common.further_tests(1.0),
   }
   config.schemes = {
     **common.adaptive(sized, tests),
