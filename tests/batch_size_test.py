@@ -405,11 +405,11 @@ def test_injected_sizes_are_hyperparams_and_the_batch_size_is_the_state():
     (dict(policy=None), 'policy must be a function .* got None'),
     (dict(criterion=0.1), r'criterion must be a function .* got 0\.1'),
     (
-      dict(criterion=adaopt.StatefulCriterion(None, _asked)),
+      dict(criterion=adaopt.StatefulCriterion(None, len)),
       r'criterion\.init must be a function of params, got None',
     ),
     (
-      dict(criterion=adaopt.StatefulCriterion(_asked, 0.1)),
+      dict(criterion=adaopt.StatefulCriterion(len, 0.1)),
       r'criterion\.update must be a function .* got 0\.1',
     ),
     *(

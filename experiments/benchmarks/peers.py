@@ -120,6 +120,20 @@ def cnn() -> nn.Module:
   )
 
 
+def small_cnn() -> nn.Module:
+  return nn.Sequential(
+    nn.Unflatten(1, (1, 28)),
+    nn.Conv2d(1, 16, 5, padding=2),
+    nn.ReLU(),
+    nn.MaxPool2d(2),
+    nn.Conv2d(16, 32, 5, padding=2),
+    nn.ReLU(),
+    nn.MaxPool2d(2),
+    nn.Flatten(),
+    nn.Linear(1568, 10),
+  )
+
+
 def resnet18() -> nn.Module:
   stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.GroupNorm(8, 64), nn.ReLU()]
   blocks, inputs = [], 64
@@ -143,6 +157,8 @@ MODELS = {
 # torch.func cannot map over nn.LSTM; BackPACK knows neither GroupNorm nor
 # attention.
 FUNC = ('logistic', 'mlp', 'cnn', 'resnet18', 'transformer')
+CHUNK = 4096
+"""Examples whose gradients are made at once."""
 BACKPACK = ('logistic', 'mlp', 'cnn')
 
 
@@ -171,6 +187,33 @@ def by_func(model, x, y) -> Callable[[], Any]:
     each = gradients(parameters, x, y).values()
     norms = sum(g.flatten(1).square().sum(1) for g in each)
     return [norms.sum().item(), [g.mean(0) for g in each]]
+
+  return run
+
+
+def adaptive_step(
+  model, images: np.ndarray, labels: np.ndarray
+) -> Callable[[], Any]:
+  """A step of AdaGrad and the norm test, from a gradient per example.
+
+  One pass for the gradient, one of torch.func for the variance, `CHUNK`
+  examples at a time.
+  """
+  optimizer = torch.optim.Adagrad(model.parameters(), lr=1e-4)
+  x, y = torch.from_numpy(images).float() / 255, torch.from_numpy(labels).long()
+  statistics = [
+    by_func(model, *part)
+    for part in zip(x.split(CHUNK), y.split(CHUNK), strict=True)
+  ]
+
+  def run():
+    optimizer.zero_grad()
+    functional.cross_entropy(model(x), y).backward()
+    squares = sum(one()[0] for one in statistics)
+    signal = sum(p.grad.square().sum().item() for p in model.parameters())
+    required = (squares / len(x) - signal) / signal
+    optimizer.step()
+    return required
 
   return run
 

@@ -29,6 +29,10 @@ CASES = (
   ('cnn', 64, (256, 1024, 4096)),
   ('logistic', 1024, (256, 8192, 60_000)),
 )
+PEERS = {
+  'cnn': lambda peers: peers.small_cnn(),
+  'logistic': lambda peers: peers.logistic(),
+}
 SCHEMES = {'fixed': None, 'norm test': steps.PASSED}
 
 
@@ -55,8 +59,8 @@ def time_steps(examples: dict[str, jax.Array]) -> None:
       cells = [f'{fixed:.0f}', f'{tested:.0f}', f'{tested / fixed:.2f}']
       if peers:
         # Apart, since the threads of one library spin on while the other runs.
-        batch = jax.tree.map(lambda x, b=size: np.asarray(x[:b]), examples)
-        run = peers.adaptive_step(name, batch)
+        batch = [np.array(examples[key][:size]) for key in ('input', 'label')]
+        run = peers.adaptive_step(PEERS[name](peers), *batch)
         (time,) = timing.in_turns({'torch.func': run}).values()
         cells += [
           f'{1e3 * size / time:.0f}',
