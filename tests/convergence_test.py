@@ -30,9 +30,10 @@ def make_dataset(n=N):
   }
 
 
-def loss(w, features, label, penalty=1e-3):
+def loss(w, dataset, penalty=1e-3):
   """The problem in float64."""
-  residuals = 2.0 * label - 1 - features.astype(np.float64) @ w
+  inputs = dataset['input'].astype(np.float64)
+  residuals = 2.0 * dataset['label'] - 1 - inputs @ w
   losses = np.log(1 + residuals**2 / 2)
   return losses.mean() + penalty * sum(x**2 / (1 + x**2) for x in w)
 
@@ -40,7 +41,7 @@ def loss(w, features, label, penalty=1e-3):
 def gradient(w, dataset):
   """Central differences, exact to about 1e-9 here."""
   steps = 1e-5 * np.eye(len(w))
-  f = functools.partial(loss, **dataset)
+  f = functools.partial(loss, dataset)
   return np.array([(f(w + s) - f(w - s)) / 2e-5 for s in steps])
 
 
@@ -61,7 +62,7 @@ def test_the_gradient_of_the_problem(scale):
   dataset = make_dataset()
   w = scale * np.array([1.0, -0.5, 2.0])
   value, found = jax.value_and_grad(robust.loss_fn)(jnp.array(w), dataset)
-  np.testing.assert_allclose(value, loss(w, **dataset), rtol=1e-5)
+  np.testing.assert_allclose(value, loss(w, dataset), rtol=1e-5)
   # Twelve float32 terms of order 1.
   np.testing.assert_allclose(found, gradient(w, dataset), atol=1e-6)
 
