@@ -1,6 +1,6 @@
 """Optimizers that choose their own batch size."""
 
-from adaopt import per_example
+from adaopt import logistic, per_example
 from adaopt.accumulation import AccumulateState, accumulate
 from adaopt.adascale import ScaleByAdascaleState, scale_by_adascale
 from adaopt.base import (
@@ -48,6 +48,12 @@ from adaopt.preconditioned import (
   adagrad_preconditioner,
   adam_preconditioner,
   preconditioned_norm_test,
+)
+from adaopt.residuals import (
+  log_odds,
+  mean_residual,
+  normalized_lr_gd,
+  scale_by_mean_residual,
 )
 from adaopt.schedules import seesaw
 from adaopt.train_state import TrainState, init_train_state
@@ -106,7 +112,11 @@ __all__ = [
   'gradient_noise_scale',
   'init_train_state',
   'inner_product_test',
+  'log_odds',
+  'logistic',
+  'mean_residual',
   'norm_test',
+  'normalized_lr_gd',
   'orthogonality_test',
   'per_example',
   'preconditioned_norm_test',
@@ -115,6 +125,7 @@ __all__ = [
   'scale_by_adascale',
   'scale_by_batch_size',
   'scale_by_example_schedule',
+  'scale_by_mean_residual',
   'schedule_batch_size',
   'seesaw',
   'sign_noise_scale',

@@ -26,6 +26,10 @@ from adaopt import (
 
 Draw = Callable[[base.Batch, jax.Array, jax.Array], base.Batch]
 
+_TAKEN = frozenset(
+  ['opt_state', 'params', 'state', 'statistics', 'updates', 'value']
+)
+
 
 class Metrics(NamedTuple):
   """What one step saw, as scalars on the device."""
@@ -55,6 +59,20 @@ def _with_extra_args(
   return optax.with_extra_args_support(optimizer)
 
 
+def _by_name(aux: Any) -> dict[str, Any]:
+  """What an update gets of aux: the entries of a dict."""
+  if not isinstance(aux, dict):
+    return {}
+  taken = _TAKEN.intersection(aux)
+  if taken:
+    raise ValueError(
+      f'the optimizer has a {", a ".join(sorted(taken))} of its own, so that '
+      'no entry of a dict aux, which its update is given too, can have that '
+      'name; rename it.'
+    )
+  return {name: x for name, x in aux.items() if isinstance(name, str)}
+
+
 def train_step(
   loss_fn: base.LossFn,
   optimizer: optax.GradientTransformation,
@@ -80,7 +98,8 @@ def train_step(
     optimizer: A transform that holds a batch size, such as `adadagrad` or a
       chain with `adapt_batch_size` or `schedule_batch_size`. Its update is
       given `statistics=`, `value=`, the loss, and `opt_state=`, the whole
-      state before the update.
+      state before the update; where the aux is a dict, also its entries by
+      their names, such as `mean_residual=`.
     micro_batch_size: The number of examples processed at once, rounded up to
       whole groups. It bounds the memory and leaves the results as they are.
     group_size: As in `value_and_statistics`. A batch is made of whole groups,
@@ -186,6 +205,7 @@ def train_step(
         statistics=stats,
         value=means.value,
         opt_state=opt_state,
+        **_by_name(means.aux),
       )
       return optax.apply_updates(params, updates), opt_state
 

@@ -1,0 +1,211 @@
+r"""How many iterations each method may take until every margin is positive.
+
+Every bound is a function of n = Σ w_i (whole w_i), the radius R = max ‖a_i‖,
+the margin μ = max_{‖θ‖=1} min_i ⟨A_i, θ⟩ > 0 and, where the method has one, its
+step size. `max_margin` gives n, R and a margin that is certainly attained.
+The bounds are for exact arithmetic and, rounded up, for what `solve` counts.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from adaopt import checks
+
+Number = jax.typing.ArrayLike
+
+
+def _check(n, radius, margin, **step_size):
+  checks.check_positive(n=n, radius=radius, margin=margin, **step_size)
+
+
+def perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
+  r"""R²/μ², whatever n.
+
+  Args:
+    n: Unused: it is here so that every bound takes the same.
+    radius: R.
+    margin: μ.
+
+  Returns:
+    The bound. [].
+
+  Raises:
+    ValueError: If a number is not positive and finite.
+
+  References:
+    Novikoff, On convergence proofs on perceptrons, Symposium on the
+    Mathematical Theory of Automata, 1962
+  """
+  _check(n, radius, margin)
+  return jnp.square(radius / margin)
+
+
+def normalized_batch_perceptron(
+  n: Number, radius: Number, margin: Number
+) -> jax.Array:
+  r"""R²/μ², as for the perceptron.
+
+  Args:
+    n: Unused.
+    radius: R.
+    margin: μ.
+
+  Returns:
+    The bound. [].
+
+  Raises:
+    ValueError: If a number is not positive and finite.
+
+  References:
+    Tyurin, `From Logistic Regression to the Perceptron Algorithm
+    <https://arxiv.org/abs/2412.08424>`_, 2025
+  """
+  return perceptron(n, radius, margin)
+
+
+def batch_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
+  r"""n R²/μ², and some data take a multiple of n.
+
+  Args:
+    n: n.
+    radius: R.
+    margin: μ.
+
+  Returns:
+    The bound. [].
+
+  Raises:
+    ValueError: If a number is not positive and finite.
+
+  References:
+    Tyurin, `From Logistic Regression to the Perceptron Algorithm
+    <https://arxiv.org/abs/2412.08424>`_, 2025
+  """
+  return n * perceptron(n, radius, margin)
+
+
+def normalized_lr_gd(
+  n: Number, radius: Number, margin: Number, step_size: Number
+) -> jax.Array:
+  r"""R²/μ² + 2 log(2n − 1) / (γ μ²).
+
+  Args:
+    n: n.
+    radius: R.
+    margin: μ.
+    step_size: γ.
+
+  Returns:
+    The bound. [].
+
+  Raises:
+    ValueError: If a number is not positive and finite.
+
+  References:
+    Tyurin, `From Logistic Regression to the Perceptron Algorithm
+    <https://arxiv.org/abs/2412.08424>`_, 2025
+  """
+  _check(n, radius, margin, step_size=step_size)
+  return jnp.square(radius / margin) + 2 * jnp.log(2 * n - 1) / (
+    step_size * jnp.square(margin)
+  )
+
+
+def lr_gd(
+  n: Number, radius: Number, margin: Number, step_size: Number
+) -> jax.Array:
+  r"""2n (R²/μ² + 2 log(2n − 1) / (γ μ²)).
+
+  Until it solves, some m_i ≤ 0, so that Σ p_i ≥ 1/2: a step of LR+GD is one of
+  Normalized LR+GD times a factor between 1/(2n) and 1.
+
+  Args:
+    n: n.
+    radius: R.
+    margin: μ.
+    step_size: γ.
+
+  Returns:
+    The bound. [].
+
+  Raises:
+    ValueError: If a number is not positive and finite.
+  """
+  return 2 * n * normalized_lr_gd(n, radius, margin, step_size)
+
+
+def normalized_exponential_gd(
+  n: Number, radius: Number, margin: Number, step_size: Number
+) -> jax.Array:
+  r"""R²/μ² + 2 log n / (η μ²), of the last iterate and of the averaged one.
+
+  With q = softmin(m), Σ q_i m_i ≤ min m_i + log n ≤ log n until it solves, so
+  that ‖θ_t‖² ≤ t (2 η log n + η² R²), while ‖θ_t‖ ≥ t η μ. For the mean of
+  θ_0, …, θ_{t−1}: the convex log((1/n) Σ e^{−m_i}), whose gradients are no
+  longer than R, is at most (R² η − μ² η t) / 2 there, and below −log n every
+  m_i > 0.
+
+  Args:
+    n: n.
+    radius: R.
+    margin: μ.
+    step_size: η.
+
+  Returns:
+    The bound. [].
+
+  Raises:
+    ValueError: If a number is not positive and finite.
+  """
+  _check(n, radius, margin, step_size=step_size)
+  return jnp.square(radius / margin) + 2 * jnp.log(n) / (
+    step_size * jnp.square(margin)
+  )
+
+
+def nesterov(n: Number, radius: Number, margin: Number) -> jax.Array:
+  r"""The t at which t (t + 1) = (8 log n + 1/4) R²/μ².
+
+  θ and p play max_θ min_p pᵀA w − ‖w‖²/2 with weights t, θ by its best
+  response and p by exponential weights that guess the next w to be the last.
+  With A divided by R their regrets add up to less than 4 log n + 1/8, so that
+  min m_i ≥ μ² t (t + 1) / 2 − (4 log n + 1/8).
+
+  Args:
+    n: n.
+    radius: R.
+    margin: μ.
+
+  Returns:
+    The bound. [].
+
+  Raises:
+    ValueError: If a number is not positive and finite.
+  """
+  _check(n, radius, margin)
+  product = (8 * jnp.log(n) + 0.25) * jnp.square(radius / margin)
+  return (jnp.sqrt(1 + 4 * product) - 1) / 2
+
+
+def smooth_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
+  r"""The k ≥ 0 at which (k + 1)(k + 2) = 8 log n R²/μ²: about √(8 log n) R/μ.
+
+  With A divided by R, the excessive gap ‖Aᵀq_k‖²/2 ≤ min_q (⟨q, A θ_k⟩ +
+  μ_k KL(q ‖ w/n)) − ‖θ_k‖²/2 is kept at every k. The left side is at least
+  μ²/2 and KL at most log n, so that every m_i > 0 once μ_k log n < μ²/2, with
+  μ_k = 4 / ((k + 1)(k + 2)).
+
+  Args:
+    n: n.
+    radius: R.
+    margin: μ.
+
+  Returns:
+    The bound. [].
+
+  Raises:
+    ValueError: If a number is not positive and finite.
+  """
+  _check(n, radius, margin)
+  product = 8 * jnp.log(n) * jnp.square(radius / margin)
+  return jnp.maximum((jnp.sqrt(1 + 4 * product) - 3) / 2, 0)

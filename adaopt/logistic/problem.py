@@ -1,0 +1,140 @@
+"""Data of two classes, and the two products that every method is made of.
+
+A_i = y_i a_i is never written down: margins are y_i ⟨a_i, θ⟩ and combinations
+Σ_i (c_i y_i) a_i, so that many labellings share one array of features.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import sparse
+
+from adaopt import checks, residuals
+
+Features: TypeAlias = jax.Array | sparse.BCOO
+"""a_i as rows, [n, d]: dense, or BCOO without an index twice."""
+
+
+class Problem(NamedTuple):
+  """Examples a_i of two classes, y_i = ±1, each counted w_i times."""
+
+  features: Features  # a_i, [n, d]
+  signs: jax.Array  # y_i, [n]
+  weights: jax.Array  # w_i, [n]; 0 for padding
+  radius: jax.Array  # R = max ‖a_i‖ over w_i > 0, []
+
+
+def squared_norms(features):
+  """‖a_i‖². [n]."""
+  if isinstance(features, sparse.BCOO):
+    squares = sparse.BCOO(
+      (jnp.square(features.data), features.indices), shape=features.shape
+    )
+    return squares @ jnp.ones(features.shape[1], features.dtype)
+  return jnp.sum(jnp.square(features), 1)
+
+
+def _check(features, labels, weights):
+  """Raises ValueError unless the shapes fit."""
+  shape = jnp.shape(features)
+  if len(shape) != 2 or 0 in shape:
+    raise ValueError(
+      f'features must be [n, d] with n, d ≥ 1, got {list(shape)}.'
+    )
+  for name, x in (('labels', labels), ('weights', weights)):
+    if jnp.shape(x) != shape[:1]:
+      raise ValueError(
+        f'{name} must be [n] = {list(shape[:1])} like the rows of features, '
+        f'got {list(jnp.shape(x))}.'
+      )
+  if not jnp.issubdtype(features.dtype, jnp.floating):
+    raise ValueError(
+      f'features must be floating, got {features.dtype}; convert them first.'
+    )
+
+
+def make_problem(
+  features: Features,
+  labels: jax.Array,
+  *,
+  weights: jax.Array | None = None,
+) -> Problem:
+  """The data as the methods take them.
+
+  Args:
+    features: a_i, [n, d] floating, dense or BCOO. No bias is added to them.
+    labels: [n], ±1 or {0, 1}.
+    weights: How often each example counts, [n] ≥ 0; 0 makes a row padding, so
+      that data sets of unequal n run in one program. Default: once each.
+
+  Returns:
+    The problem, in the dtype of features.
+
+  Raises:
+    ValueError: If shapes or dtypes do not fit; for values known now, if labels
+      are others, a weight is negative, all are 0, or a row of positive weight
+      is zero or not finite.
+  """
+  if not isinstance(features, sparse.BCOO):
+    features = jnp.asarray(features)
+  if weights is None:
+    weights = jnp.ones(jnp.shape(features)[:1], features.dtype)
+  _check(features, labels, weights)
+  counted = jnp.asarray(weights) > 0
+  labels = jnp.asarray(labels)
+  if checks.is_concrete(labels, weights):
+    residuals.signs(np.asarray(labels)[np.asarray(counted)], features.dtype)
+  squares = squared_norms(features)
+  if checks.is_concrete(squares, weights):
+    _check_rows(np.asarray(squares), np.asarray(weights))
+  return Problem(
+    features=features,
+    signs=jnp.where(labels > 0, 1, -1).astype(features.dtype),
+    weights=jnp.asarray(weights, features.dtype),
+    radius=jnp.sqrt(jnp.max(jnp.where(counted, squares, 0))),
+  )
+
+
+def _check_rows(squares, weights):
+  """Raises ValueError for a weight or a counted row that is of no use."""
+  if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
+    raise ValueError('weights must be finite and at least 0.')
+  if not np.any(weights > 0):
+    raise ValueError('all weights are 0; at least one example must count.')
+  for what, bad in (
+    ('zero: its margin is 0 for every θ', squares == 0),
+    ('not finite, or its squared norm is not', ~np.isfinite(squares)),
+  ):
+    rows = np.flatnonzero(bad & (weights > 0))
+    if len(rows):
+      raise ValueError(
+        f'row {rows[0]} of features is {what} ({len(rows)} such rows); drop '
+        'it, or give it weight 0.'
+      )
+
+
+def total_weight(problem: Problem) -> jax.Array:
+  """n = Σ w_i. []."""
+  return jnp.sum(problem.weights)
+
+
+def margins(problem: Problem, params: jax.Array) -> jax.Array:
+  """m_i = ⟨A_i, θ⟩ for θ [d]. [n]."""
+  return problem.signs * (problem.features @ params)
+
+
+def combination(problem: Problem, coefficients: jax.Array) -> jax.Array:
+  """Σ c_i A_i for c [n]. [d]."""
+  return (problem.signs * coefficients) @ problem.features
+
+
+def softmin(problem: Problem, margins: jax.Array) -> jax.Array:
+  """w_i e^{−m_i} / Σ w_j e^{−m_j}. [n]."""
+  return jax.nn.softmax(jnp.log(problem.weights) - margins)
+
+
+def min_margin(problem: Problem, margins: jax.Array) -> jax.Array:
+  """min m_i over the examples that count. []."""
+  return jnp.min(jnp.where(problem.weights > 0, margins, jnp.inf))

@@ -1,0 +1,189 @@
+"""The driver: a method runs until every margin is positive, in one program."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from adaopt import checks
+from adaopt.logistic import methods
+from adaopt.logistic import problem as problems
+
+
+class Solution(NamedTuple):
+  """Where a run ended, and the best it saw."""
+
+  iterations: jax.Array  # updates to the first solution, or all; [] int32
+  solved: jax.Array  # [] bool; False: no iterate had every m_i > 0
+  params: jax.Array  # the last θ, [d]
+  best_params: jax.Array  # θ of the largest min m_i / ‖θ‖, [d]
+  best_margin: jax.Array  # that margin; −∞ where only θ = 0 was seen, []
+
+
+class Trajectory(NamedTuple):
+  """What every iterate was like, θ_0 first. [num_steps + 1] each."""
+
+  loss: jax.Array  # (1/n) Σ w_i log(1 + e^{−m_i})
+  accuracy: jax.Array  # the share of w_i with m_i > 0
+  gradient_norm: jax.Array  # ‖∇‖ of that loss
+  margin: jax.Array  # min m_i / ‖θ‖; NaN at θ = 0
+
+
+class _Run(NamedTuple):
+  state: methods.State
+  iterations: jax.Array
+  solved: jax.Array
+  best_params: jax.Array
+  best_margin: jax.Array
+
+
+def _margin(problem, state):
+  """min m_i / ‖θ‖, NaN at θ = 0."""
+  norm = jnp.linalg.norm(state.params)
+  return problems.min_margin(problem, state.margins) / norm
+
+
+def _seen(problem, state, iterations, solved, best_params, best_margin):
+  """A run that has seen one iterate more."""
+  margin = _margin(problem, state)
+  better = margin > best_margin
+  return _Run(
+    state=state,
+    iterations=jnp.where(solved, iterations, state.count),
+    solved=solved | (problems.min_margin(problem, state.margins) > 0),
+    best_params=jnp.where(better, state.params, best_params),
+    best_margin=jnp.where(better, margin, best_margin),
+  )
+
+
+def _start(method, problem):
+  state = method.init(problem)
+  worst = jnp.full_like(problem.radius, -jnp.inf)
+  return _seen(problem, state, 0, jnp.array(False), state.params, worst)
+
+
+def _advance(method, problem, run):
+  return _seen(problem, method.step(run.state, problem), *run[1:])
+
+
+def _solution(run):
+  return Solution(
+    iterations=run.iterations,
+    solved=run.solved,
+    params=run.state.params,
+    best_params=run.best_params,
+    best_margin=run.best_margin,
+  )
+
+
+def solve(
+  method: methods.Method,
+  features: problems.Features,
+  labels: jax.Array,
+  *,
+  max_steps: jax.typing.ArrayLike,
+  weights: jax.Array | None = None,
+) -> Solution:
+  """Runs a method until the first iterate that solves, min m_i > 0.
+
+  A sweep is one program: `jax.vmap` over step sizes, labels, data sets padded
+  to one size, or all of them. To call it often, `jax.jit` it.
+
+  Args:
+    method: Such as `normalized_lr_gd(step_size)`.
+    features: As in `make_problem`.
+    labels: As in `make_problem`.
+    max_steps: The run ends unsolved after as many updates. May be traced.
+    weights: As in `make_problem`.
+
+  Returns:
+    The solution. `solved` tells whether it is one.
+
+  Raises:
+    ValueError: As `make_problem`, or if max_steps is no integer of at least 0.
+
+  Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> def iterations(step_size):
+    ...   return logistic.solve(
+    ...     logistic.normalized_lr_gd(step_size), features, labels,
+    ...     weights=weights, max_steps=1000).iterations
+    >>> print(jax.vmap(iterations)(jnp.array([100.0, 10.0, 1.0, 0.1])))
+    [  2   2  16 157]
+  """
+  checks.check_integer(0, max_steps=max_steps)
+  problem = problems.make_problem(features, labels, weights=weights)
+  return _solution(
+    jax.lax.while_loop(
+      lambda run: ~run.solved & (run.state.count < max_steps),
+      lambda run: _advance(method, problem, run),
+      _start(method, problem),
+    )
+  )
+
+
+def record(
+  method: methods.Method,
+  features: problems.Features,
+  labels: jax.Array,
+  *,
+  num_steps: int,
+  weights: jax.Array | None = None,
+) -> tuple[Solution, Trajectory]:
+  """Runs a method for a number of updates and keeps what they were like.
+
+  It goes on past the first solution, which later iterates may leave again.
+
+  Args:
+    method: As in `solve`.
+    features: As in `make_problem`.
+    labels: As in `make_problem`.
+    num_steps: The number of updates.
+    weights: As in `make_problem`.
+
+  Returns:
+    The solution, whose `iterations` are those to the first one, and the
+    trajectory.
+
+  Raises:
+    ValueError: As `make_problem`, or if num_steps is no integer of at least 1.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[1.0, -1.0], [-1.0, -4.0]])
+    >>> solution, trajectory = logistic.record(
+    ...   logistic.lr_gd(1000.0), features, jnp.array([1, -1]), num_steps=2)
+    >>> print(solution.iterations, trajectory.accuracy)
+    2 [0.  0.5 1. ]
+  """
+  checks.check_integer(1, num_steps=num_steps)
+  problem = problems.make_problem(features, labels, weights=weights)
+  total = problems.total_weight(problem)
+
+  def observe(state):
+    pulls = problem.weights * jax.nn.sigmoid(-state.margins)
+    losses = problem.weights * jax.nn.softplus(-state.margins)
+    return Trajectory(
+      loss=jnp.sum(losses) / total,
+      accuracy=jnp.sum(problem.weights * (state.margins > 0)) / total,
+      gradient_norm=jnp.linalg.norm(problems.combination(problem, pulls))
+      / total,
+      margin=_margin(problem, state),
+    )
+
+  def advance(run, _):
+    run = _advance(method, problem, run)
+    return run, observe(run.state)
+
+  start = _start(method, problem)
+  run, rest = jax.lax.scan(advance, start, length=num_steps)
+  return _solution(run), jax.tree.map(
+    lambda first, rest: jnp.concatenate([first[None], rest]),
+    observe(start.state),
+    rest,
+  )
