@@ -38,16 +38,16 @@ def squared_norms(features):
 
 def _check(features, labels, weights):
   """Raises ValueError unless the shapes fit."""
-  shape = jnp.shape(features)
+  shape = features.shape
   if len(shape) != 2 or 0 in shape:
     raise ValueError(
       f'features must be [n, d] with n, d ≥ 1, got {list(shape)}.'
     )
   for name, x in (('labels', labels), ('weights', weights)):
-    if jnp.shape(x) != shape[:1]:
+    if x.shape != shape[:1]:
       raise ValueError(
         f'{name} must be [n] = {list(shape[:1])} like the rows of features, '
-        f'got {list(jnp.shape(x))}.'
+        f'got {list(x.shape)}.'
       )
   if not jnp.issubdtype(features.dtype, jnp.floating):
     raise ValueError(
@@ -79,11 +79,12 @@ def make_problem(
   """
   if not isinstance(features, sparse.BCOO):
     features = jnp.asarray(features)
-  if weights is None:
-    weights = jnp.ones(jnp.shape(features)[:1], features.dtype)
-  _check(features, labels, weights)
-  counted = jnp.asarray(weights) > 0
   labels = jnp.asarray(labels)
+  if weights is None:
+    weights = jnp.ones(features.shape[:1], features.dtype)
+  weights = jnp.asarray(weights)
+  _check(features, labels, weights)
+  counted = weights > 0
   if checks.is_concrete(labels, weights):
     residuals.signs(np.asarray(labels)[np.asarray(counted)], features.dtype)
   squares = squared_norms(features)
@@ -92,7 +93,7 @@ def make_problem(
   return Problem(
     features=features,
     signs=jnp.where(labels > 0, 1, -1).astype(features.dtype),
-    weights=jnp.asarray(weights, features.dtype),
+    weights=weights.astype(features.dtype),
     radius=jnp.sqrt(jnp.max(jnp.where(counted, squares, 0))),
   )
 
