@@ -27,6 +27,7 @@ class Row(NamedTuple):
   # The statistics are those of all params: what pairs them with state or params
   # leaf by leaf cannot be masked.
   can_be_masked: bool = True
+  reads_residual: bool = False
   # What inject_hyperparams must leave alone: functions that are no schedules
   # over the steps.
   static_args: tuple[str, ...] = ()
@@ -162,6 +163,12 @@ ROWS = {
     dict(learning_rate=0.3, init_value=8),
     can_be_masked=False,
   ),
+  'normalized_lr_gd': Row(
+    adaopt.normalized_lr_gd,
+    dict(learning_rate=0.02),
+    reads_statistics=False,
+    reads_residual=True,
+  ),
   'schedule_batch_size_adagrad': Row(
     _scheduled_adagrad,
     dict(learning_rate=1.0, schedule=optax.linear_schedule(8, 64, 1000)),
@@ -250,9 +257,10 @@ def _gradient(params):
 
 def _extra_args(row, state, gradient):
   """What the update of the row has to be passed."""
+  residual = {'mean_residual': jnp.float32(0.25)} if row.reads_residual else {}
   if not row.reads_statistics:
-    return {}
-  return {
+    return residual
+  return residual | {
     'statistics': adaopt.GradientStatistics(
       batch_size=optax.tree.get(state, 'batch_size', jnp.int32(4)),
       mean=gradient,

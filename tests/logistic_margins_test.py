@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from jax.experimental import sparse
-
-from adaopt import logistic
 from logistic_methods_test import digits
 from logistic_solving_test import HARD, HARD_LABELS, PAIRS, padded_pairs
+
+from adaopt import logistic
 
 
 def assert_certified(found, rows, rtol):
@@ -115,8 +115,8 @@ def test_too_few_steps_are_not_called_converged():
   assert not found.converged
   assert int(found.iterations) == 5
   rows = labels[:, None] * features
-  lower = np.min(rows @ found.params)
-  upper = np.linalg.norm(rows.T @ found.coefficients)
+  lower = np.min(rows @ np.asarray(found.params))
+  upper = np.linalg.norm(rows.T @ np.asarray(found.coefficients))
   np.testing.assert_allclose([found.margin, found.gap], [lower, upper - lower])
 
 
@@ -258,6 +258,18 @@ def test_bounds_of_the_hard_set_by_hand():
     np.testing.assert_allclose(found[name], value, rtol=1e-14, err_msg=name)
 
 
+def test_bounds_of_many_data_sets_and_step_sizes_at_once(separation):
+  rates = np.array([[0.1], [10.0]])
+  found = logistic.bounds.normalized_lr_gd(
+    *(x[None] for x in separation[:3]), rates
+  )
+  assert found.shape == (2, 4)
+  alone = logistic.bounds.normalized_lr_gd(
+    *(x[2] for x in separation[:3]), rates[1, 0]
+  )
+  np.testing.assert_allclose(found[1, 2], alone, rtol=1e-6)
+
+
 def test_accelerated_margins_are_within_their_rates(separation):
   """On 3 v 9, against μ: the rates for A divided by R."""
   features, labels = digits(3, 9)
@@ -270,8 +282,11 @@ def test_accelerated_margins_are_within_their_rates(separation):
       'nesterov': logistic.nesterov(),
       'dual_momentum': logistic.dual_momentum(),
     }.items():
-      run = lambda m=method: logistic.record(m, features, labels, num_steps=1000)
-      margins[name] = jax.jit(run)()[1].margin[1:] / separation.radius[2]
+      run = lambda m=method: logistic.record(
+        m, features, labels, num_steps=1000
+      )
+      margin = np.asarray(jax.jit(run)()[1].margin[1:])
+      margins[name] = margin / separation.radius[2]
   for name, margin in margins.items():
     assert np.all(margin <= mu * (1 + 1e-9)), name
   lower = mu - (8 * log_n + 0.25) / (mu * t * (t + 1))
@@ -297,10 +312,10 @@ def test_the_exponential_loss_maximises_the_margin(step_size, separation):
         num_steps=1500,
       )
     )()
-  t = np.arange(1, 1501)
+  t, margin = np.arange(1, 1501), np.asarray(trajectory.margin[1:])
   lower = mu - (math.log(len(labels)) + 1) / (mu * step_size * t)
-  assert np.all(trajectory.margin[1:] >= lower)
-  assert np.all(trajectory.margin[1:] <= mu * (1 + 1e-9))
+  assert np.all(margin >= lower)
+  assert np.all(margin <= mu * (1 + 1e-9))
 
 
 @pytest.mark.parametrize('bad', [0.0, -2.0, np.nan])

@@ -9,12 +9,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import logistic_oracles as oracles
 import numpy as np
 import pytest
 from jax.experimental import sparse
 from sklearn import datasets
 
-import logistic_oracles as oracles
 from adaopt import logistic
 
 RATES = (0.3, 2.0, 50.0)
@@ -220,9 +220,7 @@ def test_large_steps_of_lr_gd_tend_to_the_batch_perceptron():
     for step_size in (1.0, 1e2, 1e4, 1e6, 1e8)
   ]
   # Those of the oracle, to the digits given; at 1e8 it is rounding alone.
-  np.testing.assert_allclose(
-    found[:4], [2.06, 0.073, 0.026, 1.6e-5], rtol=0.02
-  )
+  np.testing.assert_allclose(found[:4], [2.06, 0.073, 0.026, 1.6e-5], rtol=0.02)
   assert found[4] < 1e-13
 
 

@@ -36,8 +36,10 @@ def lr_gd(rows, steps, gamma):
   return _iterate(
     rows,
     steps,
-    lambda m, t: (gamma / len(rows))
-    * sum(_residual(m_i) * row for m_i, row in zip(m, rows, strict=True)),
+    lambda m, t: (
+      (gamma / len(rows))
+      * sum(_residual(m_i) * row for m_i, row in zip(m, rows, strict=True))
+    ),
   )
 
 
@@ -107,7 +109,9 @@ def adaptive_gd(rows, steps, eta):
 
 def averages(iterates):
   """(1/t) Σ_{s ≤ t} θ_s, s from 1."""
-  return np.array([np.mean(iterates[:t], 0) for t in range(1, len(iterates) + 1)])
+  return np.array(
+    [np.mean(iterates[:t], 0) for t in range(1, len(iterates) + 1)]
+  )
 
 
 def _unit(rows):

@@ -6,13 +6,13 @@ gradient descent on pairs of scikit-learn's digits.
 
 import jax
 import jax.numpy as jnp
+import logistic_oracles as oracles
 import numpy as np
 import pytest
 from jax.experimental import sparse
-
-import logistic_oracles as oracles
-from adaopt import logistic
 from logistic_methods_test import digits
+
+from adaopt import logistic
 
 HARD = np.array([[0.5, -1.0], [-0.5, -1.0]])
 HARD_LABELS = np.array([1, -1])
@@ -161,7 +161,9 @@ def test_one_program_sweeps_labels_over_shared_features():
   directions = rng.normal(size=[64, 3])
   labels = (features @ directions > 0).T
   method = logistic.normalized_batch_perceptron()
-  run = lambda labels: logistic.solve(method, features, labels, max_steps=20_000)
+  run = lambda labels: logistic.solve(
+    method, features, labels, max_steps=20_000
+  )
   found = jax.jit(jax.vmap(run))(labels)
   assert found.solved.tolist() == [True] * 3
   for k in range(3):
@@ -225,9 +227,7 @@ def test_the_trajectory_is_what_numpy_sees_of_the_iterates():
   features, labels = digits(0, 1)
   rows = labels[:, None] * features
   solution, trajectory = jax.jit(
-    lambda: logistic.record(
-      logistic.lr_gd(2.0), features, labels, num_steps=12
-    )
+    lambda: logistic.record(logistic.lr_gd(2.0), features, labels, num_steps=12)
   )()
   thetas = np.concatenate([np.zeros([1, 64]), oracles.lr_gd(rows, 12, 2.0)])
   margins = thetas @ rows.T

@@ -3,11 +3,14 @@ r"""How many iterations each method may take until every margin is positive.
 Every bound is a function of n = Σ w_i (whole w_i), the radius R = max ‖a_i‖,
 the margin μ = max_{‖θ‖=1} min_i ⟨A_i, θ⟩ > 0 and, where the method has one, its
 step size. `max_margin` gives n, R and a margin that is certainly attained.
+The numbers may be arrays.
+
 The bounds are for exact arithmetic and, rounded up, for what `solve` counts.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adaopt import checks
 
@@ -15,7 +18,12 @@ Number = jax.typing.ArrayLike
 
 
 def _check(n, radius, margin, **step_size):
-  checks.check_positive(n=n, radius=radius, margin=margin, **step_size)
+  """Raises ValueError unless all that is known now is positive and finite."""
+  for name, x in dict(n=n, radius=radius, margin=margin, **step_size).items():
+    if checks.is_concrete(x) and not np.all(
+      np.isfinite(x) & (np.asarray(x) > 0)
+    ):
+      raise ValueError(f'{name} must be positive and finite, got {x}.')
 
 
 def perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
