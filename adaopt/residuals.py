@@ -119,6 +119,9 @@ def scale_by_mean_residual() -> optax.GradientTransformationExtraArgs:
   loses its small parts before, unless the loss is made of `log_odds`.
   `adaopt.logistic.normalized_lr_gd` weighs by logarithms and has no such end.
 
+  The mean residual is that of the examples behind the gradient: `train_step`
+  averages it over the batch, `accumulate` knows the last micro-batch's alone.
+
   Returns:
     A stateless transform whose update takes `mean_residual=`, [].
 

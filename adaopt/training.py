@@ -66,9 +66,8 @@ def _by_name(aux: Any) -> dict[str, Any]:
   taken = _TAKEN.intersection(aux)
   if taken:
     raise ValueError(
-      f'the optimizer has a {", a ".join(sorted(taken))} of its own, so that '
-      'no entry of a dict aux, which its update is given too, can have that '
-      'name; rename it.'
+      'the entries of a dict aux are given to the optimizer by their names, '
+      f'and its update has a {min(taken)} of its own; rename that entry.'
     )
   return {name: x for name, x in aux.items() if isinstance(name, str)}
 

@@ -56,6 +56,12 @@ CASES = {
 every_case = pytest.mark.parametrize(
   ('make', 'oracle', 'rate'), CASES.values(), ids=CASES
 )
+METHODS = [make(2.0) for make, _ in WITH_RATE.values()]
+METHODS += [make() for make, _ in WITHOUT_RATE.values()]
+METHODS += [logistic.adaptive_gd(2.0)]
+every_method = pytest.mark.parametrize(
+  'method', METHODS, ids=[*WITH_RATE, *WITHOUT_RATE, 'adaptive_gd']
+)
 
 
 @pytest.fixture(autouse=True)
@@ -114,10 +120,8 @@ def test_adaptive_gd_descends_on_the_margin_of_the_mean_loss():
   np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
 
 
-@every_case
-def test_sparse_features_labels_of_0_and_1_and_jit_change_nothing(
-  make, oracle, rate
-):
+@every_method
+def test_sparse_features_labels_of_0_and_1_and_jit_change_nothing(method):
   features, labels, weights = make_data()
   features = np.where(np.abs(features) < 0.5, 0, features)
   dense = logistic.make_problem(features, labels, weights=weights)
@@ -127,18 +131,17 @@ def test_sparse_features_labels_of_0_and_1_and_jit_change_nothing(
   )
   np.testing.assert_allclose(other.radius, dense.radius, rtol=1e-14)
   for a, b in zip(
-    iterates(make(), dense, 10), iterates(make(), other, 10), strict=True
+    iterates(method, dense, 10), iterates(method, other, 10), strict=True
   ):
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
-@every_case
-def test_solved_float32_data_stay_finite_at_any_length(make, oracle, rate):
+@every_method
+def test_solved_float32_data_stay_finite_at_any_length(method):
   with jax.enable_x64(False):
     problem = logistic.make_problem(
       jnp.array([[1.0, 2.0], [3.0, 1.0]]), jnp.array([1, 1])
     )
-    method = make()
     state = method.init(problem)
     # Margins of 1e6: every p_i underflows.
     params = jnp.array([4e5, 3e5])

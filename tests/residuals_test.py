@@ -238,5 +238,5 @@ def test_an_aux_of_a_name_the_optimizer_has_is_refused(name):
   loss_fn = lambda params, batch: (jnp.mean(params * batch), {name: 1.0})
   step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=4, has_aux=True)
   state = adaopt.init_train_state(jnp.ones([]), optimizer)
-  with pytest.raises(ValueError, match=f'has a {name} of its own'):
+  with pytest.raises(ValueError, match=f'has a {name} of its own; rename'):
     step(state, jnp.ones(8))

@@ -1,21 +1,23 @@
 """Linear classification of separable data: large steps and perceptrons."""
 
 from adaopt.logistic import bounds
-from adaopt.logistic.margins import Separation, max_margin
-from adaopt.logistic.methods import (
-  Method,
-  State,
-  adaptive_gd,
-  averaged,
-  batch_perceptron,
+from adaopt.logistic.accelerated import (
   dual_momentum,
-  lr_gd,
   nesterov,
-  normalized_batch_perceptron,
+  smooth_perceptron,
+)
+from adaopt.logistic.descent import (
+  adaptive_gd,
+  lr_gd,
   normalized_exponential_gd,
   normalized_lr_gd,
+)
+from adaopt.logistic.margins import Separation, max_margin
+from adaopt.logistic.methods import Method, State, averaged
+from adaopt.logistic.perceptrons import (
+  batch_perceptron,
+  normalized_batch_perceptron,
   perceptron,
-  smooth_perceptron,
 )
 from adaopt.logistic.problem import Problem, make_problem
 from adaopt.logistic.solving import Solution, Trajectory, record, solve

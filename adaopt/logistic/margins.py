@@ -144,6 +144,43 @@ def _iterate(problem, corral):
   return jax.tree.map(lambda a, b: jnp.where(stalled, a, b), kept_corral, moved)
 
 
+@jax.jit
+def _minimize(problem, tolerance, max_steps):
+  """The separation of a problem."""
+
+  def converged(corral):
+    lower, upper = _bounds(problem, corral)
+    return (upper - lower <= tolerance * upper) | (
+      upper <= tolerance * problem.radius
+    )
+
+  capacity = min(problem.signs.size, problem.features.shape[1] + 1)
+  corral = jax.lax.while_loop(
+    lambda corral: (
+      ~(
+        (corral.inside & converged(corral))
+        | corral.stalled
+        | (corral.iterations >= max_steps)
+      )
+    ),
+    lambda corral: _iterate(problem, corral),
+    _start(problem, capacity),
+  )
+  lower, upper = _bounds(problem, corral)
+  return Separation(
+    num_examples=problems.total_weight(problem),
+    radius=problem.radius,
+    margin=lower,
+    gap=upper - lower,
+    params=corral.params / jnp.where(upper == 0, 1, upper),
+    coefficients=jnp.zeros_like(problem.signs)
+    .at[corral.indices]
+    .add(corral.coefficients, mode='drop'),
+    iterations=corral.iterations,
+    converged=converged(corral),
+  )
+
+
 def max_margin(
   features: problems.Features,
   labels: jax.Array,
@@ -191,44 +228,15 @@ def max_margin(
   """
   problem = problems.make_problem(features, labels, weights=weights)
   if tolerance is None:
-    tolerance = jnp.sqrt(jnp.finfo(problem.signs.dtype).eps)
+    tolerance = float(jnp.finfo(problem.signs.dtype).eps) ** 0.5
   checks.check_positive(tolerance=tolerance)
   checks.check_integer(1, max_steps=max_steps)
-
-  def converged(corral):
-    lower, upper = _bounds(problem, corral)
-    return (upper - lower <= tolerance * upper) | (
-      upper <= tolerance * problem.radius
-    )
-
-  capacity = min(problem.signs.size, problem.features.shape[1] + 1)
-  corral = jax.lax.while_loop(
-    lambda corral: (
-      ~(
-        (corral.inside & converged(corral))
-        | corral.stalled
-        | (corral.iterations >= max_steps)
-      )
-    ),
-    lambda corral: _iterate(problem, corral),
-    _start(problem, capacity),
-  )
-  lower, upper = _bounds(problem, corral)
+  found = _minimize(problem, tolerance, max_steps)
+  upper = found.margin + found.gap
   if checks.is_concrete(upper) and upper <= tolerance * problem.radius:
     raise ValueError(
       'no θ separates the data: a convex combination of the A_i = y_i a_i has '
       f'norm {float(upper):.3g}, with R = {float(problem.radius):.3g}. A '
       'feature that is constant adds the bias which some data need.'
     )
-  return Separation(
-    num_examples=problems.total_weight(problem),
-    radius=problem.radius,
-    margin=lower,
-    gap=upper - lower,
-    params=corral.params / jnp.where(upper == 0, 1, upper),
-    coefficients=jnp.zeros_like(problem.signs)
-    .at[corral.indices]
-    .add(corral.coefficients, mode='drop'),
-    iterations=corral.iterations,
-    converged=converged(corral),
-  )
+  return found

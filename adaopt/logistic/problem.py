@@ -121,6 +121,11 @@ def total_weight(problem: Problem) -> jax.Array:
   return jnp.sum(problem.weights)
 
 
+def mean_weights(problem: Problem) -> jax.Array:
+  """w_i / n. [n]."""
+  return problem.weights / total_weight(problem)
+
+
 def margins(problem: Problem, params: jax.Array) -> jax.Array:
   """m_i = ⟨A_i, θ⟩ for θ [d]. [n]."""
   return problem.signs * (problem.features @ params)

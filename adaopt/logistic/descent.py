@@ -1,0 +1,134 @@
+r"""Gradient descent with large, normalised and adaptive steps.
+
+With A_i = y_i a_i, w_i how often example i counts, n = Σ w_i, m_i = ⟨A_i, θ⟩,
+p_i = σ(−m_i) and θ_0 = 0.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from adaopt import checks
+from adaopt.logistic import methods
+from adaopt.logistic import problem as problems
+from adaopt.logistic.methods import Method
+
+
+def _residual_shares(state, problem):
+  """w_i p_i / Σ w_j p_j, by logarithms: right at any margin."""
+  return jax.nn.softmax(
+    jnp.log(problem.weights) - jax.nn.softplus(state.margins)
+  )
+
+
+def lr_gd(step_size: jax.typing.ArrayLike) -> Method:
+  r"""LR+GD: gradient descent on the log-loss, θ ← θ + (γ/n) Σ w_i p_i A_i.
+
+  Args:
+    step_size: γ > 0.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If γ is not positive and finite.
+
+  References:
+    Tyurin, `From Logistic Regression to the Perceptron Algorithm
+    <https://arxiv.org/abs/2412.08424>`_, 2025
+  """
+  checks.check_positive(step_size=step_size)
+  return methods.ascent(
+    lambda state, problem: (
+      step_size
+      * problems.mean_weights(problem)
+      * jax.nn.sigmoid(-state.margins)
+    )
+  )
+
+
+def normalized_lr_gd(step_size: jax.typing.ArrayLike) -> Method:
+  r"""Normalized LR+GD: θ ← θ + γ Σ w_i p_i A_i / Σ w_i p_i.
+
+  Its weights are softmax(log w_i − softplus(m_i)), which underflow nowhere.
+
+  Args:
+    step_size: γ > 0.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If γ is not positive and finite.
+
+  References:
+    Tyurin, `From Logistic Regression to the Perceptron Algorithm
+    <https://arxiv.org/abs/2412.08424>`_, 2025
+  """
+  checks.check_positive(step_size=step_size)
+  return methods.ascent(
+    lambda state, problem: step_size * _residual_shares(state, problem)
+  )
+
+
+def normalized_exponential_gd(
+  step_size: jax.typing.ArrayLike,
+) -> Method:
+  r"""Normalised GD on the exponential loss: θ ← θ + η Σ softmin(m)_i A_i.
+
+  softmin(m)_i ∝ w_i e^{−m_i}. For R ≤ 1 and η ≤ 1 its margin grows to
+  μ − (log n + 1) / (μ η t) and beyond. `averaged` is adaptive-step GD with the
+  exponential loss.
+
+  Args:
+    step_size: η > 0, divided by no norm of the data.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If η is not positive and finite.
+
+  References:
+    Ji and Telgarsky, `Characterizing the implicit bias via a primal-dual
+    analysis <https://arxiv.org/abs/1906.04540>`_, 2021
+  """
+  checks.check_positive(step_size=step_size)
+  return methods.ascent(
+    lambda state, problem: step_size * problems.softmin(problem, state.margins)
+  )
+
+
+def adaptive_gd(step_size: jax.typing.ArrayLike) -> Method:
+  r"""Adaptive-step GD on the log-loss L: θ ← θ − η ∇L / (1 − e^{−L}).
+
+  That is gradient descent on log(e^L − 1), minus the margin at which a single
+  example would have the loss L; about η / L times the gradient once L is
+  small. The theory is about the mean of the iterates,
+  `averaged(adaptive_gd(η))`.
+
+  Args:
+    step_size: η > 0.
+
+  Returns:
+    The method.
+
+  Raises:
+    ValueError: If η is not positive and finite.
+
+  References:
+    Zhang et al., `Minimax Optimal Convergence of Gradient Descent in Logistic
+    Regression via Large and Adaptive Stepsizes
+    <https://arxiv.org/abs/2504.04105>`_, 2025
+  """
+  checks.check_positive(step_size=step_size)
+
+  def coefficients(state, problem):
+    weights = problems.mean_weights(problem)
+    loss = jnp.sum(weights * jax.nn.softplus(-state.margins))
+    residual = jnp.sum(weights * jax.nn.sigmoid(-state.margins))
+    share = -jnp.expm1(-loss)
+    # Both vanish alike: their ratio is 1 where they have underflowed.
+    ratio = jnp.where(share == 0, 1, residual / jnp.where(share == 0, 1, share))
+    return step_size * ratio * _residual_shares(state, problem)
+
+  return methods.ascent(coefficients)

@@ -1,0 +1,80 @@
+r"""The perceptron and its batch forms, the limits of descent at large steps.
+
+With A_i = y_i a_i, w_i how often example i counts, n = Σ w_i, m_i = ⟨A_i, θ⟩
+and θ_0 = 0. Where no m_i ≤ 0 is left a step is 0.
+"""
+
+import jax.numpy as jnp
+
+from adaopt.logistic import methods
+from adaopt.logistic import problem as problems
+
+
+def _wrong(state, problem):
+  """Which examples that count have m_i ≤ 0."""
+  return (state.margins <= 0) & (problem.weights > 0)
+
+
+def perceptron() -> methods.Method:
+  r"""The perceptron: θ ← θ + A_i for the first i with m_i ≤ 0.
+
+  The theory takes any such i.
+
+  Returns:
+    The method.
+
+  References:
+    Novikoff, On convergence proofs on perceptrons, Symposium on the
+    Mathematical Theory of Automata, 1962
+  """
+
+  def coefficients(state, problem):
+    wrong = _wrong(state, problem)
+    first = wrong & (jnp.cumsum(wrong) == 1)
+    return first.astype(problem.features.dtype)
+
+  return methods.ascent(coefficients)
+
+
+def batch_perceptron() -> methods.Method:
+  r"""The batch perceptron: θ ← θ + (1/n) Σ_{m_i ≤ 0} w_i A_i.
+
+  The first step is half as long. That makes it the limit of LR+GD: θ_t / γ of
+  `lr_gd(γ)` tends to it as γ → ∞ where no margin on the way is 0.
+
+  Returns:
+    The method.
+
+  References:
+    Tyurin, `From Logistic Regression to the Perceptron Algorithm
+    <https://arxiv.org/abs/2412.08424>`_, 2025
+  """
+  return methods.ascent(
+    lambda state, problem: (
+      jnp.where(state.count == 0, 0.5, 1.0)
+      * _wrong(state, problem)
+      * problems.mean_weights(problem)
+    )
+  )
+
+
+def normalized_batch_perceptron() -> methods.Method:
+  r"""θ ← θ + the mean of A_i over {i: m_i ≤ 0}, weighted by w_i.
+
+  The limit of Normalized LR+GD: θ_t / γ of `normalized_lr_gd(γ)` tends to it
+  as γ → ∞ where no margin on the way is 0.
+
+  Returns:
+    The method.
+
+  References:
+    Tyurin, `From Logistic Regression to the Perceptron Algorithm
+    <https://arxiv.org/abs/2412.08424>`_, 2025
+  """
+
+  def coefficients(state, problem):
+    wrong = _wrong(state, problem) * problem.weights
+    total = jnp.sum(wrong)
+    return wrong / jnp.where(total == 0, 1, total)
+
+  return methods.ascent(coefficients)
