@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from adaopt import checks
 from adaopt.logistic import methods
 from adaopt.logistic import problem as problems
-from adaopt.logistic.methods import Method
 
 
 def _residual_shares(state, problem):
@@ -20,7 +19,7 @@ def _residual_shares(state, problem):
   )
 
 
-def lr_gd(step_size: jax.typing.ArrayLike) -> Method:
+def lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
   r"""LR+GD: gradient descent on the log-loss, θ ← θ + (γ/n) Σ w_i p_i A_i.
 
   Args:
@@ -37,16 +36,15 @@ def lr_gd(step_size: jax.typing.ArrayLike) -> Method:
     <https://arxiv.org/abs/2412.08424>`_, 2025
   """
   checks.check_positive(step_size=step_size)
-  return methods.ascent(
-    lambda state, problem: (
-      step_size
-      * problems.mean_weights(problem)
-      * jax.nn.sigmoid(-state.margins)
-    )
-  )
+
+  def coefficients(state, problem):
+    residuals = jax.nn.sigmoid(-state.margins)
+    return step_size * problems.mean_weights(problem) * residuals
+
+  return methods.ascent(coefficients)
 
 
-def normalized_lr_gd(step_size: jax.typing.ArrayLike) -> Method:
+def normalized_lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
   r"""Normalized LR+GD: θ ← θ + γ Σ w_i p_i A_i / Σ w_i p_i.
 
   Its weights are softmax(log w_i − softplus(m_i)), which underflow nowhere.
@@ -72,15 +70,15 @@ def normalized_lr_gd(step_size: jax.typing.ArrayLike) -> Method:
 
 def normalized_exponential_gd(
   step_size: jax.typing.ArrayLike,
-) -> Method:
+) -> methods.Method:
   r"""Normalised GD on the exponential loss: θ ← θ + η Σ softmin(m)_i A_i.
 
-  softmin(m)_i ∝ w_i e^{−m_i}. For R ≤ 1 and η ≤ 1 its margin grows to
-  μ − (log n + 1) / (μ η t) and beyond. `averaged` is adaptive-step GD with the
+  softmin(m)_i ∝ w_i e^{−m_i}. For R ≤ 1 and η ≤ 1 its margin is at least
+  μ − (log n + 1) / (μ η t). `averaged`, it is adaptive-step GD with the
   exponential loss.
 
   Args:
-    step_size: η > 0, divided by no norm of the data.
+    step_size: η > 0; no norm of the data divides it.
 
   Returns:
     The method.
@@ -98,7 +96,7 @@ def normalized_exponential_gd(
   )
 
 
-def adaptive_gd(step_size: jax.typing.ArrayLike) -> Method:
+def adaptive_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
   r"""Adaptive-step GD on the log-loss L: θ ← θ − η ∇L / (1 − e^{−L}).
 
   That is gradient descent on log(e^L − 1), minus the margin at which a single

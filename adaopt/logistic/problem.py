@@ -26,7 +26,7 @@ class Problem(NamedTuple):
   radius: jax.Array  # R = max ‖a_i‖ over w_i > 0, []
 
 
-def squared_norms(features):
+def squared_norms(features: Features) -> jax.Array:
   """‖a_i‖². [n]."""
   if isinstance(features, sparse.BCOO):
     squares = sparse.BCOO(
@@ -105,7 +105,7 @@ def _check_rows(squares, weights):
   if not np.any(weights > 0):
     raise ValueError('all weights are 0; at least one example must count.')
   for what, bad in (
-    ('zero: its margin is 0 for every θ', squares == 0),
+    ('zero, or its squared norm is', squares == 0),
     ('not finite, or its squared norm is not', ~np.isfinite(squares)),
   ):
     rows = np.flatnonzero(bad & (weights > 0))
