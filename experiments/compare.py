@@ -38,11 +38,16 @@ def _folder(workdir, scheme, seed):
 def _claim(planned, config, workdir):
   """Takes the folders of all runs, or raises before anything is trained."""
   shared = {k: v for k, v in config.items() if k not in ('schemes', 'seed')}
-  for name, seeds, _ in planned:
-    for seed in seeds:
-      own = {'scheme': config.schemes[name], 'seed': seed}
-      settings = ml_collections.ConfigDict(shared | own)
-      records.claim(_folder(workdir, name, seed), settings)
+  settings = {
+    _folder(workdir, name, seed): ml_collections.ConfigDict(
+      shared | {'scheme': config.schemes[name], 'seed': seed}
+    )
+    for name, seeds, _ in planned
+    for seed in seeds
+  }
+  for take in (records.check, records.claim):
+    for folder, own in settings.items():
+      take(folder, own)
 
 
 def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:

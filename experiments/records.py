@@ -37,8 +37,8 @@ class Curves(NamedTuple):
   eval: dict[str, np.ndarray]  # of every evaluation
 
 
-def claim(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
-  """Makes the folder of a run, or checks that it is of this very run.
+def check(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
+  """Checks that a folder is free, or holds this very run.
 
   Args:
     folder: Of one scheme and seed.
@@ -48,20 +48,23 @@ def claim(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
     ValueError: If the folder holds a run with other settings.
   """
   path = folder / RUN
-  wanted = json.loads(settings.to_json())
-  if path.exists():
-    found = json.loads(path.read_text())
-    keys = sorted(
-      key for key in wanted | found if wanted.get(key) != found.get(key)
-    )
-    if keys:
-      raise ValueError(
-        f'{folder} holds a run with other settings of {", ".join(keys)} (see '
-        f'{RUN} there); take another --workdir, or delete the folder.'
-      )
+  if not path.exists():
     return
+  wanted, found = json.loads(settings.to_json()), json.loads(path.read_text())
+  keys = sorted(
+    key for key in wanted | found if wanted.get(key) != found.get(key)
+  )
+  if keys:
+    raise ValueError(
+      f'{folder} holds a run with other settings of {", ".join(keys)} (see '
+      f'{RUN} there); take another --workdir, or delete the folder.'
+    )
+
+
+def claim(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
+  """Makes the folder of a run, and says there which run it is."""
   folder.mkdir(parents=True, exist_ok=True)
-  path.write_text(settings.to_json(indent=2) + '\n')
+  (folder / RUN).write_text(settings.to_json(indent=2) + '\n')
 
 
 def open_log(folder: pathlib.Path, position: int, examples: int) -> Log:

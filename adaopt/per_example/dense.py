@@ -82,8 +82,7 @@ def _outer_sum(tail, x, cotangent):
 def _outer_norms(tail, factors):
   """‖x δᵀ‖² = ‖x‖² ‖δ‖²."""
   x, cotangent = _matrices(tail, factors)
-  # A product of rows, which XLA reads once, where it would store squares.
-  square = lambda a: jnp.real(jnp.vecdot(*[rule.widen(a)] * 2))
+  square = lambda a: rule.squared_rows(rule.widen(a))
   norms = rule.rowwise(square(x) * square(cotangent))
   return _outer_sum(tail, x, cotangent), norms
 

@@ -32,7 +32,7 @@ def materialised(
 
     def reduce(total, gradients):
       flat = gradients.reshape(len(gradients), -1)
-      return _add(total, gradients), jnp.real(jnp.vecdot(flat, flat))
+      return _add(total, gradients), rule.squared_rows(flat)
 
     total, norms = _loop(reduce, zeros, made, zeros.size)
     return made.restore(total), norms.reshape(-1)
@@ -59,7 +59,8 @@ def materialised(
 
     def reduce(_, gradients):
       flat = gradients.reshape(len(gradients), -1)
-      return (), jnp.real(flat @ u.ravel())
+      highest = jax.lax.Precision.HIGHEST
+      return (), jnp.real(jnp.matmul(flat, u.ravel(), precision=highest))
 
     return _loop(reduce, (), made, zeros.size)[1].reshape(-1)
 

@@ -33,6 +33,14 @@ def widen(x: jax.Array) -> jax.Array:
   return x.astype(statistics.accumulator_dtype(x))
 
 
+def squared_rows(x: jax.Array) -> jax.Array:
+  """Σ |x|² over the last axis, in the precision of x on every backend.
+
+  A product, which XLA reads once, where it would store squares.
+  """
+  return jnp.real(jnp.vecdot(x, x, precision=jax.lax.Precision.HIGHEST))
+
+
 def only(tail: cut.Tail, name: str) -> bool:
   """Whether the tail is one contraction of this name, moved around."""
   if [e.name for e in tail.contractions] != [name]:
