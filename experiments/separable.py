@@ -1,0 +1,131 @@
+"""Two classes that a hyperplane through 0 separates, or nearly."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from sklearn import datasets as sklearn_datasets
+
+from experiments import datasets
+
+
+class Examples(NamedTuple):
+  """Examples of two classes, as `adaopt.logistic` takes them."""
+
+  features: np.ndarray  # a_i, [n, d] float64; no bias is added
+  labels: np.ndarray  # y_i = ±1, [n]
+  weights: np.ndarray  # how often each counts, [n]
+
+
+def _pair(features, labels, classes):
+  """The examples of two classes, the first one being +1."""
+  chosen = np.isin(labels, classes)
+  signs = np.where(labels[chosen] == classes[0], 1, -1)
+  return Examples(features[chosen], signs, np.ones(len(signs)))
+
+
+def hard_set(n: int) -> Examples:
+  """The set on which the batch perceptron takes a multiple of n iterations.
+
+  One example (0.5, −1) of class +1, and n − 1 copies of (−0.5, −1) of class −1.
+
+  Args:
+    n: How many examples; R²/μ² = 5 whatever it is.
+
+  Returns:
+    Both distinct examples, weighted.
+
+  References:
+    Tyurin, `From Logistic Regression to the Perceptron Algorithm
+    <https://arxiv.org/abs/2412.08424>`_, 2025
+  """
+  return Examples(
+    np.array([[0.5, -1.0], [-0.5, -1.0]]),
+    np.array([1, -1]),
+    np.array([1.0, n - 1.0]),
+  )
+
+
+def digits_pair(classes: tuple[int, int]) -> Examples:
+  """All examples of two of scikit-learn's digits, pixels in [0, 1]."""
+  images, labels = sklearn_datasets.load_digits(return_X_y=True)
+  return _pair(images / 16, labels, classes)
+
+
+def _centred(pixels):
+  return pixels - np.mean(pixels, 0)
+
+
+def _standardized(pixels):
+  """Less the mean, over the standard deviation, pixel by pixel."""
+  deviations = np.std(pixels, 0)
+  return _centred(pixels) / np.where(deviations == 0, 1, deviations)
+
+
+PREPROCESSINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+  'pixels': lambda pixels: pixels,
+  'around_0': lambda pixels: 2 * pixels - 1,
+  'centred': _centred,
+  'standardized': _standardized,
+}
+"""What is made of pixels in [0, 1], [n, d], all of the examples at once."""
+
+
+def image_pair(
+  train: dict[str, np.ndarray],
+  classes: tuple[int, int],
+  counts: tuple[int, int],
+  preprocess: Callable[[np.ndarray], np.ndarray] = PREPROCESSINGS['pixels'],
+) -> Examples:
+  """The first images of two classes.
+
+  Args:
+    train: uint8 images and labels, as of a `datasets.Dataset`.
+    classes: Those of y = +1 and of y = −1.
+    counts: How many images of each are taken, in the order of the data set.
+    preprocess: One of `PREPROCESSINGS`.
+
+  Returns:
+    The examples.
+
+  Raises:
+    ValueError: If a class has fewer images.
+  """
+  rows = [
+    np.flatnonzero(train['label'] == label)[:count]
+    for label, count in zip(classes, counts, strict=True)
+  ]
+  for label, count, found in zip(classes, counts, rows, strict=True):
+    if len(found) < count:
+      raise ValueError(
+        f'class {label} has {len(found)} images, fewer than {count}.'
+      )
+  rows = np.sort(np.concatenate(rows))
+  pixels = train['input'][rows].reshape(len(rows), -1) / 255
+  return _pair(preprocess(pixels), train['label'][rows], classes)
+
+
+BALANCES = {'': (2500, 2500), '_imbalanced': (4500, 500)}
+DIGITS = ((0, 1), (1, 8), (3, 9), (8, 9))
+IMAGES = ('mnist', 'fashion_mnist', 'cifar10')
+
+
+def _load_images(name, counts, data_dir):
+  train = datasets.DATASETS[name](data_dir).train
+  return image_pair(train, (0, 1), counts)
+
+
+PROBLEMS: dict[str, Callable[[str | None], Examples]] = {
+  'hard_set': lambda data_dir: hard_set(1000),
+  **{
+    f'digits_{a}_{b}': lambda data_dir, pair=(a, b): digits_pair(pair)
+    for a, b in DIGITS
+  },
+  **{
+    name + suffix: functools.partial(_load_images, name, counts)
+    for name in IMAGES
+    for suffix, counts in BALANCES.items()
+  },
+}
+"""data_dir → the examples, by name."""
