@@ -78,6 +78,11 @@ def _preparation(
   def loss_fn(params, batch):
     return jnp.mean(losses_and_hits(params, batch)[0])
 
+  def loss_and_residual(params, batch):
+    m = adaopt.log_odds(model.apply(params, batch['input']), batch['label'])
+    residual = jnp.mean(jax.nn.sigmoid(-m))
+    return jnp.mean(jax.nn.softplus(-m)), {'mean_residual': residual}
+
   def evaluate(params, train, test):
     return (
       _means(losses_and_hits, params, train)[0],
@@ -88,10 +93,12 @@ def _preparation(
     params = model.init(jax.random.key(seed), train['input'][:2])
     return adaopt.init_train_state(params, optimizer, seed=seed)
 
+  normalized = schemes.is_normalized(scheme)
   single = functools.partial(
     adaopt.train_step,
-    loss_fn,
+    loss_and_residual if normalized else loss_fn,
     optimizer,
+    has_aux=normalized,
     group_size=config.group_size,
     draw=draw,
     **statistics,

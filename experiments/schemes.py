@@ -73,6 +73,7 @@ OPTIMIZERS = {
   'adagrad': lambda scheme: adaopt.scale_by_adagrad(),
   'adagrad_norm': lambda scheme: adaopt.scale_by_adagrad_norm(),
   'sgd': lambda scheme: optax.identity(),
+  'normalized_lr_gd': lambda scheme: adaopt.scale_by_mean_residual(),
   'momentum': lambda scheme: optax.chain(
     optax.add_decayed_weights(scheme.weight_decay),
     optax.trace(scheme.momentum),
@@ -82,6 +83,9 @@ OPTIMIZERS = {
     optax.add_decayed_weights(scheme.weight_decay),
   ),
 }
+
+# Those whose update takes the mean residual of the batch.
+NORMALIZED = ('normalized_lr_gd',)
 
 
 def _adapted(scheme):
@@ -129,6 +133,11 @@ def lookup(table: dict[str, Any], kind: str, name: str) -> Any:
 def is_adaptive(scheme: Scheme) -> bool:
   """Whether the batch sizes of a scheme depend on its gradients."""
   return 'test' in scheme
+
+
+def is_normalized(scheme: Scheme) -> bool:
+  """Whether the optimizer of a scheme takes the mean residual."""
+  return scheme.optimizer in NORMALIZED
 
 
 def make_optimizer(
