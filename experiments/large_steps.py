@@ -172,7 +172,7 @@ def main(argv: list[str]) -> None:
       folder / f'{problem}.png',
     )
     print(f'{problem}: {time.perf_counter() - begin:.1f} s', flush=True)
-  print(solutions.table(rows))
+  print(solutions.tables(rows))
   print(f'Pictures: {folder}')
 
 

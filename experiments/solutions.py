@@ -19,6 +19,9 @@ class Solution(NamedTuple):
   squared_ratio: float  # R²/μ², from above
 
 
+LIMITS = {'LR+GD': 'BP', 'NLR': 'NBP'}
+"""The methods with a step size, and what they tend to as γ → ∞."""
+
 COLUMNS = ('problem', 'method', 'γ', 'iterations', 'bound', 'R²/μ²')
 
 
@@ -27,12 +30,16 @@ def _number(x: float, style: str) -> str:
   return '∞' if x == float('inf') else f'{x:{style}}'
 
 
+def _iterations(row: Solution) -> str:
+  return f'{row.iterations}' if row.solved else f'> {row.iterations}'
+
+
 def _cells(row: Solution) -> list[str]:
   return [
     row.problem,
     row.method,
     _number(row.step_size, 'g'),
-    f'{row.iterations}' if row.solved else f'> {row.iterations}',
+    _iterations(row),
     _number(row.bound, '.4g'),
     _number(row.squared_ratio, '.4g'),
   ]
@@ -53,10 +60,32 @@ def table(rows: list[Solution]) -> str:
   return results.markdown([list(COLUMNS), *map(_cells, rows)])
 
 
+def overview(rows: list[Solution]) -> str:
+  """Iterations alone: a column for every γ, the perceptrons being γ = ∞."""
+  sizes = sorted({row.step_size for row in rows})
+  found = {(row.problem, row.method, row.step_size): row for row in rows}
+  lines = [
+    ['problem', 'method', *(f'γ = {_number(size, "g")}' for size in sizes)]
+  ]
+  for problem in dict.fromkeys(row.problem for row in rows):
+    for method, limit in LIMITS.items():
+      of = [
+        found.get((problem, method, size)) or found[problem, limit, size]
+        for size in sizes
+      ]
+      lines.append([problem, f'{method}, {limit}', *map(_iterations, of)])
+  return results.markdown(lines)
+
+
+def tables(rows: list[Solution]) -> str:
+  """Both tables: iterations by γ, and each beside its bound."""
+  return f'{overview(rows)}\n\n{table(rows)}'
+
+
 def save(rows: list[Solution], folder: pathlib.Path) -> None:
   """Writes large_steps.csv and large_steps.md."""
   with (folder / 'large_steps.csv').open('w', newline='') as file:
     writer = csv.writer(file)
     writer.writerow(Solution._fields)
     writer.writerows(rows)
-  (folder / 'large_steps.md').write_text(table(rows) + '\n')
+  (folder / 'large_steps.md').write_text(tables(rows) + '\n')

@@ -1,15 +1,18 @@
-"""Times a sweep to solution on all pairs of digits, in one program.
+"""Times sweeps of step sizes to solution, in one program and in numpy.
 
-python -m experiments.benchmarks.large_steps
+python -m experiments.benchmarks.large_steps [--data_dir=DIR]
 
-Every pair of scikit-learn's digits is solved with every step size. numpy does
-one run after another, each as long as it takes; scikit-learn has neither
-method, but other linear classifiers.
+First all pairs of scikit-learn's digits, 45 small problems; then, where there
+is a data folder, two classes of MNIST. numpy does one run after another, each
+as long as it takes. scikit-learn has neither method, but other classifiers of
+the same kind.
 """
 
 import functools
 import itertools
+import sys
 import warnings
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -55,22 +58,51 @@ def padded(pairs: list[separable.Examples]) -> separable.Examples:
   )
 
 
-def in_one_program(make, pairs: separable.Examples):
-  """() → iterations [pairs, step sizes]."""
+def _iterations(make, step_size, examples):
+  return logistic.solve(
+    make(step_size),
+    examples.features,
+    examples.labels,
+    weights=examples.weights,
+    max_steps=MAX_STEPS,
+  ).iterations
 
-  def iterations(step_size, pair):
-    return logistic.solve(
-      make(step_size),
-      pair.features,
-      pair.labels,
-      weights=pair.weights,
-      max_steps=MAX_STEPS,
-    ).iterations
 
-  over_steps = jax.vmap(iterations, (0, None))
-  sweep = jax.jit(jax.vmap(over_steps, (None, 0)))
+def together(make: Callable) -> Callable:
+  """Step sizes side by side: one pass over the data serves them all.
+
+  Args:
+    make: step size → method.
+
+  Returns:
+    (step sizes, examples) → iterations, [step sizes].
+  """
+  return jax.vmap(functools.partial(_iterations, make), (0, None))
+
+
+def in_turn(make: Callable) -> Callable:
+  """One run after another, so that none waits for the slowest."""
+  single = functools.partial(_iterations, make)
+  return lambda step_sizes, examples: jax.lax.map(
+    lambda step_size: single(step_size, examples), step_sizes
+  )
+
+
+# (make) → (step sizes, pairs) → iterations, [pairs, step sizes].
+LAYOUTS = {
+  'vmap': lambda make: jax.vmap(together(make), (None, 0)),
+  'map': lambda make: (
+    lambda step_sizes, pairs: jax.lax.map(
+      functools.partial(in_turn(make), step_sizes), pairs
+    )
+  ),
+}
+
+
+def runner(sweep: Callable, examples: separable.Examples) -> Callable:
+  """() → what a compiled sweep gives for the step sizes."""
   return functools.partial(
-    sweep, jnp.array(STEP_SIZES), jax.tree.map(jnp.asarray, pairs)
+    jax.jit(sweep), jnp.array(STEP_SIZES), jax.tree.map(jnp.asarray, examples)
   )
 
 
@@ -90,15 +122,20 @@ def numpy_iterations(method: str, rows: np.ndarray, step_size: float) -> int:
   return MAX_STEPS
 
 
-def numpy_sweep(method: str, all_rows: list[np.ndarray]) -> np.ndarray:
-  """Every pair with every step size, one after another."""
+def numpy_sweep(method: str, problems: list[np.ndarray]) -> np.ndarray:
+  """Every problem with every step size, [problems, step sizes]."""
   with np.errstate(over='ignore'):  # e^m = ∞ gives p = 0, as it should
     return np.array(
       [
         [numpy_iterations(method, rows, step_size) for step_size in STEP_SIZES]
-        for rows in all_rows
+        for rows in problems
       ]
     )
+
+
+def numpy_rows(examples: separable.Examples) -> np.ndarray:
+  """A = y a, [n, d] float32."""
+  return np.float32(examples.labels[:, None] * examples.features)
 
 
 def fit_sklearn(make, pairs: list[separable.Examples]) -> float:
@@ -124,47 +161,68 @@ SKLEARN = {
 }
 
 
-def main(argv: list[str]) -> None:
-  """Prints one row for every method, and one for each of scikit-learn's."""
-  del argv
-  options.quiet()
-  pairs = [
-    separable.digits_pair(pair) for pair in itertools.combinations(range(10), 2)
-  ]
-  single = [
-    pair._replace(features=pair.features.astype(np.float32)) for pair in pairs
-  ]
-  all_rows = [
-    pair.labels[:, None].astype(np.float32) * pair.features for pair in single
-  ]
+def _compare(layouts, examples, problems):
+  """Times layouts against numpy for every method, and prints a row each."""
   runners = {}
   for method, make in METHODS.items():
-    runners[method, 'one program'] = in_one_program(make, padded(pairs))
-    runners[method, 'numpy'] = functools.partial(numpy_sweep, method, all_rows)
-  for name, make in SKLEARN.items():
-    runners[name] = functools.partial(fit_sklearn, make, single)
+    for layout, sweep in layouts.items():
+      runners[method, layout] = runner(sweep(make), examples)
+    runners[method, 'numpy'] = functools.partial(numpy_sweep, method, problems)
   medians = timing.in_turns(runners)
-  timing.print_machine()
   timing.print_header(
-    'method', 'runs', 'iterations', 'one program, ms', 'numpy, ms', 'ratio'
+    'method',
+    'runs',
+    'iterations',
+    'numpy, ms',
+    *(f'{layout}, ms' for layout in layouts),
+    *(f'numpy / {layout}' for layout in layouts),
   )
   for method in METHODS:
-    counts = np.asarray(runners[method, 'one program']())
-    ours, theirs = (medians[method, k] for k in ('one program', 'numpy'))
+    counts = runners[method, 'numpy']()
+    baseline = medians[method, 'numpy']
+    ours = [medians[method, layout] for layout in layouts]
     timing.print_row(
       method,
       counts.size,
       counts.sum(),
-      f'{ours:.0f}',
-      f'{theirs:.0f}',
-      f'{theirs / ours:.1f}',
+      f'{baseline:.0f}',
+      *(f'{time:.0f}' for time in ours),
+      *(f'{baseline / time:.1f}' for time in ours),
     )
+
+
+def _time_sklearn(pairs):
+  """Times scikit-learn's fits, one for each pair."""
+  runners = {
+    name: functools.partial(fit_sklearn, make, pairs)
+    for name, make in SKLEARN.items()
+  }
+  medians = timing.in_turns(runners)
   timing.print_header('scikit-learn', 'fits', 'pairs separated', 'ms')
-  for name in SKLEARN:
-    share = runners[name]()
+  for name, fit in runners.items():
     timing.print_row(
-      name, len(pairs), f'{100 * share:.0f} %', f'{medians[name]:.0f}'
+      name, len(pairs), f'{100 * fit():.0f} %', f'{medians[name]:.0f}'
     )
+
+
+def main(argv: list[str]) -> None:
+  """Prints a table of the digits, one of scikit-learn and one of MNIST."""
+  del argv
+  options.quiet()
+  timing.print_machine()
+  pairs = [
+    separable.digits_pair(pair) for pair in itertools.combinations(range(10), 2)
+  ]
+  _compare(LAYOUTS, padded(pairs), [numpy_rows(pair) for pair in pairs])
+  _time_sklearn(pairs)
+  if options.DATA_DIR.value is None:
+    return
+  try:
+    mnist = separable.PROBLEMS['mnist'](options.DATA_DIR.value)
+  except (OSError, ValueError) as error:
+    sys.exit(str(error))
+  single = mnist._replace(features=np.float32(mnist.features))
+  _compare({'vmap': together}, single, [numpy_rows(mnist)])
 
 
 if __name__ == '__main__':

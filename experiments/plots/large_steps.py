@@ -6,9 +6,7 @@ import numpy as np
 from matplotlib import figure as mpl
 
 from adaopt import logistic
-
-PAIRS = (('LR+GD', 'BP'), ('NLR', 'NBP'))
-"""The methods of each row, and what they tend to at large steps."""
+from experiments import solutions
 
 PANELS = {
   'accuracy': 'accuracy',
@@ -42,7 +40,7 @@ def save(
   """
   figure = mpl.Figure(figsize=(12, 6), layout='constrained')
   axes = figure.subplots(2, 3, sharex=True)
-  for row, (method, limit) in zip(axes, PAIRS, strict=True):
+  for row, (method, limit) in zip(axes, solutions.LIMITS.items(), strict=True):
     for name, axis in zip(PANELS, row, strict=True):
       for i, step_size in enumerate(step_sizes[method]):
         label = f'{method}, γ = {step_size:g}'
