@@ -31,7 +31,7 @@ _STEPS = flags.DEFINE_integer(
   'num_steps', 1000, 'Iterations of every method.', lower_bound=1
 )
 _MARGIN_STEPS = flags.DEFINE_integer(
-  'margin_steps', 1000, 'The most iterations to find μ.', lower_bound=1
+  'margin_steps', 200, 'The most iterations to find μ.', lower_bound=1
 )
 
 STEP_SIZES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)

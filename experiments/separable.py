@@ -108,12 +108,12 @@ def image_pair(
 
 BALANCES = {'': (2500, 2500), '_imbalanced': (4500, 500)}
 DIGITS = ((0, 1), (1, 8), (3, 9), (8, 9))
-IMAGES = ('mnist', 'fashion_mnist', 'cifar10')
+IMAGES = {'mnist': (0, 1), 'fashion_mnist': (3, 8), 'cifar10': (0, 1)}
 
 
 def _load_images(name, counts, data_dir):
   train = datasets.DATASETS[name](data_dir).train
-  return image_pair(train, (0, 1), counts)
+  return image_pair(train, IMAGES[name], counts)
 
 
 PROBLEMS: dict[str, Callable[[str | None], Examples]] = {

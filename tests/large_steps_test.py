@@ -12,7 +12,12 @@ import logistic_oracles as oracles
 import numpy as np
 import pytest
 
-from experiments import large_steps, separable, solutions
+from experiments import (
+  large_steps,
+  large_steps_search,
+  separable,
+  solutions,
+)
 from experiments.benchmarks import large_steps as benchmark
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -136,6 +141,16 @@ def test_the_numpy_loop_of_the_benchmark_is_the_method(method):
   oracle = {'LR+GD': oracles.lr_gd, 'NLR': oracles.normalized_lr_gd}[method]
   expected = oracles.first_solution(oracle(rows, 20, 1.0), rows)
   assert benchmark.numpy_iterations(method, rows, 1.0) == expected
+
+
+def test_the_search_follows_a_row_to_the_first_count_that_is_off():
+  target = large_steps_search.Target
+  row = (target('NLR', 100, 2), target('NLR', 0.1, 157), target('NLR', 1, 16))
+  examples = separable.hard_set(1000)
+  assert large_steps_search.follow(row, examples) == [2, 157, 16]
+  off = (row[0], row[1]._replace(iterations=100), row[2])
+  # At most 110 iterations are made, and one more says that they were too few.
+  assert large_steps_search.follow(off, examples) == [2, 111]
 
 
 def run_script(*flags):

@@ -1,8 +1,10 @@
 """A picture that cannot be saved, found out only after the work is done."""
 
+import numpy as np
 import pytest
 
-from experiments.plots import ratios
+from experiments import records
+from experiments.plots import comparison, ratios
 
 
 @pytest.mark.parametrize('name', ['a.svg', 'a.b.PNG'])
@@ -23,3 +25,24 @@ def test_a_picture_that_can_be_saved_passes(tmp_path, name):
 def test_a_picture_that_cannot_be_saved_is_told(tmp_path, name, message):
   with pytest.raises(ValueError, match=message):
     ratios.check_path(tmp_path / name)
+
+
+def test_runs_whose_noise_was_not_measured_are_drawn(tmp_path):
+  nan = np.full(2, np.nan)
+  run = records.Curves(
+    train={
+      'examples': np.array([8, 16]),
+      'batch_size': np.array([8, 8]),
+      'variance': nan,
+      'squared_norm': nan,
+    },
+    eval={
+      'examples': np.array([0, 16]),
+      'train_loss': np.array([2.0, 1.0]),
+      'test_accuracy': np.array([0.1, 0.5]),
+    },
+  )
+  comparison.save({'fixed': [run]}, tmp_path)
+  assert {path.name for path in tmp_path.iterdir()} == set(
+    comparison.COMPARISON
+  )

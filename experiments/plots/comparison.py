@@ -105,12 +105,13 @@ def _noise(curves):
   """v and ‖ḡ‖² against examples, where they were measured."""
   figure = mpl.Figure(figsize=(11, 4.5), layout='constrained')
   axes = figure.subplots(1, 2)
-  for run, style in _styled(curves):
-    for axis, name in zip(axes, NOISE, strict=True):
-      axis.plot(*_binned(run.train['examples'], run.train[name]), **style)
+  # Logarithmic before anything is drawn: often nothing was measured.
   for axis, label in zip(axes, NOISE.values(), strict=True):
     axis.set(xlabel='examples', ylabel=label, xscale='log', yscale='log')
     axis.grid(alpha=0.3)
+  for run, style in _styled(curves):
+    for axis, name in zip(axes, NOISE, strict=True):
+      axis.plot(*_binned(run.train['examples'], run.train[name]), **style)
   _legend_under(figure, axes[0])
   return figure
 

@@ -15,11 +15,11 @@ PANELS = {
 }
 
 LEAST = 1e-8
-"""Where the axes of loss and gradient end: Normalized LR+GD goes on to 0."""
+"""What loss and gradient are drawn at below it: they go on to 0."""
 
 
 def _draw(axis, trajectory, name, index, **style):
-  values = np.asarray(getattr(trajectory, name)[index])
+  values = np.maximum(getattr(trajectory, name)[index], LEAST)
   axis.plot(np.arange(1, len(values)), values[1:], linewidth=1.1, **style)
 
 
@@ -59,8 +59,7 @@ def save(
       axis.set(ylabel=label, xscale='log')
       if name != 'accuracy':
         axis.set_yscale('log')
-        axis.set_ylim(bottom=max(axis.get_ylim()[0], LEAST))
       axis.grid(alpha=0.3)
   for axis in axes[-1]:
     axis.set_xlabel('iteration')
-  figure.savefig(path, dpi=120)
+  figure.savefig(path, dpi=100)
