@@ -187,7 +187,7 @@ def _compare(layouts, examples, problems):
       counts.sum(),
       f'{baseline:.0f}',
       *(f'{time:.0f}' for time in ours),
-      *(f'{baseline / time:.1f}' for time in ours),
+      *(f'{baseline / time:.2f}' for time in ours),
     )
 
 
