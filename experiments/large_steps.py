@@ -27,8 +27,8 @@ _PROBLEMS = flags.DEFINE_multi_enum(
   list(separable.PROBLEMS),
   'A problem; may be repeated. All by default.',
 )
-_STEPS = flags.DEFINE_integer(
-  'num_steps', 1000, 'Iterations of every method.', lower_bound=1
+_ITERATIONS = flags.DEFINE_integer(
+  'iterations', 1000, 'Iterations of every method.', lower_bound=1
 )
 _MARGIN_STEPS = flags.DEFINE_integer(
   'margin_steps', 200, 'The most iterations to find μ.', lower_bound=1
@@ -163,7 +163,9 @@ def main(argv: list[str]) -> None:
     separated = separation(examples, max_steps=_MARGIN_STEPS.value)
     trajectories = {}
     for method, sweep in SWEEPS.items():
-      found, trajectories[method] = run(sweep, examples, num_steps=_STEPS.value)
+      found, trajectories[method] = run(
+        sweep, examples, num_steps=_ITERATIONS.value
+      )
       rows += summarise(problem, method, found, separated)
     solutions.save(rows, folder)
     large_steps_plots.save(

@@ -11,10 +11,12 @@ import threading
 import time
 
 import data_files
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import adaopt
 from experiments import (
   compare,
   datasets,
@@ -282,6 +284,34 @@ def test_evaluation_counts_every_example_once():
   loss, accuracy = runs._means(of, 2.0, part)
   np.testing.assert_allclose(loss, 2344.0, rtol=1e-6)
   np.testing.assert_allclose(accuracy, 1000 / 2345, rtol=1e-6)
+
+
+def test_normalized_steps_are_those_of_sgd_over_the_mean_residual():
+  config = digits_normalized.get_config()
+  fixed = {'learning_rate': 0.5, 'batch_size': 64}
+  config.schemes = {
+    'sgd': fixed | {'optimizer': 'sgd'},
+    'normalized': fixed | {'optimizer': 'normalized_lr_gd'},
+  }
+  changes = []
+  for planned in runs.plan(config, ['sgd', 'normalized'], 1):
+    run = planned.prepare(planned.seeds)
+    before = jax.tree.map(np.array, run.state.params)
+    batch = adaopt.draw(run.examples, run.state.seed, jnp.arange(64))
+    step = run.make_step(micro_batch_size=32)
+    state, _ = step(run.state, run.examples)
+    changes.append(jax.tree.map(lambda x, y: x - y, state.params, before))
+  logits = np.asarray(models.MODELS['mlp']().apply(before, batch['input']))
+  exponentials = np.exp(logits.astype(np.float64))
+  right = exponentials[np.arange(64), batch['label']] / exponentials.sum(1)
+  residual = 1 - right.mean()
+  # Float32 parameters of order 1, less by one step than before.
+  jax.tree.map(
+    lambda sgd, normalized: np.testing.assert_allclose(
+      residual * normalized, sgd, atol=1e-6
+    ),
+    *changes,
+  )
 
 
 def start(*arguments):

@@ -169,7 +169,7 @@ def test_the_script_leaves_tables_and_pictures(tmp_path):
     f'--workdir={tmp_path}',
     '--problem=hard_set',
     '--problem=digits_0_1',
-    '--num_steps=60',
+    '--iterations=60',
   )
   assert done.returncode == 0, done.stderr
   for problem in ('hard_set', 'digits_0_1'):
