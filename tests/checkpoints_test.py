@@ -1,5 +1,6 @@
 """A run that does not go on where it was killed, or goes on from rubbish."""
 
+import csv
 import gc
 import json
 import os
@@ -16,7 +17,7 @@ import optax
 import pytest
 
 import adaopt
-from experiments import checkpoints
+from experiments import checkpoints, records
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRESS = checkpoints.Progress([10, 20], evaluated=30, seconds=1.5)
@@ -163,6 +164,11 @@ def test_a_run_killed_and_resumed_is_the_run_to_the_last_bit(tmp_path):
   assert stopped.returncode == 0, errors
   assert 'Stopped in adadagrad; the same command goes on' in output
   assert 'adadagrad (1 stopped)' in output
+  (row,) = csv.DictReader((parts / 'results.csv').read_text().splitlines())
+  assert row['finished'] == 'False'
+  # The last evaluation is of the last state, not of the first.
+  evaluated = records.read(folder.parent).eval['examples']
+  assert evaluated[-1] == int(row['examples']) > 0
   for process in (start(parts, num_examples), undisturbed):
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors

@@ -4,11 +4,9 @@ import csv
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import threading
-import time
 
 import data_files
 import jax
@@ -356,28 +354,3 @@ def test_mnist_trains_from_files_with_overrides(tmp_path):
   (row,) = csv.DictReader(lines)
   assert int(row['final_batch_size']) == 40
   assert float(row['test_accuracy']) > 0.9
-
-
-def test_ctrl_c_ends_with_what_there_is(tmp_path):
-  process = start(
-    '--config=experiments/configs/digits.py',
-    f'--workdir={tmp_path}',
-    '--config.num_examples=100_000_000',
-    '--checkpoint_minutes=0',
-  )
-  folder = tmp_path / 'adadagrad' / 'seed_0'
-  deadline = time.monotonic() + 120
-  while not list(folder.glob('checkpoints/[0-9]*')):
-    assert process.poll() is None
-    assert time.monotonic() < deadline
-    time.sleep(0.1)
-  process.send_signal(signal.SIGINT)
-  output, errors = process.communicate(timeout=60)
-  assert process.returncode == 0, errors
-  assert 'Traceback' not in errors
-  assert 'Stopped in adadagrad; the same command goes on' in output
-  assert (tmp_path / 'learning.png').exists()
-  (row,) = csv.DictReader((tmp_path / 'results.csv').read_text().splitlines())
-  assert row['finished'] == 'False'
-  # The last evaluation is of the last state, not of the first.
-  assert records.read(folder).eval['examples'][-1] == int(row['examples']) > 0

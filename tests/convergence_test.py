@@ -1,7 +1,6 @@
 """A rate misread, a noise miscounted, or a test said to hold that does not."""
 
 import csv
-import functools
 import gzip
 import itertools
 import os
@@ -41,7 +40,7 @@ def loss(w, dataset, penalty=1e-3):
 def gradient(w, dataset):
   """Central differences, exact to about 1e-9 here."""
   steps = 1e-5 * np.eye(len(w))
-  f = functools.partial(loss, dataset)
+  f = lambda w: loss(w, dataset)
   return np.array([(f(w + s) - f(w - s)) / 2e-5 for s in steps])
 
 
