@@ -70,9 +70,10 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
       run = records.read(folder)
       rows.append(results.result(name, seed, run, end))
       curves.setdefault(name, []).append(run)
-  results.save_table(rows, workdir)
+  table = results.table(rows)
+  results.save(rows, table, workdir, 'results')
   comparison.save(curves, workdir)
-  return results.table(rows)
+  return table
 
 
 def run_all(

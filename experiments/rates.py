@@ -1,6 +1,5 @@
 """What a run says about a theory: rates of ‖∇F‖², and whether tests held."""
 
-import csv
 import pathlib
 from typing import NamedTuple
 
@@ -178,8 +177,4 @@ def tables(rows: list[Result]) -> str:
 
 def save(rows: list[Result], folder: pathlib.Path) -> None:
   """Writes convergence.csv, one line a run, and convergence.md."""
-  with (folder / 'convergence.csv').open('w', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(Result._fields)
-    writer.writerows(rows)
-  (folder / 'convergence.md').write_text(tables(rows) + '\n')
+  results.save(rows, tables(rows), folder, 'convergence')

@@ -3,7 +3,7 @@
 import csv
 import pathlib
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from experiments import records
@@ -103,10 +103,19 @@ def table(rows: list[Result]) -> str:
   return markdown(lines)
 
 
-def save_table(rows: list[Result], workdir: pathlib.Path) -> None:
-  """Writes results.csv, one line a run, and results.md."""
-  with (workdir / 'results.csv').open('w', newline='') as file:
+def save(
+  rows: Sequence[NamedTuple], text: str, folder: pathlib.Path, name: str
+) -> None:
+  """Writes NAME.csv, one line a row, and NAME.md.
+
+  Args:
+    rows: At least one, all of one type.
+    text: In Markdown.
+    folder: Where to.
+    name: Of both files.
+  """
+  with (folder / f'{name}.csv').open('w', newline='') as file:
     writer = csv.writer(file)
-    writer.writerow(Result._fields)
+    writer.writerow(rows[0]._fields)
     writer.writerows(rows)
-  (workdir / 'results.md').write_text(table(rows) + '\n')
+  (folder / f'{name}.md').write_text(text + '\n')

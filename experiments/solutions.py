@@ -1,6 +1,5 @@
 """How many iterations a method took, beside how many it may take."""
 
-import csv
 import pathlib
 from typing import NamedTuple
 
@@ -83,9 +82,5 @@ def tables(rows: list[Solution]) -> str:
 
 
 def save(rows: list[Solution], folder: pathlib.Path) -> None:
-  """Writes large_steps.csv and large_steps.md."""
-  with (folder / 'large_steps.csv').open('w', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(Solution._fields)
-    writer.writerows(rows)
-  (folder / 'large_steps.md').write_text(tables(rows) + '\n')
+  """Writes large_steps.csv, one line a run, and large_steps.md."""
+  results.save(rows, tables(rows), folder, 'large_steps')
