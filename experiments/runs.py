@@ -47,8 +47,8 @@ def _losses_and_hits(model, params, batch):
   return losses, jnp.argmax(logits, -1) == batch['label']
 
 
-def _means(losses_and_hits, params, part):
-  """Mean loss and accuracy, a chunk of examples at a time."""
+def _totals(losses_and_hits, params, part):
+  """Sums of losses and of hits, a chunk of examples at a time."""
   length = checks.num_examples(part)
   whole = length - length % EVALUATED
   sums = lambda batch: jax.tree.map(jnp.sum, losses_and_hits(params, batch))
@@ -59,7 +59,7 @@ def _means(losses_and_hits, params, part):
   if whole < length:
     rest = sums(jax.tree.map(lambda x: x[whole:], part))
     totals = jax.tree.map(jnp.add, totals, rest)
-  return jax.tree.map(lambda total: total / part['label'].size, totals)
+  return totals
 
 
 def _preparation(
@@ -83,10 +83,10 @@ def _preparation(
     residual = jnp.mean(jax.nn.sigmoid(-m))
     return jnp.mean(jax.nn.softplus(-m)), {'mean_residual': residual}
 
-  def evaluate(params, train, test):
+  def totals(params, train, test):
     return (
-      _means(losses_and_hits, params, train)[0],
-      _means(losses_and_hits, params, test)[1],
+      _totals(losses_and_hits, params, train)[0],
+      _totals(losses_and_hits, params, test)[1],
     )
 
   def start(seed):
@@ -104,16 +104,22 @@ def _preparation(
     **statistics,
   )
   several = functools.partial(together.make_step, single)
-  evaluate_single = jax.jit(evaluate)
-  evaluate_several = jax.jit(jax.vmap(evaluate, (0, None, None)))
+  totals_of_one = jax.jit(totals)
+  totals_of_several = jax.jit(jax.vmap(totals, (0, None, None)))
 
   def prepare(seeds):
     if len(seeds) == 1:
-      state, make_step, means = start(*seeds), single, evaluate_single
+      state, make_step, totals_of = start(*seeds), single, totals_of_one
     else:
       state = together.stack([start(seed) for seed in seeds])
-      make_step, means = several, evaluate_several
-    return Run(state, train, make_step, lambda p: means(p, first, test))
+      make_step, totals_of = several, totals_of_several
+
+    def evaluate(params):
+      # Divided here: XLA multiplies by 1 / n, which is not exact.
+      loss, hits = jax.device_get(totals_of(params, first, test))
+      return loss / first['label'].size, hits / test['label'].size
+
+    return Run(state, train, make_step, evaluate)
 
   return prepare
 

@@ -116,7 +116,7 @@ def _train(name, run, state, config, logs, manager, progress, interval, stop):
   evaluated, trained = progress.evaluated, progress.seconds
 
   def evaluate(state):
-    loss, accuracy = jax.device_get(run.evaluate(state.params))
+    loss, accuracy = run.evaluate(state.params)
     values = {
       'examples': np.asarray(state.examples),
       'train_loss': loss,

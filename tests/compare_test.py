@@ -279,9 +279,9 @@ def test_seeds_together_stop_where_an_update_is_skipped(tmp_path, monkeypatch):
 def test_evaluation_counts_every_example_once():
   part = {'input': jnp.arange(2345.0), 'label': jnp.zeros(2345, jnp.int32)}
   of = lambda params, batch: (batch['input'] * params, batch['input'] < 1000)
-  loss, accuracy = runs._means(of, 2.0, part)
-  np.testing.assert_allclose(loss, 2344.0, rtol=1e-6)
-  np.testing.assert_allclose(accuracy, 1000 / 2345, rtol=1e-6)
+  loss, hits = runs._totals(of, 2.0, part)
+  np.testing.assert_allclose(loss / 2345, 2344.0, rtol=1e-6)
+  np.testing.assert_allclose(hits / 2345, 1000 / 2345, rtol=1e-6)
 
 
 def test_normalized_steps_are_those_of_sgd_over_the_mean_residual():

@@ -76,10 +76,11 @@ def time_to_target(workdir: pathlib.Path, target: float) -> None:
   if not folders:
     sys.exit(f'{workdir} holds no runs of experiments.compare.')
   for folder in folders:
+    if records.read_end(folder) is None:
+      continue
     train, evaluated = records.read(folder)
     accuracy = evaluated['test_accuracy']
-    # To float32: a share such as 9900 / 10000 may come out a little short.
-    reached = np.flatnonzero(accuracy >= target - 1e-6)
+    reached = np.flatnonzero(accuracy >= target)
     cells = ['–'] * 3
     if len(reached):
       at = {name: values[reached[0]] for name, values in evaluated.items()}
