@@ -88,12 +88,13 @@ class Normalised(nn.Module):
 IMAGES, SERIES, VOLUMES = (6, 6, 4), (5, 4), (3, 4, 3, 2)
 CONVOLUTIONS = {
   'same': nn.Conv(6, (3, 3)),
+  'wide': nn.Conv(6, (3, 5)),
   'valid and strided': nn.Conv(6, (3, 2), (2, 1), padding='VALID'),
-  'strided same': nn.Conv(6, (3, 3), (2, 2)),
-  'explicit padding': nn.Conv(6, (2, 3), padding=((0, 2), (1, 0))),
+  'few positions': nn.Conv(10, (3, 3), (2, 2)),
+  'explicit padding': nn.Conv(6, (2, 4), padding=((0, 2), (1, 0))),
   'kernel dilation': nn.Conv(6, (2, 2), kernel_dilation=(2, 2)),
   'input dilation': nn.Conv(
-    6, (3, 3), input_dilation=(2, 1), padding=((1, 2), (0, 1))
+    6, (3, 4), input_dilation=(2, 1), padding=((1, 2), (0, 1))
   ),
   'grouped': nn.Conv(6, (3, 3), feature_group_count=2),
   'depthwise': nn.Conv(4, (3, 3), feature_group_count=4),
@@ -370,7 +371,7 @@ def test_reductions_equal_those_of_every_gradient(name):
 @pytest.mark.parametrize(
   'name',
   [
-    'conv strided same',
+    'conv few positions',
     'dense on short sequences',
     'tied embeddings',
     'attention',

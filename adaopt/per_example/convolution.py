@@ -42,49 +42,74 @@ def _windows(rhs, params, offsets):
   ]
 
 
-def _correlate(product, lhs, rhs, params, offsets):
+NARROW = 12
+"""Up to as many columns a product is faster with its positions first."""
+
+
+def _correlate(params, lhs, rhs, offsets):
   """Σ over positions of shifted lhs times rhs, for every offset: [K, N, O].
 
   Where there are more positions than features, the shifts along the first
-  spatial axis are products of their own: their slices are copied much faster
+  spatial axis are a batch of products: their slices are copied much faster
   than patches are gathered, and there are fewer patches.
   """
+  groups = params['feature_group_count'] * params['batch_group_count']
+  product = functools.partial(_product if groups == 1 else _grouped, params)
   lhs = _padded(lhs, params)
   windows = _windows(rhs, params, offsets)
-  outer = int(math.prod(rhs.shape[2:]) > len(rhs))
-  patches = jnp.stack(
-    [
-      lhs[:, :, *[slice(None)] * outer, *inner]
-      for inner in itertools.product(*windows[outer:])
-    ]
-  )
-  products = [
-    product(patches[:, :, :, *shift], rhs)
-    for shift in itertools.product(*windows[:outer])
-  ]
-  return jnp.concatenate(products)
+  if math.prod(rhs.shape[2:]) <= len(rhs):
+    return product(_patches(lhs, *windows), rhs)
+  if groups == 1 and len(lhs) * math.prod(offsets[1:]) <= NARROW:
+    return _narrow_product(params, lhs, rhs, *windows)
+  first, *others = windows
+  patches = _patches(lhs, [slice(None)], *others)
+  rows = jnp.stack([patches[:, :, :, window] for window in first])
+  products = jax.vmap(product, (0, None))(rows, rhs)
+  return products.reshape(-1, *products.shape[2:])
 
 
-def _product(precision, patches, rhs):
+def _patches(lhs, *windows):
+  """lhs as every offset sees it: [K, N, C, ...]."""
+  return jnp.stack([lhs[:, :, *each] for each in itertools.product(*windows)])
+
+
+def _product(params, patches, rhs):
   """Σ over channels and positions: [K, N, C, ...], [O, C, ...] → [K, N, O]."""
   columns = patches.reshape(-1, math.prod(rhs.shape[1:]))
   product = jnp.matmul(
     columns,
     rhs.reshape(len(rhs), -1).T,
-    precision=precision,
+    precision=params['precision'],
     preferred_element_type=statistics.accumulator_dtype(rhs),
   )
   return product.reshape(*patches.shape[:2], len(rhs))
 
 
-def _grouped_product(params, patches, rhs):
+def _narrow_product(params, lhs, rhs, first, *others):
+  """The same of all patches, a product for every shift of rows."""
+  lhs = jnp.moveaxis(lhs, 0, -1)  # [C, ..., N]
+  patches = jnp.concatenate(
+    [lhs[:, :, *each] for each in itertools.product(*others)], -1
+  )
+  rows = jnp.stack([patches[:, window] for window in first])
+  product = jnp.einsum(
+    'kpm,po->kmo',
+    rows.reshape(len(first), -1, patches.shape[-1]),
+    jnp.moveaxis(rhs, 0, -1).reshape(-1, len(rhs)),
+    precision=params['precision'],
+    preferred_element_type=statistics.accumulator_dtype(rhs),
+  )
+  return product.reshape(-1, lhs.shape[-1], len(rhs))
+
+
+def _grouped(params, patches, rhs):
   """The same where groups of features, or of samples, meet groups of rhs."""
   axis = 2 if params['feature_group_count'] > 1 else 1
   groups = params['feature_group_count'] * params['batch_group_count']
   split = lambda x, axis: jnp.moveaxis(
     x.reshape(*x.shape[:axis], groups, -1, *x.shape[axis + 1 :]), axis, 0
   )
-  one = functools.partial(_product, params['precision'])
+  one = functools.partial(_product, params)
   product = jax.vmap(one)(split(patches, axis), split(rhs, 0))
   product = jnp.moveaxis(product, 0, -2)  # [K, N, groups, O / groups]
   return product.reshape(*product.shape[:2], -1)
@@ -92,23 +117,16 @@ def _grouped_product(params, patches, rhs):
 
 def _make(tail, factors):
   (equation,) = tail.contractions
-  params = equation.params
-  spec = params['dimension_numbers']
+  spec = equation.params['dimension_numbers']
   shape = tail.shape(equation.outputs[0])
   _, _, *offsets = (shape[axis] for axis in spec.out_spec)
-  grouped = params['feature_group_count'] * params['batch_group_count'] > 1
-  product = (
-    functools.partial(_grouped_product, params)
-    if grouped
-    else functools.partial(_product, params['precision'])
-  )
   shared = {value: factors[value] for value in tail.shared}
 
   def gradient_of(sample):
     lhs, rhs = ((shared | sample)[value] for value in equation.inputs)
     lhs = jnp.transpose(lhs, spec.lhs_spec)  # [N, C, ...]
     rhs = jnp.transpose(rhs, spec.rhs_spec)  # [O, C, ...]
-    return _correlate(product, lhs, rhs, params, offsets)
+    return _correlate(equation.params, lhs, rhs, offsets)
 
   def restore(product):
     product = product.reshape(*offsets, *product.shape[1:])

@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.dataset = 'shakespeare'
   config.model = 'small_transformer'
   config.num_examples = 60_000
-  config.eval_interval = 2_000
+  config.eval_interval = 5_000
   config.eval_train_examples = 1_000
   config.max_micro_batch_size = 16
   base = {
