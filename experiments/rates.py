@@ -21,7 +21,7 @@ class Trace(NamedTuple):
 
 
 class Result(NamedTuple):
-  """One row: one scheme, one seed; the shares are in %."""
+  """One row: one scheme, one seed; the shares are in %, None of no steps."""
 
   scheme: str
   seed: int
@@ -34,10 +34,10 @@ class Result(NamedTuple):
   eta: float
   held: float  # steps with E‖g_B − ∇F‖² ≤ η² ‖∇F‖²
   below: float  # steps with b < n
-  holds: float  # of those, E‖g_B − ∇F‖² ≤ η² ‖∇F‖²
-  nearly: float  # of those, E‖g_B − ∇F‖² ≤ 2 η² ‖∇F‖²
-  coordinates: float  # coordinates that pass theirs, mean over those steps
-  all_coordinates: float  # of those steps, every coordinate passes
+  holds: float | None  # of those, E‖g_B − ∇F‖² ≤ η² ‖∇F‖²
+  nearly: float | None  # of those, E‖g_B − ∇F‖² ≤ 2 η² ‖∇F‖²
+  coordinates: float | None  # that pass theirs, mean over those steps
+  all_coordinates: float | None  # of those steps, every coordinate passes
 
 
 RATES = {
@@ -98,8 +98,8 @@ def fit_slope(x: np.ndarray, y: np.ndarray) -> float:
   return float(np.polyfit(np.log(x[ks]), np.log(y[ks]), 1)[0])
 
 
-def _percent(passed: np.ndarray) -> float:
-  return 100 * float(np.mean(passed)) if passed.size else float('nan')
+def _percent(passed: np.ndarray) -> float | None:
+  return 100 * float(np.mean(passed)) if passed.size else None
 
 
 def summarise(
@@ -146,33 +146,11 @@ def summarise(
   return rows
 
 
-def mean_and_error(values: list[float], style: str) -> str:
-  """Mean ± standard error of the mean; an empty cell where there is none."""
-  values = np.array(values)
-  if not np.any(np.isfinite(values)):
-    return ''
-  values = values[np.isfinite(values)]
-  text = f'{np.mean(values):{style}}'
-  error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0
-  return f'{text} ± {error:{style}}' if error > 0 else text
-
-
-def table(rows: list[Result], columns: dict[str, tuple[str, str]]) -> str:
-  """Columns of the results in Markdown, mean ± standard error over seeds."""
-  lines = [['scheme', 'seeds', *(title for title, _ in columns.values())]]
-  for scheme in dict.fromkeys(row.scheme for row in rows):
-    runs = [row for row in rows if row.scheme == scheme]
-    cells = [
-      mean_and_error([getattr(run, name) for run in runs], style)
-      for name, (_, style) in columns.items()
-    ]
-    lines.append([scheme, str(len(runs)), *cells])
-  return results.markdown(lines)
-
-
 def tables(rows: list[Result]) -> str:
   """Both tables: the rates, and the shares of steps at which a test held."""
-  return f'{table(rows, RATES)}\n\n{table(rows, TESTS)}'
+  return '\n\n'.join(
+    results.averages(rows, columns) for columns in (RATES, TESTS)
+  )
 
 
 def save(rows: list[Result], folder: pathlib.Path) -> None:

@@ -1,10 +1,12 @@
 """The tables of an experiment: a row for every run, a row for every scheme."""
 
+import collections
 import csv
 import pathlib
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from experiments import records
 
@@ -25,17 +27,19 @@ class Result(NamedTuple):
   finished: bool
 
 
+Columns = dict[str, tuple[str, str]]
+"""For a field of the rows its title, and the format of its numbers."""
+
 COLUMNS = {
-  'steps': 'steps',
-  'examples': 'examples',
-  'mean_batch_size': 'mean batch',
-  'final_batch_size': 'final batch',
-  'train_loss': 'train loss',
-  'test_accuracy': 'test accuracy',
-  'seconds': 'seconds',
-  'programs': 'programs compiled',
+  'steps': ('steps', '.0f'),
+  'examples': ('examples', '.0f'),
+  'mean_batch_size': ('mean batch', '.0f'),
+  'final_batch_size': ('final batch', '.0f'),
+  'train_loss': ('train loss', '.4f'),
+  'test_accuracy': ('test accuracy', '.4f'),
+  'seconds': ('seconds', '.1f'),
+  'programs': ('programs compiled', '.0f'),
 }
-DECIMALS = {'train_loss': 4, 'test_accuracy': 4, 'seconds': 1}
 
 
 def result(
@@ -66,13 +70,24 @@ def result(
   )
 
 
-def _cell(values: Iterable[float], decimals: int) -> str:
-  """Mean, and the standard deviation where there are several."""
-  values = list(values)
-  text = f'{statistics.fmean(values):.{decimals}f}'
-  if len(values) == 1:
-    return text
-  return f'{text} ± {statistics.stdev(values):.{decimals}f}'
+def mean_and_deviation(values: Sequence[float | None], style: str) -> str:
+  """Mean ± standard deviation, as a cell.
+
+  Args:
+    values: Of all seeds; None where it has no meaning.
+    style: A format, such as '.2f'.
+
+  Returns:
+    The mean of those that have a meaning, '' if none has, with the deviation
+    where there are several that differ.
+  """
+  values = [value for value in values if value is not None]
+  if not values:
+    return ''
+  mean = f'{np.mean(values):{style}}'
+  if len(set(values)) == 1:
+    return mean
+  return f'{mean} ± {np.std(values, ddof=1):{style}}'
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -88,19 +103,33 @@ def markdown(lines: list[list[str]]) -> str:
   return '\n'.join(padded)
 
 
-def table(rows: list[Result]) -> str:
-  """The results as a Markdown table, one row a scheme."""
-  lines = [['scheme', 'seeds', *COLUMNS.values()]]
+def averages(rows: Sequence[NamedTuple], columns: Columns) -> str:
+  """Some columns in Markdown, mean ± standard deviation over seeds.
+
+  Args:
+    rows: With a field `scheme`.
+    columns: The fields that are shown.
+
+  Returns:
+    A table, one row a scheme.
+  """
+  lines = [['scheme', 'seeds', *(title for title, _ in columns.values())]]
   for scheme in dict.fromkeys(row.scheme for row in rows):
     runs = [row for row in rows if row.scheme == scheme]
     cells = [
-      _cell((getattr(run, name) for run in runs), DECIMALS.get(name, 0))
-      for name in COLUMNS
+      mean_and_deviation([getattr(run, name) for run in runs], style)
+      for name, (_, style) in columns.items()
     ]
-    stopped = sum(not run.finished for run in runs)
-    name = f'{scheme} ({stopped} stopped)' if stopped else scheme
-    lines.append([name, str(len(runs)), *cells])
+    lines.append([scheme, str(len(runs)), *cells])
   return markdown(lines)
+
+
+def table(rows: list[Result]) -> str:
+  """The results in Markdown; schemes say how many of their runs stopped."""
+  stopped = collections.Counter(r.scheme for r in rows if not r.finished)
+  titles = {name: f'{name} ({n} stopped)' for name, n in stopped.items()}
+  renamed = [r._replace(scheme=titles.get(r.scheme, r.scheme)) for r in rows]
+  return averages(renamed, COLUMNS)
 
 
 def save(

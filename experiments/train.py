@@ -56,6 +56,18 @@ def _open_logs(
     yield logs
 
 
+class _Job(NamedTuple):
+  """A run, and where it writes what."""
+
+  name: str
+  run: runs.Run
+  config: ml_collections.ConfigDict
+  logs: list[records.Log]
+  manager: Any  # of its checkpoints
+  interval: Interval
+  stop: threading.Event
+
+
 def train(
   name: str,
   run: runs.Run,
@@ -93,9 +105,8 @@ def train(
       fresh,
     )
     with _open_logs(folders, progress.positions, int(state.examples)) as logs:
-      finished, seconds, skipped = _train(
-        name, run, state, config, logs, manager, progress, interval, stop
-      )
+      job = _Job(name, run, config, logs, manager, interval, stop)
+      finished, seconds, skipped = _train(job, state, progress)
   end = records.End(
     finished, seconds / len(folders), compilations.count() - programs
   )
@@ -111,71 +122,76 @@ def train(
   return finished
 
 
-def _train(name, run, state, config, logs, manager, progress, interval, stop):
+def _evaluate(job, state, progress):
+  """Records an evaluation; the progress with it."""
+  loss, accuracy = job.run.evaluate(state.params)
+  values = {
+    'examples': np.asarray(state.examples),
+    'train_loss': loss,
+    'test_accuracy': accuracy,
+    'seconds': progress.seconds,
+  }
+  _record(job.logs, 'eval', values)
+  return progress._replace(evaluated=int(state.examples))
+
+
+def _save(job, state, progress):
+  positions = [records.flush(log) for log in job.logs]
+  checkpoints.save(job.manager, state, progress._replace(positions=positions))
+
+
+def _train(job, state, progress):
   """Whether it came to its end, seconds of training, and steps left out."""
-  evaluated, trained = progress.evaluated, progress.seconds
-
-  def evaluate(state):
-    loss, accuracy = run.evaluate(state.params)
-    values = {
-      'examples': np.asarray(state.examples),
-      'train_loss': loss,
-      'test_accuracy': accuracy,
-      'seconds': trained,
-    }
-    _record(logs, 'eval', values)
-    return int(state.examples)
-
-  def save(state):
-    positions = [records.flush(log) for log in logs]
-    now = checkpoints.Progress(positions, evaluated, trained)
-    checkpoints.save(manager, state, now)
-
-  if evaluated < 0:
-    evaluated = evaluate(state)
+  config = job.config
+  if progress.evaluated < 0:
+    progress = _evaluate(job, state, progress)
   # A state comes a step before its metrics, and is saved with them.
   pending, saved = None, (int(state.examples), time.monotonic())
   skipped, begin = 0, time.perf_counter()
   steps = adaopt.fit(
-    run.make_step,
+    job.run.make_step,
     state,
-    run.examples,
+    job.run.examples,
     num_examples=config.num_examples,
     max_micro_batch_size=config.max_micro_batch_size,
   )
-  with _progress_bar(name, config, state) as show:
+
+  def timed(state, progress):
+    jax.block_until_ready(state)
+    seconds = progress.seconds + time.perf_counter() - begin
+    return progress._replace(seconds=seconds)
+
+  with _progress_bar(job.name, config, state) as show:
     for state, metrics in steps:
-      _check_finite(metrics, len(logs))
+      _check_finite(metrics, len(job.logs))
       scalars = metrics._asdict()
       del scalars['aux']
-      _record(logs, 'train', scalars)
+      _record(job.logs, 'train', scalars)
       show(metrics)
       skipped += not np.all(metrics.finite)
-      due = min(evaluated + config.eval_interval, config.num_examples)
-      to_evaluate = metrics.examples >= due > evaluated
+      due = min(progress.evaluated + config.eval_interval, config.num_examples)
+      to_evaluate = metrics.examples >= due > progress.evaluated
       to_save = (
-        stop.is_set()
-        or metrics.examples - saved[0] >= interval.examples
-        or time.monotonic() - saved[1] >= 60 * interval.minutes
+        job.stop.is_set()
+        or metrics.examples - saved[0] >= job.interval.examples
+        or time.monotonic() - saved[1] >= 60 * job.interval.minutes
       )
       if not (to_evaluate or to_save or pending):
         continue
-      jax.block_until_ready(state)
-      trained += time.perf_counter() - begin
+      progress = timed(state, progress)
       if to_evaluate:
-        evaluated = evaluate(state)
+        progress = _evaluate(job, state, progress)
       if pending:
-        save(pending)
+        _save(job, pending, progress)
         saved = int(pending.examples), time.monotonic()
-        if stop.is_set():
-          evaluate(pending)
-          return False, trained, skipped
+        if job.stop.is_set():
+          _evaluate(job, pending, progress)
+          return False, progress.seconds, skipped
       pending = jax.device_get(state) if to_save and not pending else None
       begin = time.perf_counter()
-  jax.block_until_ready(state)
-  trained += time.perf_counter() - begin
-  save(state)
-  return True, trained, skipped
+  progress = timed(state, progress)
+  _save(job, state, progress)
+  return True, progress.seconds, skipped
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import adaopt
-from experiments import convergence, rates, robust
+from experiments import convergence, rates, results, robust
 from tests import oracles
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -183,10 +183,17 @@ def test_what_a_row_says():
 
 @pytest.mark.parametrize(
   ('values', 'text'),
-  [([1.0], '1.00'), ([1.0, 3.0], '2.00 ± 1.00'), ([float('nan')], '')],
+  [
+    ([1.0], '1.00'),
+    ([1.0, 3.0], '2.00 ± 1.41'),
+    ([2.0, 2.0], '2.00'),
+    ([None], ''),
+    ([None, 1.0], '1.00'),
+    ([float('nan'), 1.0], 'nan ± nan'),
+  ],
 )
-def test_means_and_their_standard_errors(values, text):
-  assert rates.mean_and_error(values, '.2f') == text
+def test_cells_are_mean_and_standard_deviation(values, text):
+  assert results.mean_and_deviation(values, '.2f') == text
 
 
 def run_script(*flags):

@@ -5,13 +5,13 @@ import pathlib
 import numpy as np
 from matplotlib import figure as mpl
 
-from experiments import rates
+from experiments import rates, results
 
 
 def _slope(rows: list[rates.Result], scheme: str, name: str) -> str:
   """A slope as a legend says it."""
   slopes = [getattr(row, name) for row in rows if row.scheme == scheme]
-  return rates.mean_and_error(slopes, '.2f').replace('-', '−')
+  return results.mean_and_deviation(slopes, '.2f').replace('-', '−')
 
 
 def save(
