@@ -21,6 +21,7 @@ from adaopt.logistic.perceptrons import (
 )
 from adaopt.logistic.problem import Problem, make_problem
 from adaopt.logistic.solving import Solution, Trajectory, record, solve
+from adaopt.logistic.sweeping import sweep
 
 __all__ = [
   'Method',
@@ -45,4 +46,5 @@ __all__ = [
   'record',
   'smooth_perceptron',
   'solve',
+  'sweep',
 ]

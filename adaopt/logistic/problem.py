@@ -24,6 +24,7 @@ class Problem(NamedTuple):
   signs: jax.Array  # y_i, [n]
   weights: jax.Array  # w_i, [n]; 0 for padding
   radius: jax.Array  # R = max ‖a_i‖ over w_i > 0, []
+  columns: Features | None = None  # features transposed, [d, n]
 
 
 def squared_norms(features: Features) -> jax.Array:
@@ -127,8 +128,14 @@ def mean_weights(problem: Problem) -> jax.Array:
 
 
 def margins(problem: Problem, params: jax.Array) -> jax.Array:
-  """m_i = ⟨A_i, θ⟩ for θ [d]. [n]."""
-  return problem.signs * (problem.features @ params)
+  """m_i = ⟨A_i, θ⟩ for θ [d]. [n].
+
+  One θ is quickest with the rows of features, many under `jax.vmap` with
+  `columns`, where the problem has them.
+  """
+  if problem.columns is None:
+    return problem.signs * (problem.features @ params)
+  return problem.signs * (params @ problem.columns)
 
 
 def combination(problem: Problem, coefficients: jax.Array) -> jax.Array:
@@ -139,6 +146,11 @@ def combination(problem: Problem, coefficients: jax.Array) -> jax.Array:
 def softmin(problem: Problem, margins: jax.Array) -> jax.Array:
   """w_i e^{−m_i} / Σ w_j e^{−m_j}. [n]."""
   return jax.nn.softmax(jnp.log(problem.weights) - margins)
+
+
+def separates(problem: Problem, margins: jax.Array) -> jax.Array:
+  """Whether m_i > 0 for all examples that count. [] bool."""
+  return jnp.all((margins > 0) | (problem.weights == 0))
 
 
 def min_margin(problem: Problem, margins: jax.Array) -> jax.Array:

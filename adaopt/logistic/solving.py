@@ -50,23 +50,26 @@ def _seen(problem, state, iterations, solved, best_params, best_margin):
   return _Run(
     state=state,
     iterations=jnp.where(solved, iterations, state.count),
-    solved=solved | (problems.min_margin(problem, state.margins) > 0),
+    solved=solved | problems.separates(problem, state.margins),
     best_params=jnp.where(better, state.params, best_params),
     best_margin=jnp.where(better, margin, best_margin),
   )
 
 
-def _start(method, problem):
+def start(method, problem):
+  """A run before its first update."""
   state = method.init(problem)
   worst = jnp.full_like(problem.radius, -jnp.inf)
   return _seen(problem, state, 0, jnp.array(False), state.params, worst)
 
 
-def _advance(method, problem, run):
+def advance(method, problem, run):
+  """A run after one update more."""
   return _seen(problem, method.step(run.state, problem), *run[1:])
 
 
-def _solution(run):
+def solution(run):
+  """What `solve` returns for a run."""
   return Solution(
     iterations=run.iterations,
     solved=run.solved,
@@ -117,11 +120,11 @@ def solve(
   """
   checks.check_integer(0, max_steps=max_steps)
   problem = problems.make_problem(features, labels, weights=weights)
-  return _solution(
+  return solution(
     jax.lax.while_loop(
       lambda run: ~run.solved & (run.state.count < max_steps),
-      lambda run: _advance(method, problem, run),
-      _start(method, problem),
+      lambda run: advance(method, problem, run),
+      start(method, problem),
     )
   )
 
@@ -176,14 +179,14 @@ def record(
       margin=_margin(problem, state),
     )
 
-  def advance(run, _):
-    run = _advance(method, problem, run)
+  def advance_and_observe(run, _):
+    run = advance(method, problem, run)
     return run, observe(run.state)
 
-  start = _start(method, problem)
-  run, rest = jax.lax.scan(advance, start, length=num_steps)
-  return _solution(run), jax.tree.map(
-    lambda first, rest: jnp.concatenate([first[None], rest]),
-    observe(start.state),
+  first = start(method, problem)
+  run, rest = jax.lax.scan(advance_and_observe, first, length=num_steps)
+  return solution(run), jax.tree.map(
+    lambda start, rest: jnp.concatenate([start[None], rest]),
+    observe(first.state),
     rest,
   )

@@ -1,0 +1,123 @@
+"""Many runs on the same data, each of them as long as it takes.
+
+Runs side by side share every pass over the data, but a batch goes on until its
+slowest run has ended. So a batch goes on until half of it has ended, then the
+other half in a batch of that size, and so on down to one run: one program, in
+which fewer than half of the steps are of runs that have ended.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adaopt import checks
+from adaopt.logistic import methods, solving
+from adaopt.logistic import problem as problems
+
+
+def _count(parameters):
+  """How many runs there are.
+
+  Raises:
+    ValueError: If the leading axes do not tell.
+  """
+  shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(parameters)]
+  counts = {shape[0] if shape else 0 for shape in shapes}
+  if len(counts) != 1 or 0 in counts:
+    raise ValueError(
+      'parameters must be arrays of one leading axis, a run each, got shapes '
+      f'{[list(shape) for shape in shapes]}.'
+    )
+  return counts.pop()
+
+
+def _take(tree, indices):
+  return jax.tree.map(lambda x: x[indices], tree)
+
+
+def _put(tree, indices, part):
+  return jax.tree.map(lambda x, y: x.at[indices].set(y), tree, part)
+
+
+def sweep(
+  make: Callable[[Any], methods.Method],
+  parameters: Any,
+  features: problems.Features,
+  labels: jax.Array,
+  *,
+  max_steps: jax.typing.ArrayLike,
+  weights: jax.Array | None = None,
+) -> solving.Solution:
+  """`solve` for many step sizes at once, or other parameters of a method.
+
+  Each run ends as it would alone, up to rounding, and soon stops to cost
+  anything. Runs side by side read the features once for all of them; where
+  there are several data sets, `jax.lax.map` takes one after another. To call
+  it often, `jax.jit` it.
+
+  Args:
+    make: Gives the method for the parameters of a run, such as `lr_gd`.
+    parameters: Step sizes, [runs], or a pytree of arrays [runs, ...].
+    features: As in `make_problem`; held twice, as rows and as columns.
+    labels: As in `make_problem`.
+    max_steps: A run ends unsolved after as many updates. May be traced.
+    weights: As in `make_problem`.
+
+  Returns:
+    The solutions, each field with a leading axis, [runs, ...].
+
+  Raises:
+    ValueError: As `solve`, or if the parameters have no leading axis, or
+      several.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.sweep(
+    ...   logistic.normalized_lr_gd, jnp.array([100.0, 10.0, 1.0, 0.1]),
+    ...   features, labels, weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    [  2   2  16 157]
+  """
+  checks.check_integer(0, max_steps=max_steps)
+  size = _count(parameters)
+  parameters = jax.tree.map(jnp.asarray, parameters)
+  alone = problems.make_problem(features, labels, weights=weights)
+  shared = alone._replace(columns=alone.features.T)
+
+  def is_waiting(run):
+    return ~run.solved & (run.state.count < max_steps)
+
+  def start(parameters):
+    return solving.start(make(parameters), shared)
+
+  def step_together(parameters, run):
+    waiting = is_waiting(run)
+    moved = solving.advance(make(parameters), shared, run)
+    return jax.tree.map(lambda a, b: jnp.where(waiting, a, b), moved, run)
+
+  def finish_alone(parameters, run):
+    method = make(parameters)
+    return jax.lax.while_loop(
+      is_waiting, lambda run: solving.advance(method, alone, run), run
+    )
+
+  def finish(parameters, runs, size):
+    if size == 1:
+      return _put(runs, 0, finish_alone(_take(parameters, 0), _take(runs, 0)))
+    half = (size + 1) // 2
+    runs = jax.lax.while_loop(
+      lambda runs: jnp.sum(is_waiting(runs)) > half,
+      lambda runs: jax.vmap(step_together)(parameters, runs),
+      runs,
+    )
+    last = jnp.argsort(~is_waiting(runs))[:half]
+    ended = finish(_take(parameters, last), _take(runs, last), half)
+    return _put(runs, last, ended)
+
+  runs = finish(parameters, jax.vmap(start)(parameters), size)
+  return jax.vmap(solving.solution)(runs)
