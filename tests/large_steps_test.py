@@ -127,20 +127,31 @@ def test_nothing_is_claimed_where_no_margin_is_known():
 @pytest.mark.parametrize('layout', benchmark.LAYOUTS)
 def test_padding_leaves_the_iterations_as_they_are(layout):
   pairs = [separable.digits_pair(pair) for pair in ((0, 1), (8, 9))]
-  sweep = benchmark.LAYOUTS[layout](benchmark.METHODS['NLR'])
-  found = benchmark.runner(sweep, benchmark.padded(pairs))()
+  layout = benchmark.LAYOUTS[layout]
+  mesh = benchmark.make_mesh(len(pairs))
+  assert mesh.size == 2
   k = benchmark.STEP_SIZES.index(10.0)
-  # As in float64; float32 may pass 8 v 9 a step or two off.
-  np.testing.assert_allclose(found[:, k], [10, 95], atol=2)
+  for sweep in (
+    benchmark.over_pairs(layout),
+    benchmark.over_devices(layout, mesh),
+  ):
+    make = benchmark.METHODS['NLR']
+    found = benchmark.runner(sweep(make), benchmark.padded(pairs))()
+    # As in float64; float32 may pass 8 v 9 a step or two off.
+    np.testing.assert_allclose(found[:, k], [10, 95], atol=2)
 
 
 @pytest.mark.parametrize('method', benchmark.METHODS)
-def test_the_numpy_loop_of_the_benchmark_is_the_method(method):
+def test_the_numpy_loops_of_the_benchmark_are_the_method(method):
   pair = separable.digits_pair((0, 1))
   rows = pair.labels[:, None] * pair.features
   oracle = {'LR+GD': oracles.lr_gd, 'NLR': oracles.normalized_lr_gd}[method]
-  expected = oracles.first_solution(oracle(rows, 20, 1.0), rows)
-  assert benchmark.numpy_iterations(method, rows, 1.0) == expected
+  expected = [
+    oracles.first_solution(oracle(rows, 14, step_size), rows)
+    for step_size in benchmark.STEP_SIZES
+  ]
+  for layout in benchmark.NUMPY.values():
+    assert benchmark.numpy_sweep(layout, method, [rows]).tolist() == [expected]
 
 
 def test_the_search_follows_a_row_to_the_first_count_that_is_off():

@@ -159,12 +159,16 @@ def test_solved_float32_data_stay_finite_at_any_length(method):
   'make', [logistic.normalized_lr_gd, logistic.adaptive_gd]
 )
 def test_steps_keep_their_length_where_every_residual_underflows(make):
-  # Two margins of 1000: p underflows even in float64, the shares do not.
-  features = np.array([[1.0, 0.0], [0.0, 1.0]])
-  problem = logistic.make_problem(features, np.ones(2))
+  # Two margins of 1000: p underflows even in float64, the shares do not. Nor
+  # does padding count, whose margin is far below.
+  features = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+  problem = logistic.make_problem(
+    features, np.ones(3), weights=np.array([1.0, 1.0, 0.0])
+  )
   state = make(2.0).init(problem)
   params = jnp.array([1000.0, 1000.0])
-  state = state._replace(params=params, margins=params)
+  margins = jnp.array([1000.0, 1000.0, 0.0])
+  state = state._replace(params=params, margins=margins)
   # Half of the pull on each row, times the step of 2.
   np.testing.assert_allclose(
     make(2.0).step(state, problem).params, [1001, 1001], rtol=1e-12

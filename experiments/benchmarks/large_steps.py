@@ -4,18 +4,19 @@ python -m experiments.benchmarks.large_steps [--data_dir=DIR]
 
 First all pairs of scikit-learn's digits, 45 small problems; then, where there
 is a data folder, two classes of MNIST. numpy does one run after another, each
-as long as it takes. scikit-learn has neither method, but other classifiers of
-the same kind.
+as long as it takes, or all step sizes of a problem at once, without those that
+have ended. scikit-learn has neither method, but other classifiers of the same
+kind.
 """
 
 import functools
 import itertools
+import math
 import sys
 import warnings
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app
 from sklearn import exceptions, linear_model
@@ -27,6 +28,8 @@ from experiments.benchmarks import timing
 STEP_SIZES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 MAX_STEPS = 10_000
 METHODS = {'LR+GD': logistic.lr_gd, 'NLR': logistic.normalized_lr_gd}
+# More than cores: a core whose problems are short goes on with other devices'.
+DEVICES = 9
 
 
 def padded(pairs: list[separable.Examples]) -> separable.Examples:
@@ -58,18 +61,8 @@ def padded(pairs: list[separable.Examples]) -> separable.Examples:
   )
 
 
-def _iterations(make, step_size, examples):
-  return logistic.solve(
-    make(step_size),
-    examples.features,
-    examples.labels,
-    weights=examples.weights,
-    max_steps=MAX_STEPS,
-  ).iterations
-
-
-def together(make: Callable) -> Callable:
-  """Step sizes side by side: one pass over the data serves them all.
+def in_turn(make: Callable) -> Callable:
+  """One run after another.
 
   Args:
     make: step size → method.
@@ -77,32 +70,84 @@ def together(make: Callable) -> Callable:
   Returns:
     (step sizes, examples) → iterations, [step sizes].
   """
-  return jax.vmap(functools.partial(_iterations, make), (0, None))
 
+  def run(examples, step_size):
+    return logistic.solve(
+      make(step_size),
+      examples.features,
+      examples.labels,
+      weights=examples.weights,
+      max_steps=MAX_STEPS,
+    ).iterations
 
-def in_turn(make: Callable) -> Callable:
-  """One run after another, so that none waits for the slowest."""
-  single = functools.partial(_iterations, make)
   return lambda step_sizes, examples: jax.lax.map(
-    lambda step_size: single(step_size, examples), step_sizes
+    functools.partial(run, examples), step_sizes
   )
 
 
-# (make) → (step sizes, pairs) → iterations, [pairs, step sizes].
-LAYOUTS = {
-  'vmap': lambda make: jax.vmap(together(make), (None, 0)),
-  'map': lambda make: (
+def together(make: Callable) -> Callable:
+  """Step sizes side by side, as `in_turn`."""
+  return lambda step_sizes, examples: (
+    logistic.sweep(
+      make,
+      step_sizes,
+      examples.features,
+      examples.labels,
+      weights=examples.weights,
+      max_steps=MAX_STEPS,
+    ).iterations
+  )
+
+
+# (make) → (step sizes, problem) → iterations, [step sizes].
+LAYOUTS = {'map': in_turn, 'sweep': together}
+
+
+def over_pairs(layout: Callable) -> Callable:
+  """A layout, one problem after another: iterations [pairs, step sizes]."""
+  return lambda make: (
     lambda step_sizes, pairs: jax.lax.map(
-      functools.partial(in_turn(make), step_sizes), pairs
+      functools.partial(layout(make), step_sizes), pairs
     )
-  ),
-}
+  )
 
 
-def runner(sweep: Callable, examples: separable.Examples) -> Callable:
-  """() → what a compiled sweep gives for the step sizes."""
+def make_mesh(count: int) -> jax.sharding.Mesh:
+  """As many devices as share the problems out evenly."""
+  devices = jax.devices()[: math.gcd(count, jax.device_count())]
+  return jax.sharding.Mesh(devices, ('pairs',))
+
+
+def over_devices(layout: Callable, mesh: jax.sharding.Mesh) -> Callable:
+  """As `over_pairs`, each device taking its share of the problems."""
+  pairs = jax.P('pairs')
+  return lambda make: jax.shard_map(
+    over_pairs(layout)(make),
+    mesh=mesh,
+    in_specs=(jax.P(), pairs),
+    out_specs=pairs,
+    check_vma=False,  # a run starts at constants, alike on all devices
+  )
+
+
+def runner(
+  sweep: Callable,
+  examples: separable.Examples,
+  placements: tuple = (None, None),
+) -> Callable:
+  """() → what a compiled sweep gives for the step sizes.
+
+  Args:
+    sweep: (step sizes, examples) → iterations.
+    examples: Of one problem or of many.
+    placements: Devices or shardings of step sizes and examples.
+
+  Returns:
+    The function.
+  """
+  step_sizes = np.array(STEP_SIZES, np.float32)
   return functools.partial(
-    jax.jit(sweep), jnp.array(STEP_SIZES), jax.tree.map(jnp.asarray, examples)
+    jax.jit(sweep), *map(jax.device_put, (step_sizes, examples), placements)
   )
 
 
@@ -122,15 +167,45 @@ def numpy_iterations(method: str, rows: np.ndarray, step_size: float) -> int:
   return MAX_STEPS
 
 
-def numpy_sweep(method: str, problems: list[np.ndarray]) -> np.ndarray:
+def numpy_in_turn(method: str, rows: np.ndarray) -> list[int]:
+  """One run after another."""
+  return [numpy_iterations(method, rows, step_size) for step_size in STEP_SIZES]
+
+
+def numpy_together(method: str, rows: np.ndarray) -> np.ndarray:
+  """All step sizes at once, without those that have ended. [step sizes]."""
+  scales = np.float32(np.array(STEP_SIZES) / len(rows))[:, None]
+  counts = np.full(len(scales), MAX_STEPS)
+  left = np.arange(len(scales))
+  thetas = np.zeros([len(scales), rows.shape[1]], np.float32)
+  margins = np.zeros([len(scales), len(rows)], np.float32)
+  for count in range(MAX_STEPS):
+    waiting = np.min(margins, 1) <= 0
+    if not np.all(waiting):
+      counts[left[~waiting]] = count
+      left, scales, thetas, margins = (
+        x[waiting] for x in (left, scales, thetas, margins)
+      )
+      if not len(left):
+        break
+    residuals = 1 / (1 + np.exp(margins))
+    changes = scales * (residuals @ rows)
+    if method == 'NLR':
+      changes /= np.mean(residuals, 1, keepdims=True)
+    thetas += changes
+    margins = thetas @ rows.T
+  return counts
+
+
+NUMPY = {'numpy': numpy_in_turn, 'numpy, together': numpy_together}
+
+
+def numpy_sweep(
+  layout: Callable, method: str, problems: list[np.ndarray]
+) -> np.ndarray:
   """Every problem with every step size, [problems, step sizes]."""
   with np.errstate(over='ignore'):  # e^m = ∞ gives p = 0, as it should
-    return np.array(
-      [
-        [numpy_iterations(method, rows, step_size) for step_size in STEP_SIZES]
-        for rows in problems
-      ]
-    )
+    return np.array([layout(method, rows) for rows in problems])
 
 
 def numpy_rows(examples: separable.Examples) -> np.ndarray:
@@ -161,34 +236,63 @@ SKLEARN = {
 }
 
 
-def _compare(layouts, examples, problems):
-  """Times layouts against numpy for every method, and prints a row each."""
+def _compare(programs, problems):
+  """Times programs and numpy for every method, and prints a row each.
+
+  Args:
+    programs: name → (make) → runner.
+    problems: A of every problem, for numpy.
+  """
   runners = {}
   for method, make in METHODS.items():
-    for layout, sweep in layouts.items():
-      runners[method, layout] = runner(sweep(make), examples)
-    runners[method, 'numpy'] = functools.partial(numpy_sweep, method, problems)
+    for name, layout in NUMPY.items():
+      runners[method, name] = functools.partial(
+        numpy_sweep, layout, method, problems
+      )
+    for name, program in programs.items():
+      runners[method, name] = program(make)
   medians = timing.in_turns(runners)
   timing.print_header(
-    'method',
-    'runs',
-    'iterations',
-    'numpy, ms',
-    *(f'{layout}, ms' for layout in layouts),
-    *(f'numpy / {layout}' for layout in layouts),
+    'method', 'program', 'runs', 'iterations', 'ms', 'numpy / it'
   )
-  for method in METHODS:
-    counts = runners[method, 'numpy']()
-    baseline = medians[method, 'numpy']
-    ours = [medians[method, layout] for layout in layouts]
+  for (method, name), run in runners.items():
+    counts = np.asarray(run())
+    time = medians[method, name]
     timing.print_row(
       method,
+      name,
       counts.size,
       counts.sum(),
-      f'{baseline:.0f}',
-      *(f'{time:.0f}' for time in ours),
-      *(f'{baseline / time:.2f}' for time in ours),
+      f'{time:.1f}',
+      f'{medians[method, "numpy"] / time:.2f}',
     )
+
+
+def _compare_digits(pairs):
+  """Times the programs on all pairs of digits."""
+  examples = padded(pairs)
+  mesh = make_mesh(len(pairs))
+  placements = [
+    jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P(), jax.P('pairs'))
+  ]
+  programs = {
+    name: lambda make, layout=layout: runner(over_pairs(layout)(make), examples)
+    for name, layout in LAYOUTS.items()
+  }
+  programs[f'sweep, {mesh.size} devices'] = lambda make: runner(
+    over_devices(together, mesh)(make), examples, placements
+  )
+  _compare(programs, [numpy_rows(pair) for pair in pairs])
+
+
+def _compare_mnist(mnist):
+  """Times the programs on two classes of MNIST."""
+  single = mnist._replace(features=np.float32(mnist.features))
+  programs = {
+    name: lambda make, layout=layout: runner(layout(make), single)
+    for name, layout in LAYOUTS.items()
+  }
+  _compare(programs, [numpy_rows(mnist)])
 
 
 def _time_sklearn(pairs):
@@ -208,12 +312,13 @@ def _time_sklearn(pairs):
 def main(argv: list[str]) -> None:
   """Prints a table of the digits, one of scikit-learn and one of MNIST."""
   del argv
+  jax.config.update('jax_num_cpu_devices', DEVICES)
   options.quiet()
   timing.print_machine()
   pairs = [
     separable.digits_pair(pair) for pair in itertools.combinations(range(10), 2)
   ]
-  _compare(LAYOUTS, padded(pairs), [numpy_rows(pair) for pair in pairs])
+  _compare_digits(pairs)
   _time_sklearn(pairs)
   if options.DATA_DIR.value is None:
     return
@@ -221,8 +326,7 @@ def main(argv: list[str]) -> None:
     mnist = separable.PROBLEMS['mnist'](options.DATA_DIR.value)
   except (OSError, ValueError) as error:
     sys.exit(str(error))
-  single = mnist._replace(features=np.float32(mnist.features))
-  _compare({'vmap': together}, single, [numpy_rows(mnist)])
+  _compare_mnist(mnist)
 
 
 if __name__ == '__main__':
