@@ -64,6 +64,7 @@ SWEEPS = {
 }
 
 
+@jax.jit(static_argnums=0, static_argnames='num_steps')
 def run(
   sweep: Sweep, examples: separable.Examples, *, num_steps: int
 ) -> tuple[logistic.Solution, logistic.Trajectory]:
@@ -87,9 +88,7 @@ def run(
       num_steps=num_steps,
     )
 
-  return jax.jit(jax.vmap(record, (0, None)))(
-    jnp.array(sweep.step_sizes), examples
-  )
+  return jax.vmap(record, (0, None))(jnp.array(sweep.step_sizes), examples)
 
 
 def separation(

@@ -1,6 +1,7 @@
 """Two classes that a hyperplane through 0 separates, or nearly."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,6 +52,27 @@ def digits_pair(classes: tuple[int, int]) -> Examples:
   """All examples of two of scikit-learn's digits, pixels in [0, 1]."""
   images, labels = sklearn_datasets.load_digits(return_X_y=True)
   return _pair(images / 16, labels, classes)
+
+
+def padded(examples: Examples, n: int) -> Examples:
+  """The examples, and rows of weight 0 up to n of them.
+
+  Problems of one length run in one program.
+  """
+  missing = (0, n - len(examples.labels))
+  return Examples(
+    features=np.pad(examples.features, (missing, (0, 0))),
+    labels=np.pad(examples.labels, missing, constant_values=1),
+    weights=np.pad(examples.weights, missing),
+  )
+
+
+def libsvm_set(name: str, data_dir: str | None) -> Examples:
+  """A LIBSVM set, its part for testing too."""
+  parts = datasets.DATASETS[name](data_dir)
+  features = np.concatenate([part['input'] for part in parts])
+  labels = np.concatenate([part['label'] for part in parts])
+  return _pair(features.astype(np.float64), labels, (1, 0))
 
 
 def _centred(pixels):
@@ -107,7 +129,8 @@ def image_pair(
 
 
 BALANCES = {'': (2500, 2500), '_imbalanced': (4500, 500)}
-DIGITS = ((0, 1), (1, 8), (3, 9), (8, 9))
+DIGITS = tuple(itertools.combinations(range(10), 2))
+LONGEST = 365  # the pair of 1 and 3, which are 182 and 183
 IMAGES = {'mnist': (0, 1), 'fashion_mnist': (3, 8), 'cifar10': (0, 1)}
 
 
@@ -119,9 +142,12 @@ def _load_images(name, counts, data_dir):
 PROBLEMS: dict[str, Callable[[str | None], Examples]] = {
   'hard_set': lambda data_dir: hard_set(1000),
   **{
-    f'digits_{a}_{b}': lambda data_dir, pair=(a, b): digits_pair(pair)
+    f'digits_{a}_{b}': lambda data_dir, pair=(a, b): padded(
+      digits_pair(pair), LONGEST
+    )
     for a, b in DIGITS
   },
+  'mushrooms': functools.partial(libsvm_set, 'mushrooms'),
   **{
     name + suffix: functools.partial(_load_images, name, counts)
     for name in IMAGES

@@ -66,6 +66,19 @@ def test_a_digit_pair_has_both_classes_whole():
   assert np.sum(pair.labels == -1) == 174
 
 
+def test_padding_is_not_counted():
+  pair = separable.digits_pair((1, 8))
+  padded = separable.padded(pair, 360)
+  assert padded.features.shape == (360, 64)
+  np.testing.assert_array_equal(padded.features[:356], pair.features)
+  np.testing.assert_array_equal(padded.weights, [1] * 356 + [0] * 4)
+
+
+def test_no_pair_of_digits_is_longer_than_the_longest():
+  pairs = [separable.digits_pair(pair) for pair in separable.DIGITS]
+  assert max(len(pair.labels) for pair in pairs) == separable.LONGEST
+
+
 @pytest.fixture(name='hard', scope='module')
 def make_hard():
   """Every row of the hard set, by method and step size."""
@@ -136,7 +149,7 @@ def test_padding_leaves_the_iterations_as_they_are(layout):
     benchmark.over_devices(layout, mesh),
   ):
     make = benchmark.METHODS['NLR']
-    found = benchmark.runner(sweep(make), benchmark.padded(pairs))()
+    found = benchmark.runner(sweep(make), benchmark.stacked(pairs))()
     # As in float64; float32 may pass 8 v 9 a step or two off.
     np.testing.assert_allclose(found[:, k], [10, 95], atol=2)
 

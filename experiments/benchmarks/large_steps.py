@@ -10,7 +10,6 @@ kind.
 """
 
 import functools
-import itertools
 import math
 import sys
 import warnings
@@ -32,33 +31,10 @@ METHODS = {'LR+GD': logistic.lr_gd, 'NLR': logistic.normalized_lr_gd}
 DEVICES = 9
 
 
-def padded(pairs: list[separable.Examples]) -> separable.Examples:
-  """Problems of unequal n as one, padded by examples that count 0 times.
-
-  Args:
-    pairs: The problems, of one d.
-
-  Returns:
-    Features [pairs, n, d] float32, labels and weights [pairs, n].
-  """
-  n = max(len(pair.labels) for pair in pairs)
-
-  def stack(arrays, fill, dtype):
-    rows = [
-      np.pad(
-        x,
-        [(0, n - len(x))] + [(0, 0)] * (x.ndim - 1),
-        constant_values=fill,
-      )
-      for x in arrays
-    ]
-    return np.stack(rows).astype(dtype)
-
-  return separable.Examples(
-    features=stack([pair.features for pair in pairs], 0, np.float32),
-    labels=stack([pair.labels for pair in pairs], 1, np.int32),
-    weights=stack([pair.weights for pair in pairs], 0, np.float32),
-  )
+def stacked(pairs: list[separable.Examples]) -> separable.Examples:
+  """Pairs of digits as one, float32: a leading axis of pairs."""
+  alike = [separable.padded(pair, separable.LONGEST) for pair in pairs]
+  return jax.tree.map(lambda *arrays: np.float32(np.stack(arrays)), *alike)
 
 
 def in_turn(make: Callable) -> Callable:
@@ -270,7 +246,7 @@ def _compare(programs, problems):
 
 def _compare_digits(pairs):
   """Times the programs on all pairs of digits."""
-  examples = padded(pairs)
+  examples = stacked(pairs)
   mesh = make_mesh(len(pairs))
   placements = [
     jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P(), jax.P('pairs'))
@@ -315,9 +291,7 @@ def main(argv: list[str]) -> None:
   jax.config.update('jax_num_cpu_devices', DEVICES)
   options.quiet()
   timing.print_machine()
-  pairs = [
-    separable.digits_pair(pair) for pair in itertools.combinations(range(10), 2)
-  ]
+  pairs = [separable.digits_pair(pair) for pair in separable.DIGITS]
   _compare_digits(pairs)
   _time_sklearn(pairs)
   if options.DATA_DIR.value is None:
