@@ -232,3 +232,8 @@ def test_parameters_without_one_leading_axis_are_refused(parameters):
 def test_a_bad_number_of_steps_is_refused():
   with pytest.raises(ValueError, match='max_steps must be an integer'):
     hard(logistic.lr_gd, np.ones(2), max_steps=1.5)
+
+
+def test_a_step_size_that_is_not_positive_is_refused():
+  with pytest.raises(ValueError, match='step_size must be positive'):
+    hard(logistic.lr_gd, np.array([1.0, 0.0]))

@@ -89,9 +89,9 @@ def solve(
 ) -> Solution:
   """Runs a method until the first iterate that solves, min m_i > 0.
 
-  Many runs are one program: `jax.vmap` over step sizes, labels, data sets padded
-  to one size, or all of them. There all wait for the slowest; `sweep` has runs
-  on the same data wait little. To call it often, `jax.jit` it.
+  Many runs are one program: `jax.vmap` over step sizes, labels, data sets
+  padded to one size, or all of them, where all wait for the slowest. `sweep`
+  takes runs on the same data, which do not. To call it often, `jax.jit` it.
 
   Args:
     method: Such as `normalized_lr_gd(step_size)`.

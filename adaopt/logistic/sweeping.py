@@ -69,8 +69,8 @@ def sweep(
     The solutions, each field with a leading axis, [runs, ...].
 
   Raises:
-    ValueError: As `solve`, or if the parameters have no leading axis, or
-      several.
+    ValueError: As `make` or `solve`, or if the parameters have no leading axis,
+      or several.
 
   Example:
     >>> import jax.numpy as jnp
@@ -86,6 +86,9 @@ def sweep(
   checks.check_integer(0, max_steps=max_steps)
   size = _count(parameters)
   parameters = jax.tree.map(jnp.asarray, parameters)
+  if checks.is_concrete(*jax.tree.leaves(parameters)):
+    for i in range(size):
+      make(_take(parameters, i))  # refuses what it would refuse alone
   alone = problems.make_problem(features, labels, weights=weights)
   shared = alone._replace(columns=alone.features.T)
 
