@@ -181,6 +181,23 @@ def test_data_sets_go_one_after_another_through_one_program():
   np.testing.assert_array_equal(found[:, 1], (3 * sizes + 2) // 10 + 1)
 
 
+def test_examples_may_be_sharded():
+  features, labels = digits(0, 1)  # 360 examples
+  mesh = jax.make_mesh((8,), ('examples',), (jax.sharding.AxisType.Auto,))
+  rows = jax.NamedSharding(mesh, jax.P('examples'))
+  found = jax.jit(
+    lambda features, labels: logistic.sweep(
+      logistic.normalized_lr_gd,
+      jnp.array([0.1, 1.0, 10.0]),
+      features,
+      labels,
+      max_steps=200,
+    )
+  )(jax.device_put(features, rows), jax.device_put(labels, rows))
+  # The counts on one device.
+  assert found.iterations.tolist() == [13, 9, 10]
+
+
 def test_ended_runs_take_fewer_steps_than_the_others():
   features, labels = digits(3, 9)
   steps = []

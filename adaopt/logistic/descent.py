@@ -12,11 +12,20 @@ from adaopt.logistic import methods
 from adaopt.logistic import problem as problems
 
 
+def _least(x):
+  """min x_i of x ≥ 0, by their bits, which are in the same order.
+
+  A minimum of integers, which are never NaN, is several times as fast on CPUs.
+  """
+  bits = jax.lax.bitcast_convert_type(x, f'int{8 * x.dtype.itemsize}')
+  return jax.lax.bitcast_convert_type(jnp.min(bits), x.dtype)
+
+
 def _residual_shares(state, problem):
   """w_i p_i / Σ w_j p_j, right at any margin."""
   m = jnp.where(problem.weights > 0, state.margins, jnp.inf)
   # e^s p_i, of which the largest is at least 1/2.
-  s = jnp.maximum(problems.least(m), 0)
+  s = _least(jnp.maximum(m, 0))
   pulls = problem.weights / (jnp.exp(-s) + jnp.exp(m - s))
   return pulls / jnp.sum(pulls)
 
