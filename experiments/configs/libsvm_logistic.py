@@ -28,9 +28,8 @@ def get_config(dataset: str = 'a9a') -> ml_collections.ConfigDict:
   tests = {
     **common.norm_tests(0.25, 0.5, 1.0),
     **common.inner_product_tests(theta=0.3, nu=0.4),
-    # A feature that one of b examples has asks for b / η²: with η = 1 it would
-    # hold sparse data at b_0.
-    **common.coordinate_tests(0.5, 'max', 'mean', 'median'),
+    # Not the median: most features of a small batch are 0, and ask for none.
+    **common.coordinate_tests(1.0, 'max', 'mean'),
     **common.further_tests(0.5),
   }
   config.schemes = {
