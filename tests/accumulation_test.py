@@ -58,12 +58,19 @@ def make_step(optimizer, estimate):
   return step
 
 
+@functools.cache
+def drawn(seed):
+  """The micro-batches of nine batches of the largest size. [144, 4, ...]."""
+  positions = jnp.arange(9 * SIZES['max_value'])
+  batches = adaopt.draw(make_dataset(), seed, positions)
+  return jax.tree.map(
+    lambda x: np.asarray(x).reshape(-1, MICRO, *x.shape[1:]), batches
+  )
+
+
 def run(optimizer, estimate, micro_batches, seed=3):
   """The final carry and the sizes of the completed batches."""
-  positions = jnp.arange(micro_batches * MICRO).reshape(-1, MICRO)
-  batches = jax.vmap(functools.partial(adaopt.draw, make_dataset(), seed))(
-    positions
-  )
+  batches = jax.tree.map(lambda x: x[:micro_batches], drawn(seed))
   params = make_params()
   carry, (accumulated, *_) = jax.jit(
     lambda *args: jax.lax.scan(make_step(optimizer, estimate), *args)

@@ -153,12 +153,13 @@ def send_when_saved_anew(process, folder, number):
 
 def test_a_run_killed_and_resumed_is_the_run_to_the_last_bit(tmp_path):
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  num_examples = 40_000
-  undisturbed = start(whole, num_examples)
+  num_examples = 20_000
   folder = parts / 'adadagrad' / 'seed_0' / 'checkpoints'
   killed = start(parts, num_examples)
   send_when_saved_anew(killed, folder, signal.SIGKILL)
   assert killed.returncode == -signal.SIGKILL
+  # Not sooner, for both find compiled what the first one ran.
+  undisturbed = start(whole, num_examples)
   stopped = start(parts, num_examples)
   output, errors = send_when_saved_anew(stopped, folder, signal.SIGTERM)
   assert stopped.returncode == 0, errors
@@ -174,7 +175,7 @@ def test_a_run_killed_and_resumed_is_the_run_to_the_last_bit(tmp_path):
     assert process.returncode == 0, errors
   run = pathlib.Path('adadagrad', 'seed_0')
   metrics = metrics_but_seconds(whole / run)
-  assert len(metrics) > 500
+  assert len(metrics) > 300
   assert metrics_but_seconds(parts / run) == metrics
   ends = [
     checkpoints.open_folder(workdir / run / 'checkpoints')

@@ -119,7 +119,7 @@ def small_digits():
   config.schemes.ramp = {
     'optimizer': 'adagrad',
     'learning_rate': 0.05,
-    'ramp': (4, 400, 3000),
+    'ramp': (16, 400, 3000),
   }
   return config
 
@@ -147,7 +147,7 @@ def test_every_run_leaves_its_files(trained):
     folder = workdir / row['scheme'] / f'seed_{row["seed"]}'
     settings = json.loads((folder / 'run.json').read_text())
     assert settings['scheme'] == config.schemes[row['scheme']].to_dict() | (
-      {'ramp': [4, 400, 3000]} if row['scheme'] == 'ramp' else {}
+      {'ramp': [16, 400, 3000]} if row['scheme'] == 'ramp' else {}
     )
     (events,) = folder.glob('events.out.tfevents.*')
     assert events.stat().st_size > 1000

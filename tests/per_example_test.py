@@ -284,24 +284,26 @@ FUNCTIONS = {
 }
 
 
+def normal(rng, shape, scale=1.0):
+  return rng.normal(0, scale, shape).astype(np.float32)
+
+
 def of_model(name):
   model, shape = MODELS[name]
-  key = jax.random.key(1)
+  rng = np.random.default_rng(0)
   if shape == 'tokens':
-    x = jax.random.randint(key, (4, 5), 0, 7)
+    x = rng.integers(0, 7, (4, 5), np.int32)
   else:
-    x = jax.random.normal(key, (4, *shape))
-  params = model.init(jax.random.key(0), x[:1])
+    x = normal(rng, (4, *shape))
+  shapes = jax.eval_shape(model.init, jax.random.key(0), x[:1])
+  params = jax.tree.map(lambda p: normal(rng, p.shape, 0.3), shapes)
   return lambda params, x: model.apply(params, x[None]), params, x
 
 
 def of_function(name):
-  params = {
-    'w': jax.random.normal(jax.random.key(0), (16, 12)) / 4,
-    'b': jnp.array(0.5),
-  }
-  x = jax.random.normal(jax.random.key(1), (4, 3, 16))
-  return FUNCTIONS[name], params, x
+  rng = np.random.default_rng(0)
+  params = {'w': normal(rng, (16, 12), 0.25), 'b': np.float32(0.5)}
+  return FUNCTIONS[name], params, normal(rng, (4, 3, 16))
 
 
 CASES = {name: functools.partial(of_model, name) for name in MODELS} | {
@@ -321,13 +323,13 @@ def loss_of(apply):
 
 def check(make, dtype, rtol):
   apply, params, x = make()
-  cast = lambda a: a.astype(dtype) if a.dtype == jnp.float32 else a
+  cast = lambda a: a.astype(dtype) if a.dtype == np.float32 else a
   params, x = jax.tree.map(cast, (params, x))
-  loss, weights = loss_of(apply), jnp.asarray(WEIGHTS, dtype)
-  directions = jax.tree.map(lambda p: jnp.cos(p + 0.3), params)
+  loss, weights = loss_of(apply), WEIGHTS.astype(dtype)
+  directions = jax.tree.map(lambda p: np.cos(p + 0.3, dtype=dtype), params)
 
   @jax.jit
-  def reduce():
+  def reduce(params, x, weights, directions):
     factored = per_example.factorise(loss, params, x, weights)
     return (
       (factored.values, factored.aux),
@@ -336,9 +338,11 @@ def check(make, dtype, rtol):
       per_example.products(factored, directions),
     )
 
-  results, *trees, products = reduce()
+  results, *trees, products = jax.device_get(
+    reduce(params, x, weights, directions)
+  )
   value_and_grad = jax.vmap(jax.value_and_grad(loss, has_aux=True), (None, 0))
-  (values, aux), gradients = jax.jit(value_and_grad)(params, x)
+  (values, aux), gradients = jax.device_get(jax.jit(value_and_grad)(params, x))
   np.testing.assert_allclose(results[0], values * WEIGHTS, rtol, rtol)
   np.testing.assert_allclose(results[1], aux, rtol, rtol)
   by_leaf = zip(*map(jax.tree.leaves, (gradients, *trees)), strict=True)

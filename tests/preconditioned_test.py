@@ -228,7 +228,7 @@ def test_train_step_and_a_loop_of_ones_own_see_the_same_metric(
   )
   update = jax.jit(optimizer.update)
   opt_state, position, sizes = optimizer.init(params), 0, []
-  for _ in range(6):
+  for _ in range(4):
     state, metrics = step(state, DATASET)
     b = int(optax.tree.get(opt_state, 'batch_size'))
     assert metrics.batch_size == b

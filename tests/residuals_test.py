@@ -199,7 +199,11 @@ def test_a_flax_model_trains_in_batches_of_an_adaptive_size():
   state = adaopt.init_train_state(params, optimizer)
   history = []
   for trained, metrics in adaopt.fit(
-    make_step, state, dataset, num_examples=30_000
+    make_step,
+    state,
+    dataset,
+    num_examples=30_000,
+    max_micro_batch_size=16,
   ):
     params = trained.params
     history.append(metrics)
@@ -225,8 +229,9 @@ def test_train_step_steps_by_the_residual_of_the_whole_batch():
   )
   step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=8, has_aux=True)
   state = adaopt.init_train_state(params, optimizer)
+  gradient_of = jax.jit(jax.grad(loss_fn, has_aux=True))
   for _ in range(2):
-    gradient, aux = jax.grad(loss_fn, has_aux=True)(params, dataset)
+    gradient, aux = gradient_of(params, dataset)
     params = params - 0.5 * gradient / aux['mean_residual']
     state, _ = step(state, dataset)
   np.testing.assert_allclose(state.params, params, rtol=1e-4, atol=1e-6)

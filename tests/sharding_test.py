@@ -46,9 +46,9 @@ def shardings():
 def case(name):
   """A loss, its parameters and sixteen examples."""
   apply, params, x = per_example_test.CASES[name]()
-  x = jnp.concatenate([x, x, x, x])
-  if x.dtype == jnp.float32:
-    x += 0.1 * jnp.arange(16.0).reshape(-1, *[1] * (x.ndim - 1))
+  x = np.concatenate([x, x, x, x])
+  if x.dtype == np.float32:
+    x += 0.1 * np.arange(16, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
   one = lambda params, x: per_example_test.loss_of(apply)(params, x)[0]
   loss = lambda params, x: jnp.mean(jax.vmap(one, (None, 0))(params, x))
   return loss, params, x
@@ -75,10 +75,9 @@ def check(estimate, params, x, most):
   assert found == list(collectives(text[text.index('\nENTRY') :]))
   assert {kind for kind, _ in found} == {'all-reduce'}
   assert sum(elements for _, elements in found) <= most
-  leaves = zip(*map(jax.tree.leaves, (compiled(*args), expected)), strict=True)
-  whole = max(
-    float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(expected)
-  )
+  actual, expected = jax.device_get((compiled(*args), expected))
+  leaves = zip(*map(jax.tree.leaves, (actual, expected)), strict=True)
+  whole = max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(expected))
   for actual, value in leaves:
     # Sums of sixteen examples in another order, some of which cancel.
     np.testing.assert_allclose(actual, value, 1e-5, 1e-6 * whole)
