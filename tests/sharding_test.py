@@ -21,7 +21,7 @@ MODELS = [
   'dense',
   'dense on short sequences',
   'dense on long sequences',
-  'conv strided same',
+  'conv few positions',
   'conv depthwise',
   'conv transposed',
   'attention',
@@ -92,7 +92,7 @@ def test_statistics_of_sharded_examples(name):
   check(estimate, params, x, size + scalars)
 
 
-@pytest.mark.parametrize('name', ['dense', 'conv strided same', 'embed'])
+@pytest.mark.parametrize('name', ['dense', 'conv few positions', 'embed'])
 def test_second_moments_of_sharded_examples(name):
   loss, params, x = case(name)
   size = sum(leaf.size for leaf in jax.tree.leaves(params))
