@@ -48,4 +48,4 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* runs
+	rm -rf $(VENV) $(VENV)-* .pytest_cache runs

@@ -43,7 +43,7 @@ def _assert_permutations(epochs):
   seed=st.integers(-(2**31), 2**31 - 1),
   epoch=st.integers(0, 10**6),
 )
-@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.settings(max_examples=8, deadline=None)
 def test_every_epoch_visits_every_example_once(n, seed, epoch):
   _assert_permutations(_epochs(seed, epoch, 3, n))
 

@@ -20,6 +20,8 @@ from logistic_solving_test import HARD, HARD_LABELS, PAIRS, padded_pairs
 
 from adaopt import logistic
 
+max_margin = jax.jit(logistic.max_margin, static_argnames='max_steps')
+
 
 def assert_certified(found, rows, rtol):
   """The maximal margin of the rows lies between two numbers that agree."""
@@ -61,7 +63,7 @@ def test_float32_and_sparse_features_reach_float32_precision():
   features, labels = digits(0, 1)
   features = features.astype(np.float32)
   for data in (features, sparse.BCOO.fromdense(jnp.asarray(features))):
-    found = logistic.max_margin(data, labels)
+    found = max_margin(data, labels)
     assert found.margin.dtype == jnp.float32
     assert_certified(found, labels[:, None] * features, rtol=4e-4)
 
@@ -83,7 +85,7 @@ def test_margins_by_hand():
 def test_the_unit_of_the_features_does_not_matter(scale):
   features, labels = digits(0, 1)
   with jax.enable_x64(True):
-    found = logistic.max_margin(features * scale, labels)
+    found = max_margin(features * scale, labels)
   assert_certified(found, scale * labels[:, None] * features, rtol=1e-7)
 
 
@@ -103,7 +105,7 @@ def test_data_that_nothing_separates_are_refused(features, labels):
     pytest.raises(ValueError, match='no θ separates the data'),
   ):
     logistic.max_margin(features, np.array(labels))
-  traced = jax.jit(logistic.max_margin)(features, np.array(labels))
+  traced = max_margin(features, np.array(labels))
   assert traced.margin <= 0
   assert traced.margin + traced.gap < 1e-3
 
@@ -111,7 +113,7 @@ def test_data_that_nothing_separates_are_refused(features, labels):
 def test_too_few_steps_are_not_called_converged():
   features, labels = digits(3, 9)
   with jax.enable_x64(True):
-    found = logistic.max_margin(features, labels, max_steps=5)
+    found = max_margin(features, labels, max_steps=5)
   assert not found.converged
   assert int(found.iterations) == 5
   rows = labels[:, None] * features

@@ -99,7 +99,7 @@ def test_further_arguments_are_the_same_for_all_examples():
   (value, aux), _, norms = squared_norms(PARAMS, X, *args)
   close(norms, 9 * np.sum(gradients(loss_fn) ** 2, 1))
   close([value, aux['scale']], [3 * loss_fn(PARAMS, X), 3])
-  products = adaopt.per_example.inner_products(scaled, **options)
+  products = jax.jit(adaopt.per_example.inner_products(scaled, **options))
   close(
     products(PARAMS, X, DIRECTION, *args),
     3 * gradients(loss_fn) @ oracles.ravel(DIRECTION),
@@ -114,7 +114,7 @@ def test_further_arguments_are_the_same_for_all_examples():
 
 def test_half_precision_keeps_the_parameters_type_and_wide_statistics():
   half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
-  squared_norms = adaopt.per_example.squared_norms(loss_fn)
+  squared_norms = jax.jit(adaopt.per_example.squared_norms(loss_fn))
   _, mean, norms = squared_norms(half, jnp.bfloat16(X))
   assert {leaf.dtype for leaf in jax.tree.leaves(mean)} == {jnp.bfloat16.dtype}
   assert norms.dtype == jnp.float32
@@ -159,8 +159,8 @@ def test_a_table_that_rows_are_added_to_counts():
   loss = lambda table, keys: jnp.mean(
     jax.vmap(lambda k: jnp.sum(jnp.sin(looked_up(table, k))))(keys)
   )
-  gradients = jax.vmap(jax.grad(loss), (None, 0))(table, keys[:, None])
-  _, mean, norms = adaopt.per_example.squared_norms(loss)(table, keys)
+  gradients = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(table, keys[:, None])
+  _, mean, norms = jax.jit(adaopt.per_example.squared_norms(loss))(table, keys)
   close(mean, np.mean(gradients, 0))
   close(norms, np.sum(np.square(gradients), (1, 2)))
 
@@ -180,8 +180,8 @@ def test_half_precision_products_of_a_loss_without_a_forward_rule():
   w = jnp.bfloat16(jax.random.normal(jax.random.key(0), [40, 30]))
   x = jnp.bfloat16(jax.random.normal(jax.random.key(1), [4, 40]))
   loss = lambda w, x: jnp.mean(clipped(x @ jnp.sin(w)) ** 2)
-  gradients = jax.vmap(jax.grad(loss), (None, 0))(w, x[:, None])
-  products = adaopt.per_example.inner_products(loss)(w, x, w)
+  gradients = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(w, x[:, None])
+  products = jax.jit(adaopt.per_example.inner_products(loss))(w, x, w)
   expected = np.einsum('jio,io->j', np.float64(gradients), np.float64(w))
   # Eight bits of mantissa in every element of a gradient.
   np.testing.assert_allclose(products, expected, 0.02, 0.01)
