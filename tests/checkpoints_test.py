@@ -158,7 +158,7 @@ def test_a_run_killed_and_resumed_is_the_run_to_the_last_bit(tmp_path):
   killed = start(parts, num_examples)
   send_when_saved_anew(killed, folder, signal.SIGKILL)
   assert killed.returncode == -signal.SIGKILL
-  # Not sooner, for both find compiled what the first one ran.
+  # Only now, when both find compiled what the first one ran.
   undisturbed = start(whole, num_examples)
   stopped = start(parts, num_examples)
   output, errors = send_when_saved_anew(stopped, folder, signal.SIGTERM)

@@ -76,8 +76,8 @@ def plain_bytes(name):
   return temporary_bytes(jax.value_and_grad(loss_of(name)), PARAMS, X)
 
 
-@pytest.mark.parametrize('name', MODELS)
 @pytest.mark.parametrize('variance', ['total', 'coordinate'])
+@pytest.mark.parametrize('name', MODELS)
 def test_memory_is_that_of_a_few_gradients(name, variance):
   estimate = adaopt.value_and_statistics(
     loss_of(name), variance=variance, along_mean=True

@@ -73,14 +73,19 @@ def run_plainly(test, steps=6, seed=3):
   """The same by hand: one batch, the gradient of every example in float64."""
   criterion, options = TESTS[test]
   optimizer = adaptive(criterion)
+  flat, unravel = jax.flatten_util.ravel_pytree(make_params())
+  tensors = jax.tree.structure(make_params())
   variance_of = {
-    'total': functools.partial(oracles.tensor_variances, params=make_params()),
-    'coordinate': oracles.coordinate_variances,
+    'total': lambda g: tensors.unflatten(
+      oracles.tensor_variances(g, make_params())
+    ),
+    'coordinate': lambda g: unravel(
+      np.float32(oracles.coordinate_variances(g))
+    ),
   }[options.get('variance', 'total')]
   update = jax.jit(optimizer.update)
   dataset = jax.tree.map(np.float64, make_dataset())
   rows = np.asarray(adaopt.example_indices(seed, jnp.arange(80 * steps), 97))
-  flat, unravel = jax.flatten_util.ravel_pytree(make_params())
   opt_state = optimizer.init(make_params())
   position, sizes, losses = 0, [], []
   for _ in range(steps):
@@ -91,14 +96,8 @@ def run_plainly(test, steps=6, seed=3):
     residuals = inputs @ np.float64(flat) - dataset['y'][batch]
     g = 2 * residuals[:, None] * inputs
     mean = unravel(np.float32(oracles.mean(g)))
-    variance = np.float32(variance_of(g))
     statistics = adaopt.GradientStatistics(
-      jnp.int32(size),
-      mean,
-      dict(zip(('b', 'w'), variance, strict=True))
-      if variance.size == 2
-      else unravel(variance),
-      np.float32(oracles.variance_along_mean(g)),
+      jnp.int32(size), mean, variance_of(g), oracles.variance_along_mean(g)
     )
     updates, opt_state = update(
       mean, opt_state, unravel(flat), statistics=statistics
