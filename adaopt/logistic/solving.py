@@ -68,6 +68,20 @@ def advance(method, problem, run):
   return _seen(problem, method.step(run.state, problem), *run[1:])
 
 
+def is_waiting(run, max_steps):
+  """Whether a run has neither solved nor used its steps up."""
+  return ~run.solved & (run.state.count < max_steps)
+
+
+def finish(method, problem, run, max_steps):
+  """A run at its end."""
+  return jax.lax.while_loop(
+    lambda run: is_waiting(run, max_steps),
+    lambda run: advance(method, problem, run),
+    run,
+  )
+
+
 def solution(run):
   """What `solve` returns for a run."""
   return Solution(
@@ -121,13 +135,7 @@ def solve(
   """
   checks.check_integer(0, max_steps=max_steps)
   problem = problems.make_problem(features, labels, weights=weights)
-  return solution(
-    jax.lax.while_loop(
-      lambda run: ~run.solved & (run.state.count < max_steps),
-      lambda run: advance(method, problem, run),
-      start(method, problem),
-    )
-  )
+  return solution(finish(method, problem, start(method, problem), max_steps))
 
 
 def record(

@@ -93,7 +93,7 @@ def sweep(
   shared = alone._replace(columns=alone.features.T)
 
   def is_waiting(run):
-    return ~run.solved & (run.state.count < max_steps)
+    return solving.is_waiting(run, max_steps)
 
   def start(parameters):
     return solving.start(make(parameters), shared)
@@ -103,15 +103,10 @@ def sweep(
     moved = solving.advance(make(parameters), shared, run)
     return jax.tree.map(lambda a, b: jnp.where(waiting, a, b), moved, run)
 
-  def finish_alone(parameters, run):
-    method = make(parameters)
-    return jax.lax.while_loop(
-      is_waiting, lambda run: solving.advance(method, alone, run), run
-    )
-
   def finish(parameters, runs, size):
     if size == 1:
-      return _put(runs, 0, finish_alone(_take(parameters, 0), _take(runs, 0)))
+      method, run = make(_take(parameters, 0)), _take(runs, 0)
+      return _put(runs, 0, solving.finish(method, alone, run, max_steps))
     half = (size + 1) // 2
     runs = jax.lax.while_loop(
       lambda runs: jnp.sum(is_waiting(runs)) > half,
