@@ -3,21 +3,17 @@
 import csv
 import gzip
 import itertools
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scripts
 
 import adaopt
 from experiments import convergence, rates, results, robust
 from tests import oracles
 
-ROOT = pathlib.Path(__file__).parents[1]
 N, D = 12, 3
 
 
@@ -196,17 +192,6 @@ def test_cells_are_mean_and_standard_deviation(values, text):
   assert results.mean_and_deviation(values, '.2f') == text
 
 
-def run_script(*flags):
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.convergence', *flags],
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
 def test_the_script_leaves_tables_and_a_picture(tmp_path):
   (tmp_path / 'libsvm').mkdir()
   rng = np.random.default_rng(0)
@@ -222,7 +207,8 @@ def test_the_script_leaves_tables_and_a_picture(tmp_path):
     with gzip.open(tmp_path / 'libsvm' / name, 'wt') as file:
       file.write('\n'.join(lines) + '\n')
   workdir = tmp_path / 'results'
-  done = run_script(
+  done = scripts.run(
+    'convergence',
     f'--data_dir={tmp_path}',
     f'--workdir={workdir}',
     '--num_steps=30',
@@ -241,7 +227,9 @@ def test_the_script_leaves_tables_and_a_picture(tmp_path):
 
 
 def test_the_script_names_a_missing_file(tmp_path):
-  done = run_script(f'--data_dir={tmp_path}', f'--workdir={tmp_path}')
+  done = scripts.run(
+    'convergence', f'--data_dir={tmp_path}', f'--workdir={tmp_path}'
+  )
   assert done.returncode == 1
   assert 'a9a' in done.stderr
   assert 'Traceback' not in done.stderr

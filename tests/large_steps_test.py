@@ -2,15 +2,12 @@
 
 import csv
 import math
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import logistic_oracles as oracles
 import numpy as np
 import pytest
+import scripts
 
 from experiments import (
   large_steps,
@@ -19,8 +16,6 @@ from experiments import (
   solutions,
 )
 from experiments.benchmarks import large_steps as benchmark
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def make_train():
@@ -177,19 +172,9 @@ def test_the_search_follows_a_row_to_the_first_count_that_is_off():
   assert large_steps_search.follow(off, examples) == [2, 111]
 
 
-def run_script(*flags):
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.large_steps', *flags],
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-
-
 def test_the_script_leaves_tables_and_pictures(tmp_path):
-  done = run_script(
+  done = scripts.run(
+    'large_steps',
     f'--workdir={tmp_path}',
     '--problem=hard_set',
     '--problem=digits_0_1',
@@ -213,8 +198,11 @@ def test_the_script_leaves_tables_and_pictures(tmp_path):
 
 
 def test_the_script_names_a_missing_file(tmp_path):
-  done = run_script(
-    f'--data_dir={tmp_path}', f'--workdir={tmp_path}', '--problem=mnist'
+  done = scripts.run(
+    'large_steps',
+    f'--data_dir={tmp_path}',
+    f'--workdir={tmp_path}',
+    '--problem=mnist',
   )
   assert done.returncode == 1
   assert 'MNIST needs the four files' in done.stderr

@@ -8,6 +8,13 @@ import ml_collections
 
 from experiments.configs import common
 
+NORM_TEST = {
+  'test': 'norm',
+  'eta': 1.0,
+  'init_batch_size': 8,
+  'max_batch_size': 1437,
+}
+
 
 def get_config() -> ml_collections.ConfigDict:
   """An MLP with 64 hidden units; the norm test with η = 1."""
@@ -21,15 +28,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.seeds_together = True
   adagrad = {'optimizer': 'adagrad', 'learning_rate': 0.05}
   norm = {'optimizer': 'adagrad_norm', 'learning_rate': 2.0}
-  test = {
-    'test': 'norm',
-    'eta': 1.0,
-    'init_batch_size': 8,
-    'max_batch_size': 1437,
-  }
   config.schemes = {
-    'adadagrad': adagrad | test,
-    'adadagrad_norm': norm | test,
+    'adadagrad': adagrad | NORM_TEST,
+    'adadagrad_norm': norm | NORM_TEST,
     'adagrad_8': adagrad | {'batch_size': 8},
     'adagrad_256': adagrad | {'batch_size': 256},
   }

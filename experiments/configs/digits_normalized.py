@@ -30,15 +30,12 @@ def get_config() -> ml_collections.ConfigDict:
     },
     'adagrad': {'optimizer': 'adagrad', 'learning_rate': 0.05},
   }
-  test = {
-    'test': 'norm',
-    'eta': 1.0,
-    'init_batch_size': 8,
-    'max_batch_size': 1437,
-  }
   config.schemes = {
     f'{name}_{kind}': optimizer | sized
     for name, optimizer in optimizers.items()
-    for kind, sized in {'adaptive': test, '64': {'batch_size': 64}}.items()
+    for kind, sized in {
+      'adaptive': digits.NORM_TEST,
+      '64': {'batch_size': 64},
+    }.items()
   }
   return config
