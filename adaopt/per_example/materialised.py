@@ -102,8 +102,12 @@ def _mapped(function: Callable, size: int) -> Callable:
   return lambda tree: jax.tree.map(lambda x: x[None], function(first(tree)))
 
 
-FEW = 2
-"""Gradients in a chunk on a CPU, where XLA runs their products in parallel."""
+FEW = 8 if jax.__version_info__ >= (0, 11) else 2
+"""Gradients in a chunk on a CPU.
+
+XLA runs their products in parallel since JAX 0.11; before, more of them only
+leave the cache.
+"""
 
 
 def _add(total: jax.Array, gradients: jax.Array) -> jax.Array:
