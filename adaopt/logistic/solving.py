@@ -1,4 +1,4 @@
-"""The driver: a method runs until every margin is positive, in one program."""
+"""A method runs until every margin is positive, in one program."""
 
 from typing import NamedTuple
 
@@ -29,10 +29,11 @@ class Trajectory(NamedTuple):
   margin: jax.Array  # min m_i / ‖θ‖; NaN at θ = 0
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
+  """A run under way."""
+
   state: methods.State
-  iterations: jax.Array
-  solved: jax.Array
+  solved: jax.Array  # whether this iterate does, [] bool
   best_params: jax.Array
   best_margin: jax.Array
 
@@ -43,37 +44,42 @@ def _margin(problem, state):
   return problems.min_margin(problem, state.margins) / norm
 
 
-def _seen(problem, state, iterations, solved, best_params, best_margin):
+def _seen(problem, state, best_params, best_margin):
   """A run that has seen one iterate more."""
   margin = _margin(problem, state)
   better = margin > best_margin
-  return _Run(
+  return Run(
     state=state,
-    iterations=jnp.where(solved, iterations, state.count),
-    solved=solved | problems.separates(problem, state.margins),
+    solved=problems.separates(problem, state.margins),
     best_params=jnp.where(better, state.params, best_params),
     best_margin=jnp.where(better, margin, best_margin),
   )
 
 
-def start(method, problem):
+def start(method: methods.Method, problem: problems.Problem) -> Run:
   """A run before its first update."""
   state = method.init(problem)
   worst = jnp.full_like(problem.radius, -jnp.inf)
-  return _seen(problem, state, 0, jnp.array(False), state.params, worst)
+  return _seen(problem, state, state.params, worst)
 
 
-def advance(method, problem, run):
+def advance(method: methods.Method, problem: problems.Problem, run: Run) -> Run:
   """A run after one update more."""
-  return _seen(problem, method.step(run.state, problem), *run[1:])
+  state = method.step(run.state, problem)
+  return _seen(problem, state, run.best_params, run.best_margin)
 
 
-def is_waiting(run, max_steps):
+def is_waiting(run: Run, max_steps: jax.typing.ArrayLike) -> jax.Array:
   """Whether a run has neither solved nor used its steps up."""
   return ~run.solved & (run.state.count < max_steps)
 
 
-def finish(method, problem, run, max_steps):
+def finish(
+  method: methods.Method,
+  problem: problems.Problem,
+  run: Run,
+  max_steps: jax.typing.ArrayLike,
+) -> Run:
   """A run at its end."""
   return jax.lax.while_loop(
     lambda run: is_waiting(run, max_steps),
@@ -82,10 +88,10 @@ def finish(method, problem, run, max_steps):
   )
 
 
-def solution(run):
-  """What `solve` returns for a run."""
+def solution(run: Run) -> Solution:
+  """Of a run that stopped at its first solution, or unsolved."""
   return Solution(
-    iterations=run.iterations,
+    iterations=run.state.count,
     solved=run.solved,
     params=run.state.params,
     best_params=run.best_params,
@@ -190,12 +196,18 @@ def record(
 
   def advance_and_observe(run, _):
     run = advance(method, problem, run)
-    return run, observe(run.state)
+    return run, (run.solved, observe(run.state))
 
   first = start(method, problem)
-  run, rest = jax.lax.scan(advance_and_observe, first, length=num_steps)
-  return solution(run), jax.tree.map(
+  last, rest = jax.lax.scan(advance_and_observe, first, length=num_steps)
+  solved, trajectory = jax.tree.map(
     lambda start, rest: jnp.concatenate([start[None], rest]),
-    observe(first.state),
+    (first.solved, observe(first.state)),
     rest,
   )
+  ever = jnp.any(solved)
+  iterations = jnp.where(ever, jnp.argmax(solved), num_steps)
+  found = solution(last)._replace(
+    iterations=iterations.astype(jnp.int32), solved=ever
+  )
+  return found, trajectory
