@@ -5,8 +5,14 @@ python -m experiments.large_steps_search --data_dir=DIR --row=imbalanced
 The paper gives five iteration counts for two classes of Fashion-MNIST, 5000
 images, but not which classes nor what was made of the pixels. Every pair of
 classes is tried, in both orders where their shares differ. A pair goes on to
-the next count only while it comes within a tenth of all before; a count just
-above the tenth means more.
+the next count only while it comes within --tolerance of all before; a count
+just above that means more.
+
+python -m experiments.large_steps_search --data_dir=DIR --row=balanced \
+  --first_count=2500 --preprocessing=around_0 --first_class=0 \
+  --second_class=8 --tolerance=1 --skip=1000
+
+gives the five counts of one pair, with other images of it.
 """
 
 import itertools
@@ -46,8 +52,6 @@ ROWS = {
     Target('NLR', 10, 3359),
   ),
 }
-TOLERANCE = 0.1
-
 _ROW = flags.DEFINE_enum('row', 'imbalanced', list(ROWS), 'Which row.')
 _FIRST_COUNT = flags.DEFINE_integer(
   'first_count',
@@ -59,8 +63,17 @@ _FIRST_COUNT = flags.DEFINE_integer(
 _PREPROCESSING = flags.DEFINE_enum(
   'preprocessing', 'pixels', list(separable.PREPROCESSINGS), 'Of the pixels.'
 )
-_FIRST_CLASS = flags.DEFINE_multi_integer(
-  'first_class', list(range(10)), 'The first class; may be repeated.'
+_FIRST_CLASS, _SECOND_CLASS = (
+  flags.DEFINE_multi_integer(
+    name, list(range(10)), 'By default all; may be repeated.'
+  )
+  for name in ('first_class', 'second_class')
+)
+_SKIP = flags.DEFINE_integer(
+  'skip', 0, 'Images of each class passed over before.', lower_bound=0
+)
+_TOLERANCE = flags.DEFINE_float(
+  'tolerance', 0.1, 'How far a count may be off, as a share.', lower_bound=0
 )
 _SHOWN = flags.DEFINE_integer('shown', 10, 'How many pairs are printed.')
 
@@ -79,20 +92,23 @@ def count(method, step_size, examples, max_steps):
 
 
 def follow(
-  targets: tuple[Target, ...], examples: separable.Examples
+  targets: tuple[Target, ...],
+  examples: separable.Examples,
+  tolerance: float,
 ) -> list[int]:
-  """The counts of a pair, to the first that is a tenth off.
+  """The counts of a pair, to the first that is too far off.
 
   Args:
     targets: What they should be.
     examples: Of the pair.
+    tolerance: How far they may be off, as a share.
 
   Returns:
     As many counts as were tried.
   """
   counts = []
   for target in targets:
-    slack = round(TOLERANCE * target.iterations)
+    slack = round(tolerance * target.iterations)
     most = target.iterations + slack
     found = count(target.method, target.step_size, examples, most)
     counts.append(int(found))
@@ -117,17 +133,21 @@ def main(argv: list[str]) -> None:
   alike = counts[0] == counts[1]
   pairs = itertools.combinations if alike else itertools.permutations
   for classes in pairs(range(10), 2):
-    if classes[0] not in _FIRST_CLASS.value:
+    if (
+      classes[0] not in _FIRST_CLASS.value
+      or classes[1] not in _SECOND_CLASS.value
+    ):
       continue
     examples = separable.image_pair(
       train,
       classes,
       counts,
       separable.PREPROCESSINGS[_PREPROCESSING.value],
+      _SKIP.value,
     )
     # Half as much to read; but large steps take other counts than in float64.
     examples = examples._replace(features=np.float32(examples.features))
-    found[classes] = follow(targets, examples)
+    found[classes] = follow(targets, examples, _TOLERANCE.value)
 
   def distance(classes):
     first, *rest = found[classes]

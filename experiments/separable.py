@@ -99,14 +99,16 @@ def image_pair(
   classes: tuple[int, int],
   counts: tuple[int, int],
   preprocess: Callable[[np.ndarray], np.ndarray] = PREPROCESSINGS['pixels'],
+  skip: int = 0,
 ) -> Examples:
-  """The first images of two classes.
+  """Images of two classes, the first ones.
 
   Args:
     train: uint8 images and labels, as of a `datasets.Dataset`.
     classes: Those of y = +1 and of y = −1.
     counts: How many images of each are taken, in the order of the data set.
     preprocess: One of `PREPROCESSINGS`.
+    skip: How many images of each class are passed over before.
 
   Returns:
     The examples.
@@ -114,15 +116,14 @@ def image_pair(
   Raises:
     ValueError: If a class has fewer images.
   """
-  rows = [
-    np.flatnonzero(train['label'] == label)[:count]
-    for label, count in zip(classes, counts, strict=True)
-  ]
-  for label, count, found in zip(classes, counts, rows, strict=True):
-    if len(found) < count:
+  rows = []
+  for label, count in zip(classes, counts, strict=True):
+    found = np.flatnonzero(train['label'] == label)
+    if len(found) < skip + count:
       raise ValueError(
-        f'class {label} has {len(found)} images, fewer than {count}.'
+        f'class {label} has {len(found)} images, fewer than {skip + count}.'
       )
+    rows.append(found[skip : skip + count])
   rows = np.sort(np.concatenate(rows))
   pixels = train['input'][rows].reshape(len(rows), -1) / 255
   return _pair(preprocess(pixels), train['label'][rows], classes)

@@ -32,11 +32,15 @@ def test_a_pair_is_the_first_images_of_its_classes():
   pixels = train['input'].reshape(12, 4) / 255
   np.testing.assert_array_equal(pair.features, pixels[[0, 2, 5, 8]])
   np.testing.assert_array_equal(pair.weights, np.ones(4))
+  later = separable.image_pair(train, (2, 0), (3, 1), skip=1)
+  np.testing.assert_array_equal(later.features, pixels[[3, 5, 8, 11]])
 
 
 def test_more_images_than_there_are_is_a_sentence():
   with pytest.raises(ValueError, match='class 1 has 4 images, fewer than 5'):
     separable.image_pair(make_train(), (0, 1), (4, 5))
+  with pytest.raises(ValueError, match='class 1 has 4 images, fewer than 5'):
+    separable.image_pair(make_train(), (0, 1), (1, 3), skip=2)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +170,10 @@ def test_the_search_follows_a_row_to_the_first_count_that_is_off():
   target = large_steps_search.Target
   row = (target('NLR', 100, 2), target('NLR', 0.1, 157), target('NLR', 1, 16))
   examples = separable.hard_set(1000)
-  assert large_steps_search.follow(row, examples) == [2, 157, 16]
+  assert large_steps_search.follow(row, examples, 0.1) == [2, 157, 16]
   off = (row[0], row[1]._replace(iterations=100), row[2])
   # At most 110 iterations are made, and one more says that they were too few.
-  assert large_steps_search.follow(off, examples) == [2, 111]
+  assert large_steps_search.follow(off, examples, 0.1) == [2, 111]
 
 
 def test_the_script_leaves_tables_and_pictures(tmp_path):
