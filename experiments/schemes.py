@@ -28,9 +28,6 @@ TESTS = {
   'inner_product': Test(
     lambda scheme: adaopt.inner_product_test(scheme.theta), ALONG_MEAN
   ),
-  'orthogonality': Test(
-    lambda scheme: adaopt.orthogonality_test(scheme.nu), ALONG_MEAN
-  ),
   'augmented': Test(
     lambda scheme: adaopt.augmented_inner_product_test(scheme.theta, scheme.nu),
     ALONG_MEAN,
@@ -49,7 +46,6 @@ TESTS = {
     COORDINATE,
   ),
   'debiased': Test(lambda scheme: adaopt.debiased_norm_test(scheme.eta), {}),
-  'noise_scale': Test(lambda scheme: adaopt.gradient_noise_scale(), {}),
   'sign_noise_scale': Test(
     lambda scheme: adaopt.sign_noise_scale(scheme.theta), COORDINATE
   ),
@@ -65,7 +61,6 @@ REDUCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'max': jnp.max,
   'mean': jnp.mean,
   'median': jnp.median,
-  'quantile_0.9': lambda required: jnp.quantile(required, 0.9),
 }
 
 # From a scheme to the direction in which its optimizer steps.
@@ -74,10 +69,6 @@ OPTIMIZERS = {
   'adagrad_norm': lambda scheme: adaopt.scale_by_adagrad_norm(),
   'sgd': lambda scheme: optax.identity(),
   'normalized_lr_gd': lambda scheme: adaopt.scale_by_mean_residual(),
-  'momentum': lambda scheme: optax.chain(
-    optax.add_decayed_weights(scheme.weight_decay),
-    optax.trace(scheme.momentum),
-  ),
   'adamw': lambda scheme: optax.chain(
     optax.scale_by_adam(scheme.b1, scheme.b2),
     optax.add_decayed_weights(scheme.weight_decay),
@@ -151,8 +142,8 @@ def make_optimizer(
       examples here; `learning_rate_exponent`, if it follows the batch size
       over `init_batch_size`; and one of `batch_size`, a number; `stages`,
       pairs of (examples, batch size) that start at 0; `ramp`, (first size,
-      last size, examples); `test` with its tolerances, `init_batch_size` and
-      `max_batch_size`.
+      last size, examples); `test` with its tolerances, `init_batch_size`,
+      `max_batch_size` and, where it is not 1, `test_interval`.
 
   Returns:
     The optimizer, which holds the batch size, and keyword arguments of

@@ -1,8 +1,9 @@
 """AdamW with adaptive batch sizes: a character-level transformer.
 
 The norm test and the inner-product tests of AdAdaGrad (arXiv 2402.11215), for
-which AdamW is not analysed; the learning rate follows the square root of the
-batch size, as is right for Adam-like methods.
+which AdamW is not analysed, and the noise scale of sign descent and Adam (arXiv
+2602.03001) with that paper's θ and interval; the learning rate follows the
+square root of the batch size, as is right for Adam-like methods.
 
   python -m experiments.compare \
     --config=experiments/configs/shakespeare_transformer.py \
@@ -40,6 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     **common.inner_product_tests(theta=0.6, nu=0.8),
     **common.coordinate_tests(8.0, 'median'),
     **common.further_tests(1.0),
+    'sign': {'test': 'sign_noise_scale', 'theta': 0.6, 'test_interval': 100},
   }
   config.schemes = {
     **common.adaptive(sized, tests),
