@@ -15,6 +15,19 @@ import jax.numpy as jnp
 from adaopt import base, checks, evidence, statistics
 
 
+def _norm_test(test, eta):
+  """v / (η² ‖ḡ‖²), in the name of the test."""
+  checks.check_positive(eta=eta)
+
+  def required(stats):
+    return evidence.ratio(
+      evidence.total_variance(stats, test),
+      eta**2 * statistics.squared_norm(stats.mean),
+    )
+
+  return required
+
+
 def norm_test(eta: jax.typing.ArrayLike) -> base.Criterion:
   r"""The norm test: the gradient's noise stays below η times its norm.
 
@@ -45,15 +58,7 @@ def norm_test(eta: jax.typing.ArrayLike) -> base.Criterion:
     Lau et al., `AdAdaGrad: Adaptive Batch Size Schemes for Adaptive Gradient
     Methods <https://arxiv.org/abs/2402.11215>`_, 2024
   """
-  checks.check_positive(eta=eta)
-
-  def required(stats):
-    return evidence.ratio(
-      evidence.total_variance(stats, 'norm_test'),
-      eta**2 * statistics.squared_norm(stats.mean),
-    )
-
-  return required
+  return _norm_test('norm_test', eta)
 
 
 def big_batch_test() -> base.Criterion:
@@ -79,14 +84,7 @@ def big_batch_test() -> base.Criterion:
     De et al., `Big Batch SGD: Automated Inference using Adaptive Batch Sizes
     <https://arxiv.org/abs/1610.05792>`_, 2016
   """
-
-  def required(stats):
-    return evidence.ratio(
-      evidence.total_variance(stats, 'big_batch_test'),
-      statistics.squared_norm(stats.mean),
-    )
-
-  return required
+  return _norm_test('big_batch_test', 1.0)
 
 
 def inner_product_test(theta: jax.typing.ArrayLike) -> base.Criterion:
