@@ -16,12 +16,9 @@ from adaopt.per_example import program
 # Calls that are replaced by what they call, and where they keep it.
 CALLS = {
   'jit': 'jaxpr',
-  'pjit': 'jaxpr',
   'closed_call': 'call_jaxpr',
-  'core_call': 'call_jaxpr',
   'custom_jvp_call': 'call_jaxpr',
   'custom_vjp_call': 'call_jaxpr',
-  'checkpoint': 'jaxpr',
   'remat2': 'jaxpr',
 }
 
