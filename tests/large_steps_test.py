@@ -16,6 +16,7 @@ from experiments import (
   solutions,
 )
 from experiments.benchmarks import large_steps as benchmark
+from experiments.benchmarks import numpy_sweeps
 
 
 def make_train():
@@ -162,8 +163,15 @@ def test_the_numpy_loops_of_the_benchmark_are_the_method(method):
     oracles.first_solution(oracle(rows, 14, step_size), rows)
     for step_size in benchmark.STEP_SIZES
   ]
-  for layout in benchmark.NUMPY.values():
-    assert benchmark.numpy_sweep(layout, method, [rows]).tolist() == [expected]
+  for layout in numpy_sweeps.LAYOUTS.values():
+    found = numpy_sweeps.sweep(
+      layout,
+      method,
+      [rows],
+      benchmark.STEP_SIZES,
+      max_steps=benchmark.MAX_STEPS,
+    )
+    assert found.tolist() == [expected]
 
 
 def test_the_search_follows_a_row_to_the_first_count_that_is_off():

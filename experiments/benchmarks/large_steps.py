@@ -22,7 +22,7 @@ from sklearn import exceptions, linear_model
 
 from adaopt import logistic
 from experiments import options, separable
-from experiments.benchmarks import timing
+from experiments.benchmarks import numpy_sweeps, timing
 
 STEP_SIZES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 MAX_STEPS = 10_000
@@ -127,63 +127,6 @@ def runner(
   )
 
 
-def numpy_iterations(method: str, rows: np.ndarray, step_size: float) -> int:
-  """One run in numpy, on A = y a, [n, d]."""
-  scale = np.float32(step_size / len(rows))
-  theta, margins = np.zeros_like(rows[0]), np.zeros_like(rows[:, 0])
-  for count in range(MAX_STEPS):
-    if np.min(margins) > 0:
-      return count
-    residuals = 1 / (1 + np.exp(margins))
-    change = scale * (residuals @ rows)
-    if method == 'NLR':
-      change /= np.mean(residuals)
-    theta += change
-    margins = rows @ theta
-  return MAX_STEPS
-
-
-def numpy_in_turn(method: str, rows: np.ndarray) -> list[int]:
-  """One run after another."""
-  return [numpy_iterations(method, rows, step_size) for step_size in STEP_SIZES]
-
-
-def numpy_together(method: str, rows: np.ndarray) -> np.ndarray:
-  """All step sizes at once, without those that have ended. [step sizes]."""
-  scales = np.float32(np.array(STEP_SIZES) / len(rows))[:, None]
-  counts = np.full(len(scales), MAX_STEPS)
-  left = np.arange(len(scales))
-  thetas = np.zeros([len(scales), rows.shape[1]], np.float32)
-  margins = np.zeros([len(scales), len(rows)], np.float32)
-  for count in range(MAX_STEPS):
-    waiting = np.min(margins, 1) <= 0
-    if not np.all(waiting):
-      counts[left[~waiting]] = count
-      left, scales, thetas, margins = (
-        x[waiting] for x in (left, scales, thetas, margins)
-      )
-      if not len(left):
-        break
-    residuals = 1 / (1 + np.exp(margins))
-    changes = scales * (residuals @ rows)
-    if method == 'NLR':
-      changes /= np.mean(residuals, 1, keepdims=True)
-    thetas += changes
-    margins = thetas @ rows.T
-  return counts
-
-
-NUMPY = {'numpy': numpy_in_turn, 'numpy, together': numpy_together}
-
-
-def numpy_sweep(
-  layout: Callable, method: str, problems: list[np.ndarray]
-) -> np.ndarray:
-  """Every problem with every step size, [problems, step sizes]."""
-  with np.errstate(over='ignore'):  # e^m = ∞ gives p = 0, as it should
-    return np.array([layout(method, rows) for rows in problems])
-
-
 def numpy_rows(examples: separable.Examples) -> np.ndarray:
   """A = y a, [n, d] float32."""
   return np.float32(examples.labels[:, None] * examples.features)
@@ -221,9 +164,14 @@ def _compare(programs, problems):
   """
   runners = {}
   for method, make in METHODS.items():
-    for name, layout in NUMPY.items():
+    for name, layout in numpy_sweeps.LAYOUTS.items():
       runners[method, name] = functools.partial(
-        numpy_sweep, layout, method, problems
+        numpy_sweeps.sweep,
+        layout,
+        method,
+        problems,
+        STEP_SIZES,
+        max_steps=MAX_STEPS,
       )
     for name, program in programs.items():
       runners[method, name] = program(make)
