@@ -59,7 +59,7 @@ def fit(num_examples, state=None, driver=drivers.traced, **options):
     (100, 7, 7),
   ],
 )
-def test_rung_is_the_smallest_halving_that_holds_the_batch(
+def test_rung_is_the_smallest_quartering_that_holds_the_batch(
   batch_size, largest, expected
 ):
   assert fitting.rung(batch_size, largest) == expected

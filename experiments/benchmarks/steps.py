@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
@@ -53,7 +52,7 @@ def make_runner(
     loss_fn, optimizer, micro_batch_size=micro_batch_size, driver=driver
   )
   params = model.init(jax.random.key(0), examples['input'][:1])
-  state = adaopt.init_train_state(jax.tree.map(jnp.copy, params), optimizer)
+  state = adaopt.init_train_state(params, optimizer)
 
   def run():
     nonlocal state
