@@ -1,6 +1,6 @@
 """The training loop: steps until a budget of examples is spent."""
 
-import functools
+import weakref
 from collections.abc import Callable, Iterator
 
 import jax
@@ -33,8 +33,9 @@ def fit(
 
   Args:
     make_step: micro_batch_size=… → step, such as
-      `functools.partial(adaopt.train_step, loss_fn, optimizer)`. Another call
-      with the same object compiles nothing anew.
+      `functools.partial(adaopt.train_step, loss_fn, optimizer)`. Its steps
+      are kept for as long as it is: another call with the same object compiles
+      nothing anew, and one with a new object compiles everything.
     state: Where to start; it stays valid. From a restored state a run goes on
       as if it had never stopped, to the last bit.
     dataset: What the step draws its examples from, such as a pytree of arrays
@@ -91,10 +92,16 @@ def fit(
   return _fit(make_step, state, dataset, num_examples, max_micro_batch_size)
 
 
-@functools.lru_cache(maxsize=32)
+# make_step → size → step; what a run compiled goes when its make_step does.
+_STEPS = weakref.WeakKeyDictionary()
+
+
 def _compiled(make_step, micro_batch_size):
   """The step of a size, the same whenever `make_step` is the same."""
-  return make_step(micro_batch_size=micro_batch_size)
+  steps = _STEPS.setdefault(make_step, {})
+  if micro_batch_size not in steps:
+    steps[micro_batch_size] = make_step(micro_batch_size=micro_batch_size)
+  return steps[micro_batch_size]
 
 
 def _fit(make_step, state, dataset, num_examples, max_micro_batch_size):

@@ -1,7 +1,9 @@
 """A changed batch size, a second call, or a test that compiles again."""
 
 import functools
+import gc
 import math
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +75,28 @@ def test_one_micro_batch_size_serves_every_batch_size(driver, programs):
     sizes.append(int(metrics.batch_size))
   assert sizes == [2, 6, 18, 54, 162, 486, 600, 600]
   assert compilations.names()[len(before) :] == programs
+
+
+def test_steps_are_kept_for_as_long_as_what_makes_them():
+  optimizer = adaopt.adadagrad(
+    0.1, adaopt.norm_test(0.5), init_batch_size=4, max_batch_size=64
+  )
+  own_loss_fn = lambda params, batch: loss_fn(params, batch)
+  make_step = functools.partial(adaopt.train_step, own_loss_fn, optimizer)
+  state = adaopt.init_train_state(jnp.ones(3), optimizer)
+  dataset = jnp.asarray(DATASET[:1000])
+  before, counts = compilations.count(), []
+  for _ in range(2):
+    for _ in adaopt.fit(
+      make_step, state, dataset, num_examples=20, max_micro_batch_size=4
+    ):
+      pass
+    counts.append(compilations.count() - before)
+  assert counts == [1, 1]
+  kept = weakref.ref(own_loss_fn)
+  del own_loss_fn, make_step
+  gc.collect()
+  assert kept() is None
 
 
 def test_traced_step_sends_nothing_from_the_host():
