@@ -1,4 +1,4 @@
-"""Data sets of the experiments, read from files as they are published."""
+"""Data sets of the experiments, read from files and never downloaded."""
 
 from experiments.datasets import libsvm
 from experiments.datasets.base import Dataset

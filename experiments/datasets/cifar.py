@@ -1,7 +1,13 @@
-"""CIFAR-10, in the layouts in which it is published and in one packed tighter.
+"""CIFAR-10, in the two layouts in which it is published and in one of our own.
 
 An archive is read without being unpacked, and a pickle by a reader that calls
 no code but its own, so that a foreign file can do no harm.
+
+Our own packs tighter: train_1.npz to train_5.npz and test.npz, each with
+`residual` [3, n, 32, 32] uint8 and `labels` [n] uint8. The planes are R − G, G
+and B − G, of which the differences from row to row and from column to column
+are kept, modulo 256. Sums along both axes, and G added to the planes beside it,
+give the images back to the last bit.
 """
 
 import functools
@@ -76,11 +82,10 @@ def decode_binary(content: bytes) -> Examples:
 
 
 def decode_npz(content: bytes) -> Examples:
-  """A batch of differences: R − G, G, B − G along rows, then columns, mod 256.
+  """A batch of differences: of R − G, G, B − G along rows and columns, mod 256.
 
   Args:
-    content: Of an .npz file with `residual` [3, n, 32, 32] uint8 and `labels`
-      [n] uint8.
+    content: Of an .npz file of our own layout.
 
   Returns:
     Images [n, 32, 32, 3] uint8 and labels [n].
