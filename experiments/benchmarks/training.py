@@ -30,8 +30,8 @@ CASES = (
   ('logistic', 1024, (256, 8192, 60_000)),
 )
 PEERS = {
-  'cnn': lambda peers: peers.small_cnn(),
-  'logistic': lambda peers: peers.logistic(),
+  'cnn': lambda networks: networks.small_cnn(),
+  'logistic': lambda networks: networks.logistic(),
 }
 SCHEMES = {'fixed': None, 'norm test': steps.PASSED}
 
@@ -60,7 +60,7 @@ def time_steps(examples: dict[str, jax.Array]) -> None:
       if peers:
         # Apart, since the threads of one library spin on while the other runs.
         batch = [np.array(examples[key][:size]) for key in ('input', 'label')]
-        run = peers.adaptive_step(PEERS[name](peers), *batch)
+        run = peers.adaptive_step(PEERS[name](peers.torch_networks), *batch)
         (time,) = timing.in_turns({'torch.func': run}).values()
         cells += [
           f'{1e3 * size / time:.0f}',

@@ -1,0 +1,207 @@
+"""The same networks in PyTorch, and how they are trained there."""
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+CHUNK = 1000
+"""Examples evaluated at once."""
+
+
+class Residual(nn.Module):
+  """Two 3×3 convolutions beside a shortcut."""
+
+  def __init__(self, inputs: int, features: int, stride: int):
+    super().__init__()
+    conv = functools.partial(nn.Conv2d, bias=False)
+    norm = functools.partial(nn.GroupNorm, 8, features)
+    self.body = nn.Sequential(
+      conv(inputs, features, 3, stride, 1),
+      norm(),
+      nn.ReLU(),
+      conv(features, features, 3, 1, 1),
+      norm(),
+    )
+    same = inputs == features and stride == 1
+    self.shortcut = (
+      nn.Identity()
+      if same
+      else nn.Sequential(conv(inputs, features, 1, stride), norm())
+    )
+
+  def forward(self, x):
+    return functional.relu(self.shortcut(x) + self.body(x))
+
+
+class Block(nn.Module):
+  """Causal self-attention and a perceptron, each after a LayerNorm."""
+
+  def __init__(self, width: int, heads: int):
+    super().__init__()
+    self.heads = heads
+    self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+    self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+    self.hidden = nn.Linear(width, 4 * width)
+    self.back = nn.Linear(4 * width, width)
+
+  def forward(self, x):
+    split = (*x.shape[:2], 3, self.heads, -1)
+    q, k, v = self.qkv(self.norms[0](x)).reshape(split).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    later = torch.triu(torch.ones(x.shape[1], x.shape[1], dtype=torch.bool), 1)
+    weights = scores.masked_fill(later, float('-inf')).softmax(-1)
+    x = x + self.out((weights @ v).transpose(1, 2).flatten(2))
+    hidden = functional.gelu(self.hidden(self.norms[1](x)), approximate='tanh')
+    return x + self.back(hidden)
+
+
+class Transformer(nn.Module):
+  """A pre-norm language model whose output weights are its embedding."""
+
+  def __init__(self):
+    super().__init__()
+    self.embed, self.positions = nn.Embedding(65, 256), nn.Embedding(128, 256)
+    self.blocks = nn.Sequential(*[Block(256, 4) for _ in range(4)])
+    self.norm = nn.LayerNorm(256)
+
+  def forward(self, tokens):
+    x = self.embed(tokens) + self.positions(torch.arange(tokens.shape[1]))
+    x = self.norm(self.blocks(x))
+    return functional.linear(x, self.embed.weight).transpose(1, 2)
+
+
+class LSTM(nn.Module):
+  """A recurrent language model."""
+
+  def __init__(self):
+    super().__init__()
+    self.embed = nn.Embedding(65, 256)
+    self.layers = nn.LSTM(256, 256, 2, batch_first=True)
+    self.out = nn.Linear(256, 65)
+
+  def forward(self, tokens):
+    return self.out(self.layers(self.embed(tokens))[0]).transpose(1, 2)
+
+
+def logistic() -> nn.Module:
+  return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+
+def mlp() -> nn.Module:
+  return nn.Sequential(
+    nn.Flatten(),
+    nn.Linear(784, 1024),
+    nn.ReLU(),
+    nn.Linear(1024, 1024),
+    nn.ReLU(),
+    nn.Linear(1024, 10),
+  )
+
+
+def cnn() -> nn.Module:
+  return nn.Sequential(
+    nn.Unflatten(1, (1, 28)),
+    nn.Conv2d(1, 32, 5, padding=2),
+    nn.ReLU(),
+    nn.MaxPool2d(2),
+    nn.Conv2d(32, 64, 5, padding=2),
+    nn.ReLU(),
+    nn.MaxPool2d(2),
+    nn.Flatten(),
+    nn.Linear(3136, 512),
+    nn.ReLU(),
+    nn.Linear(512, 10),
+  )
+
+
+def small_cnn() -> nn.Module:
+  return nn.Sequential(
+    nn.Unflatten(1, (1, 28)),
+    nn.Conv2d(1, 16, 5, padding=2),
+    nn.ReLU(),
+    nn.MaxPool2d(2),
+    nn.Conv2d(16, 32, 5, padding=2),
+    nn.ReLU(),
+    nn.MaxPool2d(2),
+    nn.Flatten(),
+    nn.Linear(1568, 10),
+  )
+
+
+def resnet18() -> nn.Module:
+  stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.GroupNorm(8, 64), nn.ReLU()]
+  blocks, inputs = [], 64
+  for stage, features in enumerate((64, 128, 256, 512)):
+    for block in range(2):
+      stride = 2 if stage and not block else 1
+      blocks.append(Residual(inputs, features, stride))
+      inputs = features
+  head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
+  return nn.Sequential(*stem, *blocks, *head)
+
+
+MODELS = {
+  'logistic': logistic,
+  'mlp': mlp,
+  'cnn': cnn,
+  'resnet18': resnet18,
+  'transformer': Transformer,
+  'lstm': LSTM,
+}
+
+
+def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+  """A network whose parameters, and the shuffles after it, are of a seed."""
+  torch.manual_seed(seed)
+  return make()
+
+
+def tensors(
+  images: np.ndarray, labels: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+  """Pixels in [0, 1] and labels."""
+  x = torch.from_numpy(np.array(images)).float() / 255
+  return x, torch.from_numpy(np.array(labels)).long()
+
+
+def train(
+  model: nn.Module,
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  batch_size: int,
+  num_steps: int,
+  learning_rate: float,
+) -> None:
+  """AdaGrad with a constant batch size, shuffled anew at every epoch.
+
+  What is left at the end of an epoch, less than a batch, is passed over.
+  """
+  x, y = tensors(images, labels)
+  optimizer = torch.optim.Adagrad(model.parameters(), lr=learning_rate)
+
+  def batches():
+    while True:
+      order = torch.randperm(len(x))
+      yield from order.split(batch_size)[: len(x) // batch_size]
+
+  for chosen in itertools.islice(batches(), num_steps):
+    optimizer.zero_grad()
+    functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
+    optimizer.step()
+
+
+def loss_and_accuracy(
+  model: nn.Module, images: np.ndarray, labels: np.ndarray
+) -> tuple[float, float]:
+  """Mean cross-entropy and accuracy."""
+  x, y = tensors(images, labels)
+  with torch.no_grad():
+    logits = torch.cat([model(part) for part in x.split(CHUNK)])
+  loss = functional.cross_entropy(logits, y).item()
+  return loss, (logits.argmax(1) == y).float().mean().item()

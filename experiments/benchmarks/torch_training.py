@@ -1,0 +1,116 @@
+"""Trains the CNN of mnist_cnn by steps of one size, here and in PyTorch.
+
+python -m experiments.benchmarks.torch_training --data_dir=DIR --seeds=5
+
+Both have the same network and initial distribution, AdaGrad, its learning rate
+and the batch size, which no test moves; the seeds are those of the config. A
+row is what a run came to, on the examples that the config evaluates.
+"""
+
+import collections
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import ml_collections
+from absl import app, flags
+
+import adaopt
+from experiments import datasets, options, results, runs
+from experiments.benchmarks import timing
+from experiments.configs import mnist_cnn
+
+_STEPS = flags.DEFINE_integer('steps', 30, 'Steps of a run.', lower_bound=1)
+
+SCHEME = 'batch_2048'
+
+Outcome = tuple[float, float]
+"""Train loss and test accuracy."""
+
+
+def load_networks() -> ModuleType:
+  """The module of what needs torch."""
+  try:
+    return importlib.import_module('experiments.benchmarks.torch_networks')
+  except ImportError as error:
+    sys.exit(f'This needs torch: {error}.')
+
+
+def train_here(
+  config: ml_collections.ConfigDict, num_seeds: int
+) -> Iterator[Outcome]:
+  """Every seed by adaopt."""
+  plan = runs.plan(config, [SCHEME], num_seeds, options.DATA_DIR.value)
+  for planned in plan:
+    run = planned.prepare(planned.seeds)
+    steps = adaopt.fit(
+      run.make_step,
+      run.state,
+      run.examples,
+      num_examples=config.num_examples,
+      max_micro_batch_size=config.max_micro_batch_size,
+    )
+    ((state, _),) = collections.deque(steps, maxlen=1)
+    loss, accuracy = run.evaluate(state.params)
+    yield float(loss), float(accuracy)
+
+
+def train_in_torch(
+  config: ml_collections.ConfigDict, num_seeds: int, networks: ModuleType
+) -> Iterator[Outcome]:
+  """Every seed by PyTorch."""
+  scheme = config.schemes[SCHEME]
+  train, test = datasets.load_mnist(options.DATA_DIR.value)
+  first = {k: x[: config.eval_train_examples] for k, x in train.items()}
+  for seed in range(config.seed, config.seed + num_seeds):
+    model = networks.seeded(networks.small_cnn, seed)
+    networks.train(
+      model,
+      train['input'],
+      train['label'],
+      batch_size=scheme.batch_size,
+      num_steps=config.num_examples // scheme.batch_size,
+      learning_rate=scheme.learning_rate,
+    )
+    loss, _ = networks.loss_and_accuracy(model, first['input'], first['label'])
+    _, accuracy = networks.loss_and_accuracy(
+      model, test['input'], test['label']
+    )
+    yield loss, accuracy
+
+
+def main(argv: list[str]) -> None:
+  """Prints a row for every run, then the means of both."""
+  del argv
+  options.quiet()
+  networks = load_networks()
+  config = mnist_cnn.get_config()
+  config.num_examples = _STEPS.value * config.schemes[SCHEME].batch_size
+  num_seeds = options.SEEDS.value
+  outcomes = {
+    'adaopt': train_here(config, num_seeds),
+    'PyTorch': train_in_torch(config, num_seeds, networks),
+  }
+  timing.print_machine()
+  timing.print_header('library', 'seed', 'train loss', 'test accuracy')
+  means = {}
+  try:
+    for name, found in outcomes.items():
+      means[name] = []
+      for seed, outcome in enumerate(found, config.seed):
+        timing.print_row(name, seed, *(f'{x:.4f}' for x in outcome))
+        means[name].append(outcome)
+  except (FileNotFoundError, ValueError) as error:
+    sys.exit(str(error))
+  timing.print_header('library', 'seeds', 'train loss', 'test accuracy')
+  for name, found in means.items():
+    cells = [
+      results.mean_and_deviation(column, '.3f')
+      for column in zip(*found, strict=True)
+    ]
+    timing.print_row(name, len(found), *cells)
+
+
+if __name__ == '__main__':
+  app.run(main)
