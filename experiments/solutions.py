@@ -1,6 +1,7 @@
 """How many iterations a method took, beside how many it may take."""
 
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 from experiments import results
@@ -21,8 +22,6 @@ class Solution(NamedTuple):
 LIMITS = {'LR+GD': 'BP', 'NLR': 'NBP'}
 """The methods with a step size, and what they tend to as γ → ∞."""
 
-COLUMNS = ('problem', 'method', 'γ', 'iterations', 'bound', 'R²/μ²')
-
 
 def _number(x: float, style: str) -> str:
   """A number; an infinite one as its sign."""
@@ -33,15 +32,15 @@ def _iterations(row: Solution) -> str:
   return f'{row.iterations}' if row.solved else f'> {row.iterations}'
 
 
-def _cells(row: Solution) -> list[str]:
-  return [
-    row.problem,
-    row.method,
-    _number(row.step_size, 'g'),
-    _iterations(row),
-    _number(row.bound, '.4g'),
-    _number(row.squared_ratio, '.4g'),
-  ]
+# For a title what makes its cell of a row.
+COLUMNS: dict[str, Callable[[Solution], str]] = {
+  'problem': lambda row: row.problem,
+  'method': lambda row: row.method,
+  'γ': lambda row: _number(row.step_size, 'g'),
+  'iterations': _iterations,
+  'bound': lambda row: _number(row.bound, '.4g'),
+  'R²/μ²': lambda row: _number(row.squared_ratio, '.4g'),
+}
 
 
 def table(rows: list[Solution]) -> str:
@@ -56,7 +55,8 @@ def table(rows: list[Solution]) -> str:
     |----------|--------|-----|------------|-------|-------|
     | hard_set | NLR    | 0.1 | 157        | 385   | 5     |
   """
-  return results.markdown([list(COLUMNS), *map(_cells, rows)])
+  lines = [[cell(row) for cell in COLUMNS.values()] for row in rows]
+  return results.markdown([list(COLUMNS), *lines])
 
 
 def overview(rows: list[Solution]) -> str:
