@@ -135,6 +135,22 @@ def _evaluate(job, state, progress):
   return progress._replace(evaluated=int(state.examples))
 
 
+def _record_step(job, metrics):
+  _check_finite(metrics, len(job.logs))
+  scalars = metrics._asdict()
+  del scalars['aux']
+  _record(job.logs, 'train', scalars)
+
+
+def _is_save_due(job, examples, saved):
+  """Whether to save, `saved` being examples and time of the last save."""
+  return (
+    job.stop.is_set()
+    or examples - saved[0] >= job.interval.examples
+    or time.monotonic() - saved[1] >= 60 * job.interval.minutes
+  )
+
+
 def _save(job, state, progress):
   positions = [records.flush(log) for log in job.logs]
   checkpoints.save(job.manager, state, progress._replace(positions=positions))
@@ -163,19 +179,12 @@ def _train(job, state, progress):
 
   with _progress_bar(job.name, config, state) as show:
     for state, metrics in steps:
-      _check_finite(metrics, len(job.logs))
-      scalars = metrics._asdict()
-      del scalars['aux']
-      _record(job.logs, 'train', scalars)
+      _record_step(job, metrics)
       show(metrics)
       skipped += not np.all(metrics.finite)
       due = min(progress.evaluated + config.eval_interval, config.num_examples)
       to_evaluate = metrics.examples >= due > progress.evaluated
-      to_save = (
-        job.stop.is_set()
-        or metrics.examples - saved[0] >= job.interval.examples
-        or time.monotonic() - saved[1] >= 60 * job.interval.minutes
-      )
+      to_save = _is_save_due(job, metrics.examples, saved)
       if not (to_evaluate or to_save or pending):
         continue
       progress = timed(state, progress)
