@@ -1,11 +1,12 @@
 """Adaptive batch sizes for a small CNN on MNIST.
 
-Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its public
-code: η = 0.1, b_0 = 8; the budget is 1.2 M examples, a fifth of theirs. That
-code, seed 42, on two CPU cores and one device: 62 steps, mean batch 19 667,
-train loss 0.193, test accuracy 0.950, 2035 s; batch sizes 8, 1098, 2125, ….
-Expected of `norm_0p1` on two cores: 62 steps, mean batch 19 585, train loss
-0.245, test accuracy 0.933, 249 s.
+Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its published
+code (github.com/timlautk/AdAdaGrad): η = 0.1, b_0 = 8; the budget is 1.2 M
+examples, a fifth of theirs. The functions of that code in a bare PyTorch loop,
+run elsewhere and by no script of this repository, seed 42, on two CPU cores and
+one device: 62 steps, mean batch 19 667, train loss 0.193, test accuracy 0.950,
+2035 s; batch sizes 8, 1098, 2125, …. Expected of `norm_0p1` on two cores: 62
+steps, mean batch 19 585, train loss 0.245, test accuracy 0.933, 249 s.
 
   python -m experiments.compare --config=experiments/configs/mnist_cnn.py \
     --workdir=runs/mnist_cnn --schemes=norm_0p1

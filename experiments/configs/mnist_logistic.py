@@ -1,11 +1,12 @@
 """Adaptive batch sizes for logistic regression on MNIST.
 
-Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its public
-code: η = 0.1, b_0 = 2, 6 M examples. That code, seed 42, on two CPU cores: 147
-steps, mean batch 40 890, train loss 0.567, test accuracy 0.880, 156 s; batch
-sizes 2, 215, 2002, 3333, …. Expected of `norm_0p1`, 10 seeds: 140 ± 3 steps,
-mean batch 42 936 ± 887, train loss 0.547 ± 0.006, test accuracy 0.884 ± 0.003,
-9 s each.
+Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its published
+code (github.com/timlautk/AdAdaGrad): η = 0.1, b_0 = 2, 6 M examples. The
+functions of that code in a bare PyTorch loop, run elsewhere and by no script of
+this repository, seed 42, on two CPU cores: 147 steps, mean batch 40 890, train
+loss 0.567, test accuracy 0.880, 156 s; batch sizes 2, 215, 2002, 3333, ….
+Expected of `norm_0p1`, 10 seeds: 140 ± 3 steps, mean batch 42 936 ± 887, train
+loss 0.547 ± 0.006, test accuracy 0.884 ± 0.003, 9 s each.
 
   python -m experiments.compare --config=experiments/configs/mnist_logistic.py \
     --workdir=runs/mnist_logistic --seeds=10 --schemes=norm_0p1
