@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from adaopt import base, checks, losses, per_example, statistics
+from adaopt.per_example import program
 
 Sums = Callable[[optax.Params, base.Batch, jax.Array], statistics.GradientSums]
 
@@ -38,26 +39,33 @@ def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.sum(losses.keep(samples, mask), 0, dtype=dtype)
 
 
+def _in_half_precision(function, *args):
+  """Whether a function computes anything in less than float32."""
+  return any(
+    jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits < 32
+    for dtype in program.dtypes(jax.make_jaxpr(function)(*args))
+  )
+
+
 def _mean_sums(loss, params, samples, mask):
-  """Sums without squares, by differentiating the sum of losses."""
-  count = jnp.sum(mask, dtype=jnp.int32)
-  # The mean's gradient, not the sum's, stays within half precision.
-  half = any(
-    jnp.result_type(x) != statistics.accumulator_dtype(x)
-    for x in jax.tree.leaves(params)
-  )
-  scale = count if half else 1
+  """Sums without squares, by differentiating the sum of losses.
 
-  def scaled_loss(params):
+  In half precision that would add up the gradients in half precision, so that
+  there they are contracted from factors.
+  """
+  total = functools.partial(_total, mask=mask)
+
+  def total_loss(params):
     values, aux = jax.vmap(loss, (None, 0))(params, samples)
-    total = functools.partial(_total, mask=mask)
-    return total(values) / scale, (total(values), jax.tree.map(total, aux))
+    return total(values), jax.tree.map(total, aux)
 
-  gradient, (value, aux) = jax.grad(scaled_loss, has_aux=True)(params)
-  rescale = lambda x: scale * x.astype(statistics.accumulator_dtype(x))
-  return statistics.GradientSums(
-    count, value, aux, jax.tree.map(rescale, gradient), None
-  )
+  differentiate = jax.value_and_grad(total_loss, has_aux=True)
+  if _in_half_precision(differentiate, params):
+    factored = per_example.factorise(loss, params, samples, mask)
+    return _sums(factored, mask, None)
+  (value, aux), gradient = differentiate(params)
+  count = jnp.sum(mask, dtype=jnp.int32)
+  return statistics.GradientSums(count, value, aux, gradient, None)
 
 
 def _sums(factored, mask, variance):
@@ -116,8 +124,10 @@ def mean_sums(
 ) -> Sums:
   """Like `gradient_sums` with variance=None, without factors on the way.
 
-  It differentiates the mean loss, which is faster than contracting factors but
-  for convolutions in a loop on a CPU.
+  It differentiates the sum of losses, which is faster than contracting factors
+  but for convolutions in a loop on a CPU. What holds half precision is
+  contracted all the same: a gradient of the sum would be rounded to it at every
+  example.
 
   Args:
     loss_fn: As for `gradient_sums`.

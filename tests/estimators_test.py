@@ -619,6 +619,38 @@ def test_unknown_options_are_refused_at_construction(build, options, message):
     build(_squared_error, **options)
 
 
+@pytest.mark.parametrize('held', [jnp.bfloat16, jnp.float32])
+def test_half_precision_is_summed_in_float32_with_and_without_a_variance(held):
+  """512 equal gradients of 8, which bfloat16 would stop adding up at 256."""
+
+  def loss_fn(params, tokens):
+    rows = params['table'].astype(jnp.bfloat16)[tokens]
+    return jnp.mean(jnp.sum(rows.astype(jnp.float32), 1))
+
+  params = {'table': jnp.zeros([4], held), 'unused': jnp.zeros([], held)}
+  for variance in ('total', None):
+    estimate = adaopt.value_and_statistics(loss_fn, variance=variance)
+    _, stats = jax.jit(estimate)(params, jnp.zeros([512, 8], int))
+    assert stats.mean['table'].tolist() == [8, 0, 0, 0]
+  sums = estimators.mean_sums(loss_fn)
+  mask = jnp.arange(512) < 509  # no number of bfloat16
+  sums = jax.jit(sums)(params, jnp.zeros([512, 8], int), mask)
+  assert {x.dtype for x in jax.tree.leaves(sums.gradient)} == {jnp.dtype('f4')}
+  assert sums.gradient['table'].tolist() == [8 * 509, 0, 0, 0]
+
+
+def test_float32_is_differentiated_without_factors(monkeypatch):
+  def factorise(*args):
+    raise AssertionError('half precision alone needs factors')
+
+  monkeypatch.setattr(estimators.per_example, 'factorise', factorise)
+  estimate = adaopt.value_and_statistics(_squared_error, variance=None)
+  params, batch = _cast((_params('one array'), _batch()), jnp.float32)
+  _, stats = estimate(params, batch)
+  _, gradients = _float64_reference('one array')
+  _assert_close(stats.mean, oracles.mean(gradients), RTOL[np.float32])
+
+
 X = np.ones((6, 3), np.float32)
 Y = np.ones(6, np.float32)
 

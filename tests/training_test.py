@@ -443,6 +443,24 @@ def test_half_precision_does_not_overflow_where_no_test_is_due():
   np.testing.assert_allclose(metrics.squared_norm, expected, rtol=5e-3)
 
 
+@pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
+def test_half_precision_has_the_same_mean_whether_a_test_is_due(driver):
+  """512 gradients of 8, on which a sum in bfloat16 would stop at 256."""
+  loss = lambda table, tokens: jnp.mean(jnp.sum(table[tokens], 1)).astype('f4')
+  optimizer = adaptive(
+    learning_rate=0.0,
+    init_batch_size=512,
+    max_batch_size=1024,
+    test_interval=2,
+  )
+  step = adaopt.train_step(loss, optimizer, micro_batch_size=512, driver=driver)
+  state = adaopt.init_train_state(jnp.zeros(4, jnp.bfloat16), optimizer)
+  for due in (True, False, True):
+    state, metrics = step(state, jnp.zeros([512, 8], int))
+    assert bool(np.isfinite(metrics.variance)) == due
+    assert metrics.squared_norm == 64
+
+
 def test_multi_steps_pass_the_statistics_on():
   inner = adaptive(adaopt.norm_test(0.1))
   optimizer = optax.MultiSteps(inner, every_k_schedule=2)

@@ -5,8 +5,9 @@ own, under whatever transformation.
 """
 
 import collections
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -63,14 +64,25 @@ def holds_jaxprs(equation: Equation) -> bool:
   return bool(_inner(equation.params))
 
 
-def names(closed: core.ClosedJaxpr) -> set[str]:
-  """The primitives of a jaxpr, at any depth."""
-  found, pending = set(), [closed.jaxpr]
+def _equations(closed: core.ClosedJaxpr) -> Iterator[core.JaxprEqn]:
+  """The equations of a jaxpr, at any depth."""
+  pending = [closed.jaxpr]
   while pending:
     for equation in pending.pop().eqns:
-      found.add(equation.primitive.name)
+      yield equation
       pending.extend(_inner(equation.params))
-  return found
+
+
+def names(closed: core.ClosedJaxpr) -> set[str]:
+  """The primitives of a jaxpr, at any depth."""
+  return {equation.primitive.name for equation in _equations(closed)}
+
+
+def dtypes(closed: core.ClosedJaxpr) -> set[Any]:
+  """The dtypes of what a jaxpr computes, at any depth, and returns."""
+  computed = (v.aval for e in _equations(closed) for v in e.outvars)
+  avals = itertools.chain(computed, closed.out_avals)
+  return {aval.dtype for aval in avals if hasattr(aval, 'dtype')}
 
 
 def needed(
