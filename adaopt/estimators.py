@@ -104,7 +104,8 @@ def gradient_sums(
 
   Returns:
     sums(params, batch, mask), where mask [b] bool says which examples count,
-    and None that all do; a sample counts if all its examples do.
+    and None that all do; a sample counts if all its examples do. The others
+    get weight 0, so that their gradients must be finite, too: 0 · ∞ is NaN.
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   check_options(group_size=group_size, variance=variance)

@@ -54,26 +54,20 @@ def grouped(batch: base.Batch, size: int) -> base.Batch:
   )
 
 
-def keep(samples: jax.Array, mask: jax.Array, instead: Any = 0) -> jax.Array:
-  """Samples [J, ...] where mask [J] says so, and `instead` elsewhere."""
+def keep(samples: jax.Array, mask: jax.Array) -> jax.Array:
+  """Samples [J, ...] where mask [J] says so, and 0 elsewhere."""
   mask = jnp.expand_dims(mask, range(1, samples.ndim))
-  return jnp.where(mask, samples, instead)
+  return jnp.where(mask, samples, 0)
 
 
 def samples(
   batch: base.Batch, mask: jax.Array | None, group_size: int
 ) -> tuple[base.Batch, jax.Array]:
-  """The samples [J, q, ...] and which of them count, [J] bool.
-
-  The first that counts stands in for those that do not: differentiation would
-  make 0 · ∞ of one that is not finite.
-  """
+  """The samples [J, q, ...] and which of them count, [J] bool."""
   groups = grouped(batch, group_size)
   if mask is None:
     return groups, jnp.ones(checks.num_examples(groups), bool)
-  mask = jnp.all(grouped(mask, group_size), 1)
-  first = jnp.argmax(mask)
-  return jax.tree.map(lambda x: keep(x, mask, x[first]), groups), mask
+  return groups, jnp.all(grouped(mask, group_size), 1)
 
 
 def check_independent_examples(

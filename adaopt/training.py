@@ -107,7 +107,8 @@ def train_step(
     along_mean: As in `value_and_statistics`.
     has_aux: As in `value_and_statistics`.
     draw: (dataset, seed, positions [n]) → a batch of n examples. The default
-      takes them from the shuffled epochs of a dataset in memory.
+      takes them from the shuffled epochs of a dataset in memory. Where a batch
+      does not fill its last micro-batch, some positions come twice.
     driver: How the micro-batches are run: `drivers.traced`,
       `drivers.dispatched`, or by default the faster one for backend and model.
 
@@ -166,8 +167,13 @@ def train_step(
 
   def micro_batch(index, state, dataset):
     offsets = index * micro_batch_size + jnp.arange(micro_batch_size)
-    batch = draw(dataset, state.seed, state.examples + offsets)
-    return batch, offsets < num_examples(state)
+    mask = offsets < num_examples(state)
+    # The first group, which always counts, stands in for those that do not:
+    # of an example that is not finite a gradient would be 0 · ∞. It does so by
+    # its positions, for between devices the examples would have to be moved.
+    first = jnp.tile(offsets[:group_size], micro_batch_size // group_size)
+    positions = state.examples + jnp.where(mask, offsets, first)
+    return draw(dataset, state.seed, positions), mask
 
   def gradient_sums(index, state, dataset):
     return noise_of(state.params, *micro_batch(index, state, dataset))

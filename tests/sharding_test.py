@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
+from adaopt import drivers
 from tests import per_example_test
 
 AUTO = jax.sharding.AxisType.Auto
@@ -114,16 +115,46 @@ def test_on_an_explicit_mesh_within_auto_axes():
     np.testing.assert_allclose(a, b, 1e-5, 1e-7)
 
 
+def draw_sharded(dataset, seed, positions):
+  batch = adaopt.draw(dataset, seed, positions)
+  return jax.lax.with_sharding_constraint(batch, shardings()[1])
+
+
+def norm_tested():
+  return adaopt.adadagrad(
+    0.1,
+    adaopt.norm_test(0.5),
+    init_batch_size=12,
+    max_batch_size=64,
+    test_interval=2,
+  )
+
+
+@pytest.mark.parametrize('name', ['dense', 'conv few positions', 'embed'])
+def test_a_step_adds_up_gradients_and_scalars_alone_between_devices(name):
+  loss, params, x = case(name)
+  optimizer = norm_tested()
+  step = adaopt.train_step(
+    loss,
+    optimizer,
+    micro_batch_size=8,
+    along_mean=True,
+    draw=draw_sharded,
+    driver=drivers.traced,
+  )
+  state = adaopt.init_train_state(params, optimizer)
+  args = jax.device_put((state, x), shardings()[0])
+  found = list(collectives(step.lower(*args).compile().as_text()))
+  assert {kind for kind, _ in found} == {'all-reduce'}
+  # One gradient with a test and one without, and what else is summed.
+  leaves = jax.tree.leaves(params)
+  most = 2 * (sum(leaf.size for leaf in leaves) + len(leaves) + 4)
+  assert sum(elements for _, elements in found) <= most
+
+
 def test_training_with_sharded_micro_batches():
   loss, params, x = case('dense on long sequences')
-  optimizer = adaopt.adadagrad(
-    0.1, adaopt.norm_test(0.5), init_batch_size=4, max_batch_size=64
-  )
-  replicated, sharded = shardings()
-
-  def draw(dataset, seed, positions):
-    batch = adaopt.draw(dataset, seed, positions)
-    return jax.lax.with_sharding_constraint(batch, sharded)
+  optimizer = norm_tested()
 
   def train(draw, place):
     step = adaopt.train_step(loss, optimizer, micro_batch_size=8, draw=draw)
@@ -133,7 +164,9 @@ def test_training_with_sharded_micro_batches():
       state, metrics = step(state, dataset)
     return state.params, metrics
 
-  actual = train(draw, lambda tree: jax.device_put(tree, replicated))
+  actual = train(
+    draw_sharded, lambda tree: jax.device_put(tree, shardings()[0])
+  )
   expected = train(adaopt.draw, lambda tree: tree)
   for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
     np.testing.assert_allclose(a, b, 1e-4, 1e-6)

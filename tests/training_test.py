@@ -461,6 +461,42 @@ def test_half_precision_has_the_same_mean_whether_a_test_is_due(driver):
     assert metrics.squared_norm == 64
 
 
+@pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
+@pytest.mark.parametrize('bad', [0.0, np.nan, np.inf])
+@pytest.mark.parametrize('group_size', [1, 2])
+@pytest.mark.parametrize('variance', ['total', None])
+def test_no_example_beyond_the_batch_is_read(driver, bad, group_size, variance):
+  # The gradient of a root is infinite at 0.
+  loss = lambda params, x: jnp.mean(jnp.sqrt(x @ params))
+  x = np.full([16, 2], bad)
+  x[:6] = np.arange(1, 13).reshape(6, 2)
+  options = dict(
+    group_size=group_size, variance=variance, along_mean=variance is not None
+  )
+  optimizer = optax.chain(adaopt.schedule_batch_size(6), optax.sgd(0.0))
+  if variance is not None:
+    optimizer = adaptive(learning_rate=0.0)
+  step = adaopt.train_step(
+    loss,
+    optimizer,
+    micro_batch_size=4,
+    draw=lambda dataset, seed, positions: dataset[positions],
+    driver=driver,
+    **options,
+  )
+  state = adaopt.init_train_state(jnp.ones(2), optimizer)
+  _, metrics = step(state, jnp.asarray(x, jnp.float32))
+  estimate = adaopt.value_and_statistics(loss, **options)
+  value, stats = estimate(jnp.ones(2), jnp.asarray(x[:6], jnp.float32))
+  assert metrics.batch_size == 6
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+  close(metrics.loss, value)
+  close(metrics.squared_norm, np.sum(np.square(stats.mean)))
+  if variance is not None:
+    close(metrics.variance, stats.variance)
+    close(metrics.variance_along_mean, stats.variance_along_mean)
+
+
 def test_multi_steps_pass_the_statistics_on():
   inner = adaptive(adaopt.norm_test(0.1))
   optimizer = optax.MultiSteps(inner, every_k_schedule=2)
