@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from absl import logging
 from flax import linen as nn
+from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
 
@@ -59,6 +60,8 @@ PARAMS = {
   'a': jax.random.normal(jax.random.key(1), [D, 4]),
 }
 X = jax.random.normal(jax.random.key(2), [B, 2, D])
+# Chunks of eight gradients, their squares and totals.
+FEW_GRADIENTS = 3 * 9 * 4 * D * D
 
 
 def loss_of(name):
@@ -82,12 +85,46 @@ def test_memory_is_that_of_a_few_gradients(name, variance):
   estimate = adaopt.value_and_statistics(
     loss_of(name), variance=variance, along_mean=True
   )
+  assert jax.device_count() > 1  # which hold none of the examples
   used = temporary_bytes(estimate, PARAMS, X)
-  # Chunks of four gradients, their squares and totals, in a lane per device.
-  gradient = 4 * D * D
-  most = 3 * 5 * jax.device_count() * gradient
-  assert most < B * gradient / 4
-  assert used < plain_bytes(name) + most
+  assert used < plain_bytes(name) + FEW_GRADIENTS
+
+
+def mesh():
+  axes = (jax.sharding.AxisType.Auto,)
+  return jax.make_mesh((jax.device_count(),), ('examples',), axis_types=axes)
+
+
+def spread(estimate):
+  """The estimate of examples sharded over all devices."""
+  shard = NamedSharding(mesh(), PartitionSpec('examples'))
+  return lambda params, x: estimate(
+    params, jax.lax.with_sharding_constraint(x, shard)
+  )
+
+
+def mapped(estimate):
+  """An estimate on every device, of its own examples."""
+  rows = PartitionSpec('examples')
+
+  def local(params, x):
+    return jax.tree.map(lambda leaf: leaf[None], estimate(params, x))
+
+  return jax.shard_map(
+    local,
+    mesh=mesh(),
+    in_specs=(PartitionSpec(), rows),
+    out_specs=rows,
+    check_vma=False,
+  )
+
+
+@pytest.mark.parametrize('over_devices', [spread, mapped])
+def test_memory_of_each_device_is_that_of_a_few_gradients(over_devices):
+  estimate = over_devices(adaopt.value_and_statistics(loss_of('masked')))
+  assert temporary_bytes(estimate, PARAMS, X) < (
+    plain_bytes('masked') + FEW_GRADIENTS
+  )
 
 
 def test_a_large_vocabulary_has_no_table_per_example():

@@ -75,13 +75,13 @@ def _zeros(made):
 
 
 def _loop(reduce, init, made, elements):
-  """Scans over chunks of gradients, in as many lanes as there are devices.
+  """Scans over chunks of gradients, in a lane for each device of the samples.
 
   Where the samples are sharded, each device has lanes of its own, and only the
   totals of the lanes are added up between devices.
   """
   length = len(jax.tree.leaves(made.samples)[0])
-  lanes = math.gcd(length, jax.device_count())
+  lanes = math.gcd(length, _num_devices(made.samples))
   size = _chunk_size(length // lanes, elements)
   one = lambda sample: rule.widen(made.gradient_of(sample))
   many = _mapped(one, size)
@@ -92,6 +92,15 @@ def _loop(reduce, init, made, elements):
   )
   totals, each = _mapped(lane, lanes)(chunks)
   return jax.tree.map(lambda x: jnp.sum(x, 0), totals), each
+
+
+def _num_devices(samples: Any) -> int:
+  """How many devices samples may be sharded over; 1 within `shard_map`."""
+  meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(samples)]
+  return max(
+    math.prod(n for axis, n in m.shape.items() if axis not in m.manual_axes)
+    for m in meshes
+  )
 
 
 def _mapped(function: Callable, size: int) -> Callable:
