@@ -38,28 +38,34 @@ class Parts(NamedTuple):
   update: Callable[..., tuple[Any, Any]]  # (state, sums, deviations) → step
 
 
+@jax.jit
+def _mean_gradient(sums: statistics.GradientSums) -> Any:
+  return statistics.means(sums).gradient
+
+
 def _compose(parts: Parts, fold: Callable, choose: Callable) -> Step:
   """A step, given how to fold over micro-batches and how to branch."""
 
-  def tested(state, dataset):
-    sums = fold(parts.gradient_sums, state, dataset)
+  def tested(count, state, dataset):
+    sums = fold(count, parts.gradient_sums, state, dataset)
     if parts.deviation_sums is None:
       return sums, None
-    gradient = statistics.means(sums).gradient
-    return sums, fold(parts.deviation_sums, state, dataset, gradient)
+    args = state, dataset, _mean_gradient(sums)
+    return sums, fold(count, parts.deviation_sums, *args)
 
-  def untested(state, dataset):
-    sums = fold(parts.mean_sums, state, dataset)
+  def untested(count, state, dataset):
+    sums = fold(count, parts.mean_sums, state, dataset)
     if parts.deviation_sums is None:
       return sums, None
     return sums, jnp.full_like(sums.value, jnp.nan)
 
   def step(state, dataset):
+    args = parts.num_micro_batches(state), state, dataset
     due = parts.test_due(state)
     if due is None:
-      sums, deviations = untested(state, dataset)
+      sums, deviations = untested(*args)
     else:
-      sums, deviations = choose(due, tested, untested, state, dataset)
+      sums, deviations = choose(due, tested, untested, *args)
     return parts.update(state, sums, deviations)
 
   return step
@@ -80,12 +86,12 @@ def traced(parts: Parts) -> Step:
     slow = convolution.convolves_on_cpu(parts.mean_sums, *args)
     return (parts.contracted_mean_sums if slow else parts.mean_sums)(*args)
 
-  def fold(sums_of, state, *args):
+  def fold(count, sums_of, *args):
     return jax.lax.fori_loop(
       0,
-      parts.num_micro_batches(state),
-      lambda i, sums: statistics.merge(sums, sums_of(i, state, *args)),
-      _zeros(sums_of, state, *args),
+      count,
+      lambda i, sums: statistics.merge(sums, sums_of(i, *args)),
+      _zeros(sums_of, *args),
     )
 
   parts_in_a_loop = parts._replace(mean_sums=mean_sums)
@@ -108,22 +114,26 @@ def dispatched(parts: Parts) -> Step:
     if sums_of is not None
   }
   num_micro_batches = jax.jit(parts.num_micro_batches)
+
+  def read_num_micro_batches(state):
+    return int(num_micro_batches(state))
+
   # Apart from the micro-step: within it, what consumes the gradient of a kernel
   # keeps XLA's CPU backend from computing that beside the rest.
   merge = jax.jit(statistics.merge, donate_argnums=0)
 
-  def fold(sums_of, *args):
-    parts_of_sums = (
-      micro_steps[sums_of](i, *args)
-      for i in range(int(num_micro_batches(args[0])))
-    )
+  def fold(count, sums_of, *args):
+    parts_of_sums = (micro_steps[sums_of](i, *args) for i in range(count))
     return functools.reduce(merge, parts_of_sums)
 
   def choose(due, tested, untested, *args):
     return tested(*args) if due else untested(*args)
 
-  update = jax.jit(parts.update, donate_argnums=0)
-  return _compose(parts._replace(update=update), fold, choose)
+  on_the_host = parts._replace(
+    num_micro_batches=read_num_micro_batches,
+    update=jax.jit(parts.update, donate_argnums=0),
+  )
+  return _compose(on_the_host, fold, choose)
 
 
 def automatic(parts: Parts) -> Step:

@@ -6,6 +6,7 @@ import optax
 import pytest
 
 import adaopt
+from adaopt import drivers
 from experiments import compilations
 
 
@@ -48,3 +49,33 @@ def test_convolutions_are_dispatched_on_cpu_and_the_rest_is_traced(name):
     ]
   )
   assert compilations.names()[len(before) :] == expected
+
+
+def test_the_host_reads_the_number_of_micro_batches_once_a_step():
+  """Read again, behind the first pass, it would wait for that."""
+  reads = []
+
+  def counted(parts):
+    def num_micro_batches(state):
+      reads.append(state)
+      return parts.num_micro_batches(state)
+
+    return drivers.dispatched(
+      parts._replace(num_micro_batches=num_micro_batches)
+    )
+
+  optimizer = adaopt.adadagrad(
+    0.1, adaopt.inner_product_test(0.5), init_batch_size=4, max_batch_size=8
+  )
+  step = adaopt.train_step(
+    lambda params, batch: jnp.mean((params - batch) ** 2),
+    optimizer,
+    micro_batch_size=2,
+    along_mean=True,
+    driver=counted,
+  )
+  state = adaopt.init_train_state(jnp.zeros([]), optimizer)
+  with jax.disable_jit():  # which would call it at its first read alone
+    _, metrics = step(state, jnp.arange(8.0))
+  assert jnp.isfinite(metrics.variance_along_mean)
+  assert len(reads) == 1
