@@ -92,6 +92,10 @@ def train_step(
   out: parameters and optimizer, counts included, keep their values, and the
   metrics say so.
 
+  Positions are int32, and so the stream ends before 2³¹ examples: there the
+  count of examples stays where it is, and every step reads the same ones. `fit`
+  refuses to go beyond 2³⁰; a loop of your own must see to it.
+
   Args:
     loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
     optimizer: A transform that holds a batch size, such as `adadagrad` or a

@@ -320,6 +320,20 @@ def test_a_custom_draw_sees_positions():
   assert losses == [2.0, 7.0]
 
 
+def test_at_the_end_of_the_stream_every_step_reads_the_same_examples():
+  optimizer = optax.chain(adaopt.schedule_batch_size(4), optax.sgd(0.0))
+  step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=4)
+  state = adaopt.init_train_state(make_params(), optimizer)
+  end = jnp.int32(2**31 - 1)
+  state = state._replace(examples=end - 4)
+  losses = []
+  for _ in range(3):
+    state, metrics = step(state, make_dataset())
+    assert metrics.examples == end
+    losses.append(float(metrics.loss))
+  assert losses[0] != losses[1] == losses[2]
+
+
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
