@@ -101,7 +101,7 @@ def scale_by_adascale(
 
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
-    batch_size = transforms.batch_size(statistics, 'scale_by_adascale')
+    batch_size = evidence.needed_batch_size(statistics, 'scale_by_adascale')
     kept = measure(state.averages, statistics)
     r = gain(kept, batch_size)
     factor = r * schedule(state.progress)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, checks, evidence, transforms
+from adaopt import base, checks, evidence, statistics
 
 
 class AdaptBatchSizeState(NamedTuple):
@@ -211,6 +211,10 @@ def schedule_batch_size(
   if checks.is_concrete(first) and not first >= 1:
     raise ValueError(f'schedule(0) must be at least 1, got {first}.')
 
+  def after(examples, used):
+    examples = statistics.saturating_add(examples, used)
+    return ScheduleBatchSizeState(size(examples), examples)
+
   def init_fn(params):
     del params
     examples = jnp.zeros([], jnp.int32)
@@ -219,7 +223,6 @@ def schedule_batch_size(
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
     used = state.batch_size if statistics is None else statistics.batch_size
-    examples = transforms.saturating_add(state.examples, used)
-    return updates, ScheduleBatchSizeState(size(examples), examples)
+    return updates, after(state.examples, used)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

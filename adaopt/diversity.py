@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, checks, evidence, statistics, transforms
+from adaopt import base, checks, evidence, statistics
 
 
 class GradientDiversityState(NamedTuple):
@@ -90,7 +90,7 @@ def gradient_diversity(
         'adapt_batch_size outside of optax.masked.'
       )
     return GradientDiversityState(
-      examples=transforms.saturating_add(sums.examples, b),
+      examples=statistics.saturating_add(sums.examples, b),
       squares=squares.astype(sums.squares.dtype),
       gradient=jax.tree.map(
         lambda total, g: total + b * g.astype(total.dtype),

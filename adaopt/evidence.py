@@ -38,6 +38,17 @@ def _need(stats: base.GradientStatistics, field: str, test: str, remedy: str):
   return value
 
 
+def needed_batch_size(
+  stats: base.GradientStatistics | None, transform: str
+) -> jax.Array:
+  """The batch size behind an update, which the transform cannot do without."""
+  if stats is None:
+    raise ValueError(
+      f'{transform} needs the batch size: pass statistics= to update.'
+    )
+  return stats.batch_size
+
+
 def variance_along_mean(stats: base.GradientStatistics, test: str) -> jax.Array:
   """v∥, or a sentence in the name of the test."""
   return _need(stats, 'variance_along_mean', test, 'along_mean=True')

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, statistics, transforms
+from adaopt import base, statistics
 
 
 class Moments(NamedTuple):
@@ -135,7 +135,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     Chan et al., `Algorithms for Computing the Sample Variance: Analysis and
     Recommendations <https://doi.org/10.1080/00031305.1983.10483115>`_, 1983
   """
-  n = transforms.saturating_add(a.accumulated, b.accumulated)
+  n = statistics.saturating_add(a.accumulated, b.accumulated)
   weight = b.accumulated.astype(float) / n
 
   def mean(x, y):
@@ -149,7 +149,7 @@ def merge(a: Moments, b: Moments) -> Moments:
 
   return Moments(
     accumulated=n,
-    samples=transforms.saturating_add(a.samples, b.samples),
+    samples=statistics.saturating_add(a.samples, b.samples),
     value=mean(a.value, b.value),
     mean=jax.tree.map(mean, a.mean, b.mean),
     spread=None

@@ -35,6 +35,12 @@ def abs_sq(x: jax.Array) -> jax.Array:
   return jnp.real(x * jnp.conj(x))
 
 
+def saturating_add(count: jax.Array, increment: jax.Array) -> jax.Array:
+  """count + increment in int32, which stays at its maximum when there."""
+  room = jnp.iinfo(jnp.int32).max - count
+  return count + jnp.minimum(increment, room).astype(jnp.int32)
+
+
 def merge(a: Any, b: Any) -> Any:
   """The sums of the union of two disjoint sets of samples."""
   return jax.tree.map(jnp.add, a, b)

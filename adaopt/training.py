@@ -21,7 +21,6 @@ from adaopt import (
   examples,
   statistics,
   train_state,
-  transforms,
 )
 
 Draw = Callable[[base.Batch, jax.Array, jax.Array], base.Batch]
@@ -225,7 +224,7 @@ def train_step(
       params=params,
       opt_state=opt_state,
       step=state.step + 1,
-      examples=transforms.saturating_add(state.examples, stats.batch_size),
+      examples=statistics.saturating_add(state.examples, stats.batch_size),
       last_batch_size=stats.batch_size,
     )
     nan = jnp.full_like(means.value, jnp.nan)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, checks, statistics
+from adaopt import checks, evidence, statistics
 
 
 class ScaleByAdagradState(NamedTuple):
@@ -31,12 +31,6 @@ def _divide(updates, denominator):
   """updates / denominator in the dtype of updates, 0 where both are 0."""
   safe = jnp.where(denominator == 0, 1, denominator)
   return (updates / safe).astype(updates.dtype)
-
-
-def saturating_add(count: jax.Array, increment: jax.Array) -> jax.Array:
-  """count + increment in int32, which stays at its maximum when there."""
-  room = jnp.iinfo(jnp.int32).max - count
-  return count + jnp.minimum(increment, room).astype(jnp.int32)
 
 
 def scale(factor: jax.Array, updates: optax.Updates) -> optax.Updates:
@@ -169,17 +163,6 @@ def scale_by_adagrad_norm(
   return optax.GradientTransformation(init_fn, update_fn)
 
 
-def batch_size(
-  stats: base.GradientStatistics | None, transform: str
-) -> jax.Array:
-  """The batch size behind an update, which the transform cannot do without."""
-  if stats is None:
-    raise ValueError(
-      f'{transform} needs the batch size: pass statistics= to update.'
-    )
-  return stats.batch_size
-
-
 def scale_by_example_schedule(
   schedule: optax.Schedule,
 ) -> optax.GradientTransformationExtraArgs:
@@ -214,16 +197,19 @@ def scale_by_example_schedule(
   """
   checks.check_callable('of the number of examples', schedule=schedule)
 
+  def after(examples, b):
+    count = statistics.saturating_add(examples, b)
+    return ScaleByExampleScheduleState(count)
+
   def init_fn(params):
     del params
     return ScaleByExampleScheduleState(jnp.zeros([], jnp.int32))
 
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
-    b = batch_size(statistics, 'scale_by_example_schedule')
-    updates = scale(schedule(state.examples), updates)
-    examples = saturating_add(state.examples, b)
-    return updates, ScaleByExampleScheduleState(examples)
+    b = evidence.needed_batch_size(statistics, 'scale_by_example_schedule')
+    factor = schedule(state.examples)
+    return scale(factor, updates), after(state.examples, b)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -262,7 +248,7 @@ def scale_by_batch_size(
 
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
-    b = batch_size(statistics, 'scale_by_batch_size')
+    b = evidence.needed_batch_size(statistics, 'scale_by_batch_size')
     factor = (b / init_value) ** exponent
     return scale(factor, updates), state
 
