@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -76,6 +77,20 @@ def _restore(manager, step, like):
   return state, Progress(**found.progress)
 
 
+def _set_aside(manager, steps):
+  """Renames steps: orbax saves nothing before the newest one that it sees."""
+  for step in steps:
+    aside = manager.directory / f'damaged_{step}'
+    shutil.rmtree(aside, ignore_errors=True)  # of an earlier damage
+    (manager.directory / str(step)).rename(aside)
+    logging.warning(
+      'Checkpoint %d is kept as %s, to look at; delete it when you like.',
+      step,
+      aside,
+    )
+  manager.reload()
+
+
 def latest(
   manager: ocp.CheckpointManager, like: Any
 ) -> tuple[Any, Progress] | None:
@@ -87,24 +102,29 @@ def latest(
 
   Returns:
     The state and the progress. A damaged checkpoint is passed over with a
-    warning that names it.
+    warning that names it, and renamed once an older one has been restored, so
+    that the steps from there on are saved again.
 
   Raises:
     ValueError: If there are checkpoints, and none can be used.
   """
   reasons = {}
   for step in sorted(manager.all_steps(), reverse=True):
-    folder = f'{manager.directory}/{step}'
     # Orbax raises errors of many types for what it cannot read.
     try:
-      return _restore(manager, step, like)
+      found = _restore(manager, step, like)
     except Exception as error:  # pylint: disable=broad-except
-      reasons[folder] = str(error).split('\n')[0][:200]
+      reasons[step] = str(error).split('\n')[0][:200]
       logging.warning(
-        'The checkpoint %s is damaged or of another run (%s); it is left out.',
-        folder,
-        reasons[folder],
+        'The checkpoint %s/%d is damaged or of another run (%s); it is left '
+        'out.',
+        manager.directory,
+        step,
+        reasons[step],
       )
+    else:
+      _set_aside(manager, reasons)
+      return found
   if reasons:
     raise ValueError(
       f'none of the checkpoints in {manager.directory} can be used: '

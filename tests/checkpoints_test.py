@@ -91,6 +91,26 @@ def test_of_a_truncated_checkpoint_the_one_before_is_used(
   gc.collect()
 
 
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_after_a_damaged_checkpoint_the_steps_are_saved_anew(tmp_path, caplog):
+  manager = checkpoints.open_folder(tmp_path)
+  for step in (10, 20):
+    checkpoints.save(manager, a_state(step), PROGRESS)
+  # The second time there is a damaged step 20 set aside already.
+  for saved in ([12, 15, 20], [17]):
+    damage(tmp_path / '20', halve)
+    manager = checkpoints.open_folder(tmp_path)
+    checkpoints.latest(manager, a_state(0))
+    for step in saved:
+      checkpoints.save(manager, a_state(step), PROGRESS)
+    manager = checkpoints.open_folder(tmp_path)
+    state, _ = checkpoints.latest(manager, a_state(0))
+    chex.assert_trees_all_equal(state, a_state(saved[-1]))
+  assert (tmp_path / 'damaged_20').is_dir()
+  assert f'kept as {tmp_path}/damaged_20' in caplog.text
+  gc.collect()
+
+
 def test_a_checkpoint_whose_values_changed_is_noticed(manager, monkeypatch):
   monkeypatch.setattr(checkpoints, '_digest', lambda state: 'another')
   with pytest.raises(ValueError, match='not those that were saved'):
