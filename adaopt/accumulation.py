@@ -89,8 +89,9 @@ def accumulate(
   A batch is complete when it has as many examples as the batch size, and two
   samples where a test is due. Sizes are exact where micro-batches divide them,
   as with multiple_of= their size; else the last one runs over, and a size
-  below one micro-batch means one. A batch whose mean gradient is not finite
-  gives zeros and leaves `inner` and the batch size as they are.
+  below one micro-batch means one. A batch whose mean gradient, or mean loss if
+  `value=` is passed, is not finite gives zeros and leaves `inner` and the batch
+  size as they are.
 
   Args:
     inner: The optimizer. What transforms the gradient, such as clipping,
@@ -112,9 +113,9 @@ def accumulate(
     needed where `optax.tree.get(state, 'test_due')`: a test without it has no
     evidence. `accumulated` is the number of examples in the batch under way, 0
     when one has been completed. `inner` gets the extra arguments of the last
-    micro-batch, with `statistics=` and the mean `value=` of the batch, and
-    `opt_state=`. With `optax.inject_hyperparams`, pass
-    static_args=('criterion', 'policy').
+    micro-batch, with `statistics=`, the mean `value=` of the batch (passed with
+    all of its micro-batches or with none) and `opt_state=`. With
+    `optax.inject_hyperparams`, pass static_args=('criterion', 'policy').
 
   Raises:
     ValueError: For options as `adapt_batch_size` and `value_and_statistics`;
@@ -181,8 +182,9 @@ def accumulate(
       return enough
     return enough & ((merged.samples > 1) | ~adapt_state.test_due)
 
-  def is_finite(gradient):
-    return jnp.isfinite(statistics.squared_norm(gradient))
+  def is_finite(gradient, value):
+    finite = jnp.isfinite(statistics.squared_norm(gradient))
+    return finite if value is None else finite & jnp.isfinite(value)
 
   def update_fn(
     updates, state, params=None, *, statistics=None, value=None, **extra_args
@@ -199,7 +201,7 @@ def accumulate(
     complete = is_complete(merged, state.inner_state[0])
     gradient = optax.tree.cast_like(merged.mean, updates)
     if value is not None:
-      extra_args['value'] = merged.value
+      value = extra_args['value'] = merged.value
 
     def emit(params, inner_state):
       stats = moments.finish(merged)._replace(mean=gradient)
@@ -214,7 +216,11 @@ def accumulate(
       return jax.tree.map(zero, updates, emitted), inner_state
 
     updates_of_batch, inner_state = jax.lax.cond(
-      complete & is_finite(gradient), emit, wait, params, state.inner_state
+      complete & is_finite(gradient, value),
+      emit,
+      wait,
+      params,
+      state.inner_state,
     )
     restarted = jax.tree.map(
       lambda x: jnp.where(complete, jnp.zeros_like(x), x),

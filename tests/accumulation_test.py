@@ -322,6 +322,22 @@ def test_a_batch_that_is_not_finite_is_left_out(bad):
   assert np.all(updates < 0)
 
 
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+@pytest.mark.parametrize('first', [True, False])
+def test_a_batch_whose_loss_is_not_finite_is_left_out(bad, first):
+  optimizer = adaopt.accumulate(
+    optax.adam(0.1), NORM, init_value=8, max_value=64, group_size=4
+  )
+  before = state = optimizer.init(ONES)
+  for value in (bad, 1.0) if first else (1.0, bad):
+    updates, state = optimizer.update(ONES, state, ONES, value=value)
+    assert updates.tolist() == [0, 0]
+  chex.assert_trees_all_equal(state, before)
+  for _ in range(2):
+    updates, state = optimizer.update(ONES, state, ONES, value=1.0)
+  assert np.all(updates < 0)
+
+
 def _records(name):
   """An inner transform whose state is the extra argument of this name."""
 
