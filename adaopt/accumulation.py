@@ -111,10 +111,11 @@ def accumulate(
     A transform, best under `jit`. Its update takes `statistics=`, or none for
     a plain gradient of group_size > 1 examples. `statistics.variance` is
     needed where `optax.tree.get(state, 'test_due')`: a test without it has no
-    evidence. `accumulated` is the number of examples in the batch under way, 0
-    when one has been completed. `inner` gets the extra arguments of the last
-    micro-batch, with `statistics=`, the mean `value=` of the batch (passed with
-    all of its micro-batches or with none) and `opt_state=`. With
+    evidence; and always if `inner` has `scale_by_adascale`. `accumulated` is
+    the number of examples in the batch under way, 0 when one has been
+    completed. `inner` gets the extra arguments of the last micro-batch, with
+    `statistics=`, the mean `value=` of the batch (passed with all of its
+    micro-batches or with none) and `opt_state=`. With
     `optax.inject_hyperparams`, pass static_args=('criterion', 'policy').
 
   Raises:
@@ -176,11 +177,11 @@ def accumulate(
     zeros = moments.zeros(params, variance)
     return AccumulateState(moments.pack(zeros, variance), inner_state)
 
-  def is_complete(merged, adapt_state):
-    enough = merged.accumulated >= adapt_state.batch_size
+  def is_complete(merged, inner_state):
+    enough = merged.accumulated >= inner_state[0].batch_size
     if variance is None:
       return enough
-    return enough & ((merged.samples > 1) | ~adapt_state.test_due)
+    return enough & ((merged.samples > 1) | ~train_state.test_due(inner_state))
 
   def is_finite(gradient, value):
     finite = jnp.isfinite(statistics.squared_norm(gradient))
@@ -198,7 +199,7 @@ def accumulate(
       like=held,
     )
     merged = moments.merge(held, new)
-    complete = is_complete(merged, state.inner_state[0])
+    complete = is_complete(merged, state.inner_state)
     gradient = optax.tree.cast_like(merged.mean, updates)
     if value is not None:
       value = extra_args['value'] = merged.value

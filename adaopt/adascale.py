@@ -15,6 +15,7 @@ class ScaleByAdascaleState(NamedTuple):
   averages: averages.NoiseAndSignal  # of v and ‖∇F‖²
   gain: jax.Array  # [] float32, r of the last update
   progress: jax.Array  # [] float32, Σ r, before the update to come
+  test_due: jax.Array  # [] bool, True: every update measures the variance
 
 
 def scale_by_adascale(
@@ -36,9 +37,11 @@ def scale_by_adascale(
   signal alone r = 1; without either, so before the first variance, r = 1.
 
   An update whose statistics hold no variance, or none that is finite, leaves
-  the averages as they are and uses them. `train_step` measures the variance
-  where a test is due: chain with `adapt_batch_size`, whose
-  `policy=lambda current, required: current` holds a size.
+  the averages as they are and uses them. With this transform `train_step`
+  measures the variance in every step, of at least two examples or groups,
+  whatever holds the size: also between the tests of `adapt_batch_size`, when
+  it has come to its largest size, and with `schedule_batch_size`. Such a step
+  costs what one with a test costs.
 
   The paper's own decay depends on S; here it is a constant.
 
@@ -83,6 +86,7 @@ def scale_by_adascale(
       averages.zeros(),
       gain=jnp.ones([], jnp.float32),
       progress=jnp.zeros([], jnp.float32),
+      test_due=jnp.ones([], bool),
     )
 
   def measure(kept, stats):
@@ -107,7 +111,7 @@ def scale_by_adascale(
     factor = r * schedule(state.progress)
     progress = state.progress + r
     return transforms.scale(factor, updates), ScaleByAdascaleState(
-      kept, r, progress
+      kept, r, progress, state.test_due
     )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

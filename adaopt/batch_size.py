@@ -58,7 +58,9 @@ def adapt_batch_size(
     multiple_of: What every size is a multiple of, b_0 and b_max included.
     test_interval: How many updates lie between two tests.
     policy: (current, required) → next. The default only grows; with one that
-      only grows no test is made any more at b_max.
+      only grows no test is made any more at b_max. One that never moves, such
+      as `lambda current, required: current`, tests to measure alone, at b_max
+      too.
 
   Returns:
     A transform whose update takes `statistics=`; None puts a test off. With
@@ -111,8 +113,9 @@ def adapt_batch_size(
 
   def test_due(batch_size, count):
     shrinks = policy(jnp.float32(max_value), jnp.float32(0)) < max_value
-    can_move = (batch_size < max_value) | shrinks
-    return (count % test_interval == 0) & can_move
+    only_measures = policy(jnp.float32(1), jnp.float32(2**30)) == 1
+    can_tell = (batch_size < max_value) | shrinks | only_measures
+    return (count % test_interval == 0) & can_tell
 
   def init_fn(params):
     batch_size = jnp.asarray(init_value, jnp.int32)

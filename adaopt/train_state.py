@@ -1,5 +1,6 @@
 """The state of a run, and the fields of an optimizer's state in it."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -82,6 +83,12 @@ def find(opt_state: optax.OptState, field: str, default: Any = None) -> Any:
   """The only field of this name, or the default where there is none."""
   (value,) = find_all(opt_state, field) or [default]
   return value
+
+
+def test_due(opt_state: optax.OptState) -> jax.Array | None:
+  """Whether a state asks for the next statistics, [] bool; None: none can."""
+  due = find_all(opt_state, 'test_due')
+  return functools.reduce(jnp.logical_or, due) if due else None
 
 
 def batch_size_of(opt_state: optax.OptState) -> jax.Array:

@@ -87,9 +87,9 @@ def train_step(
 
   The batch is the range of the example stream that follows the examples
   consumed so far. The statistics are computed in the steps in which a test is
-  due. Where the loss or the mean gradient is not finite the update is left
-  out: parameters and optimizer, counts included, keep their values, and the
-  metrics say so.
+  due, by the `test_due` of any state of the optimizer. Where the loss or the
+  mean gradient is not finite the update is left out: parameters and optimizer,
+  counts included, keep their values, and the metrics say so.
 
   Positions are int32, and so the stream ends before 2³¹ examples: there the
   count of examples stays where it is, and every step reads the same ones. `fit`
@@ -157,7 +157,7 @@ def train_step(
   def test_due(state):
     if variance is None and not along_mean:
       return None
-    return train_state.find(state.opt_state, 'test_due')
+    return train_state.test_due(state.opt_state)
 
   def num_examples(state):
     groups = -(-train_state.batch_size_of(state.opt_state) // group_size)

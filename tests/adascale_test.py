@@ -113,6 +113,64 @@ def test_a_schedule_is_read_at_the_progress_before_the_update():
   np.testing.assert_allclose(found, [8.0, 4.8, 1.6], rtol=2**-8)
 
 
+@pytest.mark.parametrize(
+  'hold',
+  [
+    lambda: adaopt.adapt_batch_size(
+      adaopt.norm_test(1.0),
+      init_value=8,
+      max_value=8,
+      policy=lambda current, required: current,
+    ),
+    lambda: adaopt.adapt_batch_size(
+      lambda statistics: 8.0, init_value=2, max_value=8
+    ),
+    lambda: adaopt.adapt_batch_size(
+      lambda statistics: 0.0, init_value=8, max_value=16, test_interval=100
+    ),
+    lambda: adaopt.schedule_batch_size(8),
+  ],
+  ids=['held', 'grown to b_max', 'between tests', 'scheduled'],
+)
+def test_every_step_measures_whatever_holds_the_size(hold):
+  optimizer = optax.chain(
+    hold(), adaopt.scale_by_adascale(2, decay=0.0), optax.sgd(0.0)
+  )
+  step = adaopt.train_step(
+    lambda params, batch: jnp.mean((params - batch) ** 2),
+    optimizer,
+    micro_batch_size=8,
+    draw=lambda dataset, seed, positions: dataset[positions % 8],
+  )
+  state = adaopt.init_train_state(jnp.array(0.0), optimizer)
+  for _ in range(2):
+    state, metrics = step(state, jnp.array([1.0, 3.0] * 4))
+  assert metrics.batch_size == 8
+  # At 0, g = −2x: ‖ḡ‖² = 16 and v = 4 · 8/7, so that with S = 4 σ² = 16/7 and
+  # μ² = 16 − 4/7: r = (16 + 108) / (4 + 108). Two examples gave v = 8.
+  np.testing.assert_allclose(metrics.variance, 32 / 7, rtol=1e-6)
+  gain = optax.tree.get(state.opt_state, 'gain')
+  np.testing.assert_allclose(gain, 124 / 112, rtol=1e-6)
+
+
+def test_an_accumulated_batch_waits_for_a_second_sample_to_measure():
+  optimizer = adaopt.accumulate(
+    optax.chain(adaopt.scale_by_adascale(4), optax.sgd(1.0)),
+    adaopt.norm_test(1.0),
+    init_value=4,
+    max_value=4,
+    group_size=4,
+  )
+  params = jnp.zeros(1)
+  state = optimizer.init(params)
+  found = []
+  for gradient in (1.0, 3.0):
+    updates, state = optimizer.update(jnp.array([gradient]), state, params)
+    found += updates.tolist()
+  # ḡ = 2 of 8 examples, v = 4 + 4: σ² = 2, μ² = 4 − 1, S = 2: r = 5 / (1 + 3).
+  assert found == [0.0, -2.5]
+
+
 def test_it_trains_with_a_size_that_is_held():
   stay = lambda current, required: current
   optimizer = optax.chain(

@@ -62,6 +62,11 @@ def _shrink(current, required):
   return required
 
 
+def _stay(current, required):
+  del required
+  return current
+
+
 @pytest.mark.parametrize(
   ('options', 'requirements', 'expected'),
   [
@@ -214,6 +219,12 @@ def test_state_tells_the_last_requirement_and_the_updates():
     (dict(init_value=64), [], [False]),
     (dict(policy=_shrink), [64.0, 9.0], [True, True, True]),
     (dict(policy=_shrink, init_value=64), [], [True]),
+    (dict(policy=_stay, init_value=64), [9.0, np.inf], [True, True, True]),
+    (
+      dict(policy=lambda b, required: jnp.clip(required, b, 64), init_value=64),
+      [],
+      [False],
+    ),
     (
       dict(policy=_shrink, test_interval=2),
       [64.0, 9.0, 9.0],
@@ -228,10 +239,12 @@ def test_state_tells_the_last_requirement_and_the_updates():
     'never_if_it_starts_there',
     'at_max_value_if_it_can_shrink',
     'from_the_start_if_it_can_shrink',
+    'at_max_value_to_measure',
+    'not_at_max_value_by_a_policy_with_a_cap_of_its_own',
     'interval_at_max_value',
   ],
 )
-def test_a_test_is_due_if_it_can_change_the_size(
+def test_a_test_is_due_if_it_can_change_the_size_or_nothing_can(
   options, requirements, expected
 ):
   states = _states(_adapt(**options), requirements)
