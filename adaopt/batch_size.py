@@ -184,7 +184,8 @@ def schedule_batch_size(
     without `statistics=` for a batch of the current size.
 
   Raises:
-    ValueError: If the size is no positive integer, or schedule(0) < 1.
+    ValueError: If the size is no positive integer, or schedule(0) no number
+      of at least 1.
 
   Example:
     >>> import adaopt
@@ -210,9 +211,7 @@ def schedule_batch_size(
     value = jnp.nan_to_num(jnp.asarray(schedule(examples)), nan=1)
     return jnp.clip(jnp.round(value), 1, 2**30).astype(jnp.int32)
 
-  first = schedule(0)
-  if checks.is_concrete(first) and not first >= 1:
-    raise ValueError(f'schedule(0) must be at least 1, got {first}.')
+  checks.check_at_least(1, **{'schedule(0)': schedule(0)})
 
   def after(examples, used):
     examples = statistics.saturating_add(examples, used)

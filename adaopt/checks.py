@@ -12,11 +12,24 @@ def is_concrete(*values: Any) -> bool:
   return not any(isinstance(value, jax.core.Tracer) for value in values)
 
 
-def _number(name: str, value: Any) -> float:
+def _array(value: Any) -> np.ndarray:
+  """The value as an array, which holds objects where numpy can make none."""
   try:
-    return float(value)
-  except (TypeError, ValueError) as error:
-    raise ValueError(f'{name} must be a number, got {value!r}.') from error
+    return np.asarray(value)
+  except (TypeError, ValueError):
+    return np.asarray(None)
+
+
+def _is_real(array: np.ndarray) -> bool:
+  # Bfloat16 is no floating type of numpy's.
+  return array.dtype.kind in 'biuf' or jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _number(name: str, value: Any) -> float:
+  number = _array(value)
+  if number.ndim or not _is_real(number):
+    raise ValueError(f'{name} must be a number, got {value!r}.')
+  return float(number)
 
 
 def check_positive(**values: Any) -> None:
@@ -26,24 +39,45 @@ def check_positive(**values: Any) -> None:
       raise ValueError(f'{name} must be positive and finite, got {value}.')
 
 
-def check_not_negative(**values: Any) -> None:
-  """Raises ValueError if a named value is below zero or not finite."""
-  for name, value in values.items():
-    if is_concrete(value) and not 0 <= _number(name, value) < float('inf'):
-      raise ValueError(f'{name} must be finite and at least 0, got {value}.')
-
-
-def check_integer(minimum: int, **values: Any) -> None:
-  """Raises ValueError unless each named value is an int32 ≥ `minimum`."""
+def check_all_positive(**values: Any) -> None:
+  """Like `check_positive`, of all numbers of each named array."""
   for name, value in values.items():
     if not is_concrete(value):
       continue
-    number = np.asarray(value)
-    integral = np.issubdtype(number.dtype, np.integer) and number.ndim == 0
-    if not integral or not minimum <= number < 2**31:
+    numbers = _array(value)
+    if not _is_real(numbers):
+      raise ValueError(f'{name} must be numbers, got {value!r}.')
+    if not np.all((numbers > 0) & np.isfinite(numbers)):
+      raise ValueError(f'{name} must be positive and finite, got {value}.')
+
+
+def check_at_least(minimum: float, **values: Any) -> None:
+  """Raises ValueError unless each named value is finite and ≥ `minimum`."""
+  for name, value in values.items():
+    if not is_concrete(value):
+      continue
+    if not minimum <= _number(name, value) < float('inf'):
       raise ValueError(
-        f'{name} must be an integer of at least {minimum} and below 2^31, got '
-        f'{value!r}.'
+        f'{name} must be finite and at least {minimum}, got {value}.'
+      )
+
+
+def check_not_negative(**values: Any) -> None:
+  """Raises ValueError if a named value is below zero or not finite."""
+  check_at_least(0, **values)
+
+
+def check_integer(minimum: int, *, bits: int = 31, **values: Any) -> None:
+  """Raises ValueError unless each is an integer of [minimum, 2^bits)."""
+  for name, value in values.items():
+    if not is_concrete(value):
+      continue
+    number = _array(value)
+    integral = np.issubdtype(number.dtype, np.integer) and number.ndim == 0
+    if not integral or not minimum <= number < 2**bits:
+      raise ValueError(
+        f'{name} must be an integer of at least {minimum} and below 2^{bits}, '
+        f'got {value!r}.'
       )
 
 

@@ -54,8 +54,7 @@ def init_train_state(
     'of params', **{'optimizer.init': getattr(optimizer, 'init', optimizer)}
   )
   checks.check_params(params)
-  if checks.is_concrete(seed) and not (seed % 1 == 0 and 0 <= seed < 2**32):
-    raise ValueError(f'seed must be an integer in [0, 2^32), got {seed}.')
+  checks.check_integer(0, bits=32, seed=seed)
   params = jax.tree.map(jnp.copy, params)  # A step donates its state.
   opt_state = optimizer.init(params)
   batch_size = jnp.copy(batch_size_of(opt_state))

@@ -457,6 +457,9 @@ def test_adapt_batch_size_refuses(bad, sentence):
     (optax.constant_schedule(0), r'schedule\(0\) must be .* got 0'),
     (optax.constant_schedule(-2.5), r'schedule\(0\) must be .* got -2\.5'),
     (optax.constant_schedule(np.nan), r'schedule\(0\) must be .* got nan'),
+    (optax.constant_schedule(np.inf), r'schedule\(0\) must be .* got inf'),
+    (lambda n: 'x', r"schedule\(0\) must be a number, got 'x'"),
+    (lambda n: None, r'schedule\(0\) must be a number, got None'),
     (optax.linear_schedule(0, 64, 100), r'schedule\(0\) must be .* got 0'),
   ],
 )

@@ -40,7 +40,9 @@ def test_a_value_not_positive_is_named(value):
     checks.check_positive(other=1.0, rate=value)
 
 
-@pytest.mark.parametrize('value', [None, 'small', 1j, np.ones(2)])
+@pytest.mark.parametrize(
+  'value', [None, 'small', '0.5', 1j, np.ones(2), [[1], [2, 3]]]
+)
 @pytest.mark.parametrize(
   'check', [checks.check_positive, checks.check_not_negative]
 )
@@ -64,6 +66,25 @@ def test_a_negative_value_is_named(value):
     checks.check_not_negative(other=0.0, rate=value)
 
 
+@pytest.mark.parametrize('value', [1.5, np.array([[1], [2]]), jnp.bfloat16(2)])
+def test_positive_numbers_of_any_shape_pass(value):
+  checks.check_all_positive(rates=value)
+
+
+@pytest.mark.parametrize('value', [0, [1.0, -1.0], np.array([1, NAN]), [INF]])
+def test_an_array_with_a_number_not_positive_is_named(value):
+  message = re.escape(f'rates must be positive and finite, got {value}')
+  with pytest.raises(ValueError, match=message):
+    checks.check_all_positive(other=1.0, rates=value)
+
+
+@pytest.mark.parametrize('value', [None, 'a', ['1.5'], 1j, [[1], [2, 3]]])
+def test_what_are_no_numbers_is_named(value):
+  message = re.escape(f'rates must be numbers, got {value!r}')
+  with pytest.raises(ValueError, match=message):
+    checks.check_all_positive(other=1.0, rates=value)
+
+
 @pytest.mark.parametrize(
   'value', [2, 3, np.int64(2), np.uint8(7), jnp.array(2), jnp.uint32(5)]
 )
@@ -76,7 +97,7 @@ def test_integers_from_the_minimum_on_pass(value):
   [
     *(1, -5, np.int32(1), 2**31, 2**70),
     *(2.0, 2.5, NAN, INF, True, jnp.array(3.0)),
-    *(None, '3', np.array([2, 3])),
+    *(None, '3', np.array([2, 3]), jax.random.key(2)),
   ],
 )
 def test_no_integer_or_one_out_of_range_is_named(value):
@@ -91,9 +112,10 @@ def test_no_integer_or_one_out_of_range_is_named(value):
   [
     checks.check_positive,
     checks.check_not_negative,
+    checks.check_all_positive,
     lambda value: checks.check_integer(1, value=value),
   ],
-  ids=['positive', 'not negative', 'integer'],
+  ids=['positive', 'not negative', 'all positive', 'integer'],
 )
 def test_a_tracer_passes_every_check_of_values(check):
   @jax.jit

@@ -373,9 +373,14 @@ def test_at_the_end_of_the_stream_every_step_reads_the_same_examples():
       lambda: adaopt.init_train_state(adaptive(), jnp.zeros(1)),
       'optimizer.init must be a function of params',
     ),
-    (
-      lambda: adaopt.init_train_state(jnp.zeros(1), adaptive(), seed=1.5),
-      'seed must be an integer .* got 1.5',
+    *(
+      (
+        lambda seed=seed: adaopt.init_train_state(
+          jnp.zeros(1), adaptive(), seed=seed
+        ),
+        f'seed must be an integer of at least 0 and below 2.32, got {seed!r}',
+      )
+      for seed in (1.5, 2**32, 'a', None)
     ),
     (
       lambda: adaopt.train_step(

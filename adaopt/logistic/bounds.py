@@ -10,20 +10,10 @@ The bounds are for exact arithmetic and, rounded up, for what `solve` counts.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from adaopt import checks
 
 Number = jax.typing.ArrayLike
-
-
-def _check(n, radius, margin, **step_size):
-  """Raises ValueError unless all that is known now is positive and finite."""
-  for name, x in dict(n=n, radius=radius, margin=margin, **step_size).items():
-    if checks.is_concrete(x) and not np.all(
-      np.isfinite(x) & (np.asarray(x) > 0)
-    ):
-      raise ValueError(f'{name} must be positive and finite, got {x}.')
 
 
 def perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
@@ -44,7 +34,7 @@ def perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
     Novikoff, On convergence proofs on perceptrons, Symposium on the
     Mathematical Theory of Automata, 1962
   """
-  _check(n, radius, margin)
+  checks.check_all_positive(n=n, radius=radius, margin=margin)
   return jnp.square(radius / margin)
 
 
@@ -113,7 +103,9 @@ def normalized_lr_gd(
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
     <https://arxiv.org/abs/2412.08424>`_, 2025
   """
-  _check(n, radius, margin, step_size=step_size)
+  checks.check_all_positive(
+    n=n, radius=radius, margin=margin, step_size=step_size
+  )
   return jnp.square(radius / margin) + 2 * jnp.log(2 * n - 1) / (
     step_size * jnp.square(margin)
   )
@@ -165,7 +157,9 @@ def normalized_exponential_gd(
   Raises:
     ValueError: If a number is not positive and finite.
   """
-  _check(n, radius, margin, step_size=step_size)
+  checks.check_all_positive(
+    n=n, radius=radius, margin=margin, step_size=step_size
+  )
   return jnp.square(radius / margin) + 2 * jnp.log(n) / (
     step_size * jnp.square(margin)
   )
@@ -190,7 +184,7 @@ def nesterov(n: Number, radius: Number, margin: Number) -> jax.Array:
   Raises:
     ValueError: If a number is not positive and finite.
   """
-  _check(n, radius, margin)
+  checks.check_all_positive(n=n, radius=radius, margin=margin)
   product = (8 * jnp.log(n) + 0.25) * jnp.square(radius / margin)
   return (jnp.sqrt(1 + 4 * product) - 1) / 2
 
@@ -214,6 +208,6 @@ def smooth_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
   Raises:
     ValueError: If a number is not positive and finite.
   """
-  _check(n, radius, margin)
+  checks.check_all_positive(n=n, radius=radius, margin=margin)
   product = 8 * jnp.log(n) * jnp.square(radius / margin)
   return jnp.maximum((jnp.sqrt(1 + 4 * product) - 3) / 2, 0)
