@@ -173,7 +173,8 @@ def schedule_batch_size(
   Optax's schedules serve as they are: a number for a constant size,
   `optax.linear_schedule(8, 1024, 100_000)` for a ramp over the first 100 000
   examples, and for stages `optax.join_schedules` of constants. Sizes are
-  rounded to the nearest integer, and at least 1.
+  rounded to the nearest integer and clipped to [1, 2³⁰]; one that is not finite
+  leaves the last.
 
   Args:
     schedule: A batch size, or a function from the number of examples seen,
@@ -207,24 +208,26 @@ def schedule_batch_size(
     checks.check_integer(1, schedule=schedule)
     schedule = optax.constant_schedule(schedule)
 
-  def size(examples):
-    value = jnp.nan_to_num(jnp.asarray(schedule(examples)), nan=1)
-    return jnp.clip(jnp.round(value), 1, 2**30).astype(jnp.int32)
+  def size(examples, last):
+    value = jnp.asarray(schedule(examples))
+    rounded = jnp.clip(jnp.round(value), 1, 2**30).astype(jnp.int32)
+    return jnp.where(jnp.isfinite(value), rounded, last)
 
   checks.check_at_least(1, **{'schedule(0)': schedule(0)})
 
-  def after(examples, used):
-    examples = statistics.saturating_add(examples, used)
-    return ScheduleBatchSizeState(size(examples), examples)
+  def after(state, used):
+    examples = statistics.saturating_add(state.examples, used)
+    batch_size = size(examples, state.batch_size)
+    return ScheduleBatchSizeState(batch_size, examples)
 
   def init_fn(params):
     del params
     examples = jnp.zeros([], jnp.int32)
-    return ScheduleBatchSizeState(size(examples), examples)
+    return ScheduleBatchSizeState(size(examples, 1), examples)
 
   def update_fn(updates, state, params=None, *, statistics=None, **extra_args):
     del params, extra_args
     used = state.batch_size if statistics is None else statistics.batch_size
-    return updates, after(state.examples, used)
+    return updates, after(state, used)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -338,6 +338,12 @@ def _schedule_sizes(transform, steps):
     (optax.linear_schedule(2, 3, 5), [2, 2, 3, 3]),
     (lambda examples: 4 - examples, [4, 1, 1]),
     (lambda examples: jnp.where(examples < 8, 4, 7), [4, 4, 7]),
+    *(
+      (lambda n, bad=bad: jnp.array([4.0, bad, 6.0])[n // 4], [4, 4, 6])
+      for bad in (np.nan, np.inf, -np.inf)
+    ),
+    (lambda examples: 4 + 2.0**40 * examples, [4, 2**30, 2**30]),
+    (lambda examples: 2**31 - 1 - examples, [2**30, 2**30 - 1]),
   ],
   ids=[
     'constant',
@@ -347,6 +353,11 @@ def _schedule_sizes(transform, steps):
     'rounded_to_nearest',
     'at_least_1',
     'integers',
+    'nan_leaves_the_last',
+    'inf_leaves_the_last',
+    'minus_inf_leaves_the_last',
+    'at_most_2_to_the_30',
+    'integers_at_most_2_to_the_30',
   ],
 )
 def test_scheduled_sizes_are_those_at_the_examples_seen(schedule, expected):
@@ -489,15 +500,6 @@ def test_a_schedule_counts_the_examples_that_were_used():
   statistics = adaopt.GradientStatistics(jnp.int32(50), updates)
   _, state = transform.update(updates, state, statistics=statistics)
   assert (int(state.examples), int(state.batch_size)) == (50, 58)
-
-
-def test_a_schedule_that_is_not_a_number_gives_the_least_size():
-  transform = adaopt.schedule_batch_size(
-    lambda examples: jnp.where(examples == 0, 8.0, jnp.nan)
-  )
-  updates = jnp.ones(1)
-  _, state = transform.update(updates, transform.init(updates))
-  assert int(state.batch_size) == 1
 
 
 def test_a_criterion_of_many_values_is_refused():
