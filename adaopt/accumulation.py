@@ -181,7 +181,9 @@ def accumulate(
     enough = merged.accumulated >= inner_state[0].batch_size
     if variance is None:
       return enough
-    return enough & ((merged.samples > 1) | ~train_state.test_due(inner_state))
+    return enough & (
+      (merged.samples > 1) | ~train_state.is_test_due(inner_state)
+    )
 
   def is_finite(gradient, value):
     finite = jnp.isfinite(statistics.squared_norm(gradient))

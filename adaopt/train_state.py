@@ -84,7 +84,7 @@ def find(opt_state: optax.OptState, field: str, default: Any = None) -> Any:
   return value
 
 
-def test_due(opt_state: optax.OptState) -> jax.Array | None:
+def is_test_due(opt_state: optax.OptState) -> jax.Array | None:
   """Whether a state asks for the next statistics, [] bool; None: none can."""
   due = find_all(opt_state, 'test_due')
   return functools.reduce(jnp.logical_or, due) if due else None

@@ -157,7 +157,7 @@ def train_step(
   def test_due(state):
     if variance is None and not along_mean:
       return None
-    return train_state.test_due(state.opt_state)
+    return train_state.is_test_due(state.opt_state)
 
   def num_examples(state):
     groups = -(-train_state.batch_size_of(state.opt_state) // group_size)
