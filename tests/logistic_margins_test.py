@@ -321,8 +321,14 @@ def test_the_exponential_loss_maximises_the_margin(step_size, separation):
 
 
 @pytest.mark.parametrize('bad', [0.0, -2.0, np.nan, 'a', None])
-def test_bounds_refuse_what_is_not_positive(bad):
-  with pytest.raises(ValueError, match='margin must be'):
-    logistic.bounds.perceptron(10, 1.0, bad)
-  with pytest.raises(ValueError, match='step_size must be'):
-    logistic.bounds.lr_gd(10, 1.0, 0.1, bad)
+@pytest.mark.parametrize('wrong', ['n', 'radius', 'margin', 'step_size'])
+def test_bounds_refuse_what_is_not_positive(wrong, bad):
+  good = dict(n=10, radius=1.0, margin=0.5)
+  bounds = [bound for _, bound in WITH_RATE.values()]
+  if wrong != 'step_size':
+    bounds = [bound for _, bound in WITHOUT_RATE.values()] + [
+      functools.partial(bound, step_size=1.0) for bound in bounds
+    ]
+  for bound in bounds:
+    with pytest.raises(ValueError, match=f'{wrong} must be'):
+      bound(**good | {wrong: bad})

@@ -1,11 +1,30 @@
 r"""How many iterations each method may take until every margin is positive.
 
-Every bound is a function of n = Σ w_i (whole w_i), the radius R = max ‖a_i‖,
-the margin μ = max_{‖θ‖=1} min_i ⟨A_i, θ⟩ > 0 and, where the method has one, its
-step size. `max_margin` gives n, R and a margin that is certainly attained.
-The numbers may be arrays.
+Each bound has the name of its method. They are for exact arithmetic and,
+rounded up, for what `solve` counts.
 
-The bounds are for exact arithmetic and, rounded up, for what `solve` counts.
+Args:
+  n: Σ w_i, for whole w_i. All bounds take it, and some do without.
+  radius: R = max ‖a_i‖.
+  margin: μ = max_{‖θ‖=1} min_i ⟨A_i, θ⟩. `max_margin` gives n, R and a margin
+    that is certainly attained.
+  step_size: γ or η, where the method has one.
+
+Returns:
+  The bound, in the common shape of the numbers, which may be arrays.
+
+Raises:
+  ValueError: If a number is not positive and finite.
+
+Example:
+  >>> from adaopt.logistic import bounds
+  >>> hard = dict(n=1000, radius=1.25**0.5, margin=0.5)
+  >>> print(bounds.perceptron(**hard), bounds.batch_perceptron(**hard))
+  5.0 5000.0
+  >>> for step_size in (1.0, 100.0):
+  ...   print(f'{bounds.normalized_lr_gd(**hard, step_size=step_size):.1f}')
+  65.8
+  5.6
 """
 
 import jax
@@ -18,17 +37,6 @@ Number = jax.typing.ArrayLike
 
 def perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
   r"""R²/μ², whatever n.
-
-  Args:
-    n: Unused: it is here so that every bound takes the same.
-    radius: R.
-    margin: μ.
-
-  Returns:
-    The bound. [].
-
-  Raises:
-    ValueError: If a number is not positive and finite.
 
   References:
     Novikoff, On convergence proofs on perceptrons, Symposium on the
@@ -43,17 +51,6 @@ def normalized_batch_perceptron(
 ) -> jax.Array:
   r"""R²/μ², as for the perceptron.
 
-  Args:
-    n: Unused.
-    radius: R.
-    margin: μ.
-
-  Returns:
-    The bound. [].
-
-  Raises:
-    ValueError: If a number is not positive and finite.
-
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
     <https://arxiv.org/abs/2412.08424>`_, 2025
@@ -64,17 +61,6 @@ def normalized_batch_perceptron(
 def batch_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
   r"""n R²/μ², and some data take a multiple of n.
 
-  Args:
-    n: n.
-    radius: R.
-    margin: μ.
-
-  Returns:
-    The bound. [].
-
-  Raises:
-    ValueError: If a number is not positive and finite.
-
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
     <https://arxiv.org/abs/2412.08424>`_, 2025
@@ -82,33 +68,23 @@ def batch_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
   return n * perceptron(n, radius, margin)
 
 
+def _log_term(k, margin, step_size):
+  """2 log k / (γ μ²)."""
+  checks.check_all_positive(step_size=step_size)
+  return 2 * jnp.log(k) / (step_size * jnp.square(margin))
+
+
 def normalized_lr_gd(
   n: Number, radius: Number, margin: Number, step_size: Number
 ) -> jax.Array:
   r"""R²/μ² + 2 log(2n − 1) / (γ μ²).
 
-  Args:
-    n: n.
-    radius: R.
-    margin: μ.
-    step_size: γ.
-
-  Returns:
-    The bound. [].
-
-  Raises:
-    ValueError: If a number is not positive and finite.
-
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
     <https://arxiv.org/abs/2412.08424>`_, 2025
   """
-  checks.check_all_positive(
-    n=n, radius=radius, margin=margin, step_size=step_size
-  )
-  return jnp.square(radius / margin) + 2 * jnp.log(2 * n - 1) / (
-    step_size * jnp.square(margin)
-  )
+  limit = perceptron(n, radius, margin)
+  return limit + _log_term(2 * n - 1, margin, step_size)
 
 
 def lr_gd(
@@ -118,20 +94,8 @@ def lr_gd(
 
   Until it solves, some m_i ≤ 0, so that Σ p_i ≥ 1/2: a step of LR+GD is one of
   Normalized LR+GD times a factor between 1/(2n) and 1.
-
-  Args:
-    n: n.
-    radius: R.
-    margin: μ.
-    step_size: γ.
-
-  Returns:
-    The bound. [].
-
-  Raises:
-    ValueError: If a number is not positive and finite.
   """
-  return 2 * n * normalized_lr_gd(n, radius, margin, step_size)
+  return normalized_lr_gd(n, radius, margin, step_size) * 2 * n
 
 
 def normalized_exponential_gd(
@@ -144,25 +108,9 @@ def normalized_exponential_gd(
   θ_0, …, θ_{t−1}: the convex log((1/n) Σ e^{−m_i}), whose gradients are no
   longer than R, is at most (R² η − μ² η t) / 2 there, and below −log n every
   m_i > 0.
-
-  Args:
-    n: n.
-    radius: R.
-    margin: μ.
-    step_size: η.
-
-  Returns:
-    The bound. [].
-
-  Raises:
-    ValueError: If a number is not positive and finite.
   """
-  checks.check_all_positive(
-    n=n, radius=radius, margin=margin, step_size=step_size
-  )
-  return jnp.square(radius / margin) + 2 * jnp.log(n) / (
-    step_size * jnp.square(margin)
-  )
+  limit = perceptron(n, radius, margin)
+  return limit + _log_term(n, margin, step_size)
 
 
 def nesterov(n: Number, radius: Number, margin: Number) -> jax.Array:
@@ -172,20 +120,8 @@ def nesterov(n: Number, radius: Number, margin: Number) -> jax.Array:
   response and p by exponential weights that guess the next w to be the last.
   With A divided by R their regrets add up to less than 4 log n + 1/8, so that
   min m_i ≥ μ² t (t + 1) / 2 − (4 log n + 1/8).
-
-  Args:
-    n: n.
-    radius: R.
-    margin: μ.
-
-  Returns:
-    The bound. [].
-
-  Raises:
-    ValueError: If a number is not positive and finite.
   """
-  checks.check_all_positive(n=n, radius=radius, margin=margin)
-  product = (8 * jnp.log(n) + 0.25) * jnp.square(radius / margin)
+  product = perceptron(n, radius, margin) * (8 * jnp.log(n) + 0.25)
   return (jnp.sqrt(1 + 4 * product) - 1) / 2
 
 
@@ -196,18 +132,6 @@ def smooth_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
   μ_k KL(q ‖ w/n)) − ‖θ_k‖²/2 is kept at every k. The left side is at least
   μ²/2 and KL at most log n, so that every m_i > 0 once μ_k log n < μ²/2, with
   μ_k = 4 / ((k + 1)(k + 2)).
-
-  Args:
-    n: n.
-    radius: R.
-    margin: μ.
-
-  Returns:
-    The bound. [].
-
-  Raises:
-    ValueError: If a number is not positive and finite.
   """
-  checks.check_all_positive(n=n, radius=radius, margin=margin)
-  product = 8 * jnp.log(n) * jnp.square(radius / margin)
+  product = perceptron(n, radius, margin) * 8 * jnp.log(n)
   return jnp.maximum((jnp.sqrt(1 + 4 * product) - 3) / 2, 0)
