@@ -27,6 +27,17 @@ def dual_momentum() -> methods.Method:
   Returns:
     The method, whose params are v.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.solve(
+    ...   logistic.dual_momentum(), features, labels,
+    ...   weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    7
+
   References:
     Ji et al., `Fast Margin Maximization via Dual Acceleration
     <https://arxiv.org/abs/2107.00595>`_, 2021
@@ -57,6 +68,17 @@ def nesterov() -> methods.Method:
   Returns:
     The method.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.solve(
+    ...   logistic.nesterov(), features, labels,
+    ...   weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    12
+
   References:
     Wang et al., `On Accelerated Perceptrons and Beyond
     <https://arxiv.org/abs/2210.09371>`_, 2023
@@ -85,6 +107,17 @@ def smooth_perceptron() -> methods.Method:
 
   Returns:
     The method.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.solve(
+    ...   logistic.smooth_perceptron(), features, labels,
+    ...   weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    7
 
   References:
     Soheili and Peña, `A Smooth Perceptron Algorithm

@@ -42,6 +42,17 @@ def lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
   Raises:
     ValueError: If γ is not positive and finite.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.sweep(
+    ...   logistic.lr_gd, jnp.array([10.0, 100.0, 1e4]),
+    ...   features, labels, weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    [729 308 301]
+
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
     <https://arxiv.org/abs/2412.08424>`_, 2025
@@ -69,6 +80,17 @@ def normalized_lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
 
   Raises:
     ValueError: If γ is not positive and finite.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.sweep(
+    ...   logistic.normalized_lr_gd, jnp.array([1.0, 100.0]),
+    ...   features, labels, weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    [16  2]
 
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
@@ -98,6 +120,17 @@ def normalized_exponential_gd(
   Raises:
     ValueError: If η is not positive and finite.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.sweep(
+    ...   logistic.normalized_exponential_gd, jnp.array([0.1, 1.0, 100.0]),
+    ...   features, labels, weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    [139  14   2]
+
   References:
     Ji and Telgarsky, `Characterizing the implicit bias via a primal-dual
     analysis <https://arxiv.org/abs/1906.04540>`_, 2021
@@ -124,6 +157,17 @@ def adaptive_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
 
   Raises:
     ValueError: If η is not positive and finite.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.sweep(
+    ...   logistic.adaptive_gd, jnp.array([1.0, 100.0]),
+    ...   features, labels, weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    [25 25]
 
   References:
     Zhang et al., `Minimax Optimal Convergence of Gradient Descent in Logistic

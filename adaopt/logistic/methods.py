@@ -82,6 +82,17 @@ def averaged(method: Method) -> Method:
 
   Returns:
     The method whose params are the mean.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.solve(
+    ...   logistic.averaged(logistic.adaptive_gd(100.0)), features, labels,
+    ...   weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    32
   """
 
   def move(state, problem):

@@ -23,6 +23,17 @@ def perceptron() -> methods.Method:
   Returns:
     The method.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.solve(
+    ...   logistic.perceptron(), features, labels,
+    ...   weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    2
+
   References:
     Novikoff, On convergence proofs on perceptrons, Symposium on the
     Mathematical Theory of Automata, 1962
@@ -45,6 +56,17 @@ def batch_perceptron() -> methods.Method:
   Returns:
     The method.
 
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.solve(
+    ...   logistic.batch_perceptron(), features, labels,
+    ...   weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    301
+
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
     <https://arxiv.org/abs/2412.08424>`_, 2025
@@ -66,6 +88,17 @@ def normalized_batch_perceptron() -> methods.Method:
 
   Returns:
     The method.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[0.5, -1.0], [-0.5, -1.0]])
+    >>> labels, weights = jnp.array([1, -1]), jnp.array([1.0, 999.0])
+    >>> found = logistic.solve(
+    ...   logistic.normalized_batch_perceptron(), features, labels,
+    ...   weights=weights, max_steps=1000)
+    >>> print(found.iterations)
+    2
 
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm

@@ -77,6 +77,15 @@ def make_problem(
     ValueError: If shapes or dtypes do not fit; for values known now, if labels
       are others, a weight is negative, all are 0, or a row of positive weight
       is zero or not finite.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import logistic
+    >>> features = jnp.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]])
+    >>> problem = logistic.make_problem(
+    ...   features, jnp.array([0, 1, 0]), weights=jnp.array([1.0, 2.0, 0.0]))
+    >>> print(problem.signs, problem.radius)
+    [-1.  1. -1.] 5.0
   """
   if not isinstance(features, sparse.BCOO):
     features = jnp.asarray(features)
