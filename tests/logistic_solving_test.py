@@ -1,4 +1,4 @@
-"""A driver that stops early or late, or a count the literature does not have.
+"""A loop that stops early or late, or a count the literature does not have.
 
 The numbers are those of Tyurin 2025 for the hard set, and of plain float64
 gradient descent on pairs of scikit-learn's digits.
