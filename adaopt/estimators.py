@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend import core
 
 from adaopt import base, checks, losses, per_example, statistics
 from adaopt.per_example import program
@@ -39,11 +40,11 @@ def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.sum(losses.keep(samples, mask), 0, dtype=dtype)
 
 
-def _in_half_precision(function, *args):
-  """Whether a function computes anything in less than float32."""
+def _in_half_precision(closed):
+  """Whether a jaxpr computes anything in less than float32."""
   return any(
     jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits < 32
-    for dtype in program.dtypes(jax.make_jaxpr(function)(*args))
+    for dtype in program.dtypes(closed)
   )
 
 
@@ -59,11 +60,14 @@ def _mean_sums(loss, params, samples, mask):
     values, aux = jax.vmap(loss, (None, 0))(params, samples)
     return total(values), jax.tree.map(total, aux)
 
-  differentiate = jax.value_and_grad(total_loss, has_aux=True)
-  if _in_half_precision(differentiate, params):
+  closed, shapes = jax.make_jaxpr(
+    jax.value_and_grad(total_loss, has_aux=True), return_shape=True
+  )(params)
+  if _in_half_precision(closed):
     factored = per_example.factorise(loss, params, samples, mask)
     return _sums(factored, mask, None)
-  (value, aux), gradient = differentiate(params)
+  results = core.jaxpr_as_fun(closed)(*jax.tree.leaves(params))
+  (value, aux), gradient = jax.tree.structure(shapes).unflatten(results)
   count = jnp.sum(mask, dtype=jnp.int32)
   return statistics.GradientSums(count, value, aux, gradient, None)
 
