@@ -34,7 +34,7 @@ def materialised(
       flat = gradients.reshape(len(gradients), -1)
       return _add(total, gradients), rule.squared_rows(flat)
 
-    total, norms = _loop(reduce, zeros, made, zeros.size)
+    total, norms = _loop(reduce, zeros, made)
     return made.restore(total), norms.reshape(-1)
 
   def squares(tail, factors):
@@ -49,7 +49,7 @@ def materialised(
       ), ()
 
     init = zeros, jnp.real(zeros)
-    (total, squares), _ = _loop(reduce, init, made, zeros.size)
+    (total, squares), _ = _loop(reduce, init, made)
     return made.restore(total), made.restore(squares)
 
   def products(tail, factors, direction):
@@ -62,7 +62,7 @@ def materialised(
       highest = jax.lax.Precision.HIGHEST
       return (), jnp.real(jnp.matmul(flat, u.ravel(), precision=highest))
 
-    return _loop(reduce, (), made, zeros.size)[1].reshape(-1)
+    return _loop(reduce, (), made)[1].reshape(-1)
 
   return rule.Rule(applies, norms, squares, products)
 
@@ -74,7 +74,7 @@ def _zeros(made):
   return jnp.zeros(shape.shape, statistics.accumulator_dtype(shape))
 
 
-def _loop(reduce, init, made, elements):
+def _loop(reduce, init, made):
   """Scans over chunks of gradients, in a lane for each device of the samples.
 
   Where the samples are sharded, each device has lanes of its own, and only the
@@ -82,7 +82,7 @@ def _loop(reduce, init, made, elements):
   """
   length = len(jax.tree.leaves(made.samples)[0])
   lanes = math.gcd(length, _num_devices(made.samples))
-  size = _chunk_size(length // lanes, elements)
+  size = _chunk_size(length // lanes, _elements(made))
   one = lambda sample: rule.widen(made.gradient_of(sample))
   many = _mapped(one, size)
   step = lambda carry, chunk: reduce(carry, many(chunk))
@@ -92,6 +92,12 @@ def _loop(reduce, init, made, elements):
   )
   totals, each = _mapped(lane, lanes)(chunks)
   return jax.tree.map(lambda x: jnp.sum(x, 0), totals), each
+
+
+def _elements(made):
+  """Of a gradient and of what it is made of."""
+  per_sample = [math.prod(x.shape[1:]) for x in jax.tree.leaves(made.samples)]
+  return _zeros(made).size + sum(per_sample)
 
 
 def _num_devices(samples: Any) -> int:
@@ -133,10 +139,11 @@ def _add(total: jax.Array, gradients: jax.Array) -> jax.Array:
 def _chunk_size(length: int, elements: int) -> int:
   """How many gradients to make at once: a divisor of `length`.
 
-  As many as fit into 2^22 elements on a CPU, and into 2^26 elsewhere.
+  As many as fit into 2^21 elements on a CPU, and into 2^26 elsewhere, with what
+  they are made of.
   """
   on_cpu = jax.default_backend() == 'cpu'
-  fits = max(1, 2 ** (22 if on_cpu else 26) // max(1, elements))
+  fits = max(1, 2 ** (21 if on_cpu else 26) // max(1, elements))
   most = min(length, fits, FEW if on_cpu else length)
   return max(n for n in range(1, most + 1) if length % n == 0)
 
