@@ -65,7 +65,11 @@ _PREPROCESSING = flags.DEFINE_enum(
 )
 _FIRST_CLASS, _SECOND_CLASS = (
   flags.DEFINE_multi_integer(
-    name, list(range(10)), 'By default all; may be repeated.'
+    name,
+    list(range(10)),
+    'By default all; may be repeated.',
+    lower_bound=0,
+    upper_bound=9,
   )
   for name in ('first_class', 'second_class')
 )
@@ -117,6 +121,16 @@ def follow(
   return counts
 
 
+def chosen_pairs(alike: bool) -> list[tuple[int, int]]:
+  """Those of the flags, the smaller class first where the shares are alike."""
+  pairs = itertools.combinations if alike else itertools.permutations
+  return [
+    (a, b)
+    for a, b in pairs(range(10), 2)
+    if a in _FIRST_CLASS.value and b in _SECOND_CLASS.value
+  ]
+
+
 def main(argv: list[str]) -> None:
   """Prints the pairs that come closest."""
   if len(argv) > 1:
@@ -127,24 +141,26 @@ def main(argv: list[str]) -> None:
   except (OSError, ValueError) as error:
     sys.exit(str(error))
   targets = ROWS[_ROW.value]
+  counts = _FIRST_COUNT.value, 5000 - _FIRST_COUNT.value
+  pairs = chosen_pairs(counts[0] == counts[1])
+  if not pairs:
+    sys.exit(
+      'There is no such pair: the classes must differ, and where both have as '
+      'many images --first_class is the smaller one.'
+    )
   print('sought:', [target.iterations for target in targets])
   found = {}
-  counts = _FIRST_COUNT.value, 5000 - _FIRST_COUNT.value
-  alike = counts[0] == counts[1]
-  pairs = itertools.combinations if alike else itertools.permutations
-  for classes in pairs(range(10), 2):
-    if (
-      classes[0] not in _FIRST_CLASS.value
-      or classes[1] not in _SECOND_CLASS.value
-    ):
-      continue
-    examples = separable.image_pair(
-      train,
-      classes,
-      counts,
-      separable.PREPROCESSINGS[_PREPROCESSING.value],
-      _SKIP.value,
-    )
+  for classes in pairs:
+    try:
+      examples = separable.image_pair(
+        train,
+        classes,
+        counts,
+        separable.PREPROCESSINGS[_PREPROCESSING.value],
+        _SKIP.value,
+      )
+    except ValueError as error:
+      sys.exit(f'{error} Lower --skip.')
     # Half as much to read; but large steps take other counts than in float64.
     examples = examples._replace(features=np.float32(examples.features))
     found[classes] = follow(targets, examples, _TOLERANCE.value)

@@ -34,7 +34,7 @@ def materialised(
       flat = gradients.reshape(len(gradients), -1)
       return _add(total, gradients), rule.squared_rows(flat)
 
-    total, norms = _loop(reduce, zeros, made)
+    total, norms = _loop(reduce, zeros, made, zeros.size)
     return made.restore(total), norms.reshape(-1)
 
   def squares(tail, factors):
@@ -49,7 +49,7 @@ def materialised(
       ), ()
 
     init = zeros, jnp.real(zeros)
-    (total, squares), _ = _loop(reduce, init, made)
+    (total, squares), _ = _loop(reduce, init, made, zeros.size)
     return made.restore(total), made.restore(squares)
 
   def products(tail, factors, direction):
@@ -62,7 +62,7 @@ def materialised(
       highest = jax.lax.Precision.HIGHEST
       return (), jnp.real(jnp.matmul(flat, u.ravel(), precision=highest))
 
-    return _loop(reduce, (), made)[1].reshape(-1)
+    return _loop(reduce, (), made, zeros.size)[1].reshape(-1)
 
   return rule.Rule(applies, norms, squares, products)
 
@@ -74,15 +74,17 @@ def _zeros(made):
   return jnp.zeros(shape.shape, statistics.accumulator_dtype(shape))
 
 
-def _loop(reduce, init, made):
+def _loop(reduce, init, made, elements):
   """Scans over chunks of gradients, in a lane for each device of the samples.
 
   Where the samples are sharded, each device has lanes of its own, and only the
   totals of the lanes are added up between devices.
   """
-  length = len(jax.tree.leaves(made.samples)[0])
+  samples = jax.tree.leaves(made.samples)
+  length = len(samples[0])
   lanes = math.gcd(length, _num_devices(made.samples))
-  size = _chunk_size(length // lanes, _elements(made))
+  elements += sum(math.prod(x.shape[1:]) for x in samples)
+  size = _chunk_size(length // lanes, elements)
   one = lambda sample: rule.widen(made.gradient_of(sample))
   many = _mapped(one, size)
   step = lambda carry, chunk: reduce(carry, many(chunk))
@@ -92,12 +94,6 @@ def _loop(reduce, init, made):
   )
   totals, each = _mapped(lane, lanes)(chunks)
   return jax.tree.map(lambda x: jnp.sum(x, 0), totals), each
-
-
-def _elements(made):
-  """Of a gradient and of what it is made of."""
-  per_sample = [math.prod(x.shape[1:]) for x in jax.tree.leaves(made.samples)]
-  return _zeros(made).size + sum(per_sample)
 
 
 def _num_devices(samples: Any) -> int:
