@@ -1,9 +1,27 @@
-"""Optimizers that choose their own batch size."""
+"""Optimizers that choose their own batch size.
 
-from adaopt import logistic, per_example
-from adaopt.accumulation import AccumulateState, accumulate
-from adaopt.adascale import ScaleByAdascaleState, scale_by_adascale
-from adaopt.base import (
+Here are the names of every day; each room has the rest:
+
+- `statistics`: from a loss function to the mean gradient and its noise.
+- `criteria`: from statistics to the batch size at which a test passes.
+- `batch_size`: what holds the batch size, its policies and micro-batches.
+- `transforms`, `optimizers`: from gradients to updates.
+- `training`: the step, the loop, the state and the stream of examples.
+- `per_example`: reductions over the gradients of single examples.
+- `logistic`: linear classification with very large steps.
+"""
+
+from adaopt import (
+  batch_size,
+  criteria,
+  logistic,
+  optimizers,
+  per_example,
+  statistics,
+  training,
+  transforms,
+)
+from adaopt._common.base import (
   Batch,
   Criterion,
   GradientStatistics,
@@ -12,58 +30,44 @@ from adaopt.base import (
   StatefulCriterion,
 )
 from adaopt.batch_size import (
-  AdaptBatchSizeState,
-  ScheduleBatchSizeState,
+  accumulate,
   adapt_batch_size,
+  capped_growth,
+  follow,
+  has_updated,
   schedule_batch_size,
+  seesaw,
 )
 from adaopt.criteria import (
   all_of,
   augmented_inner_product_test,
-  big_batch_test,
   coordinate_norm_test,
-  inner_product_test,
-  norm_test,
-  orthogonality_test,
-)
-from adaopt.diversity import GradientDiversityState, gradient_diversity
-from adaopt.estimators import value_and_statistics
-from adaopt.examples import draw, example_indices
-from adaopt.fitting import fit
-from adaopt.losses import check_independent_examples
-from adaopt.noise_scales import (
-  cabs,
   debiased_norm_test,
   gradient_noise_scale,
-  sign_noise_scale,
+  inner_product_test,
+  norm_test,
 )
 from adaopt.optimizers import (
   adadagrad,
   adadagrad_norm,
   adagrad,
   adagrad_norm,
+  adaptive,
+  normalized_lr_gd,
 )
-from adaopt.policies import capped_growth, follow, geometric_growth
-from adaopt.preconditioned import (
-  adagrad_preconditioner,
-  adam_preconditioner,
-  preconditioned_norm_test,
+from adaopt.statistics import check_independent_examples, value_and_statistics
+from adaopt.training import (
+  Metrics,
+  TrainState,
+  draw,
+  fit,
+  init_train_state,
+  train_step,
 )
-from adaopt.residuals import (
+from adaopt.transforms import (
   log_odds,
   mean_residual,
-  normalized_lr_gd,
-  scale_by_mean_residual,
-)
-from adaopt.schedules import seesaw
-from adaopt.train_state import TrainState, init_train_state
-from adaopt.training import Metrics, train_step
-from adaopt.transforms import (
-  ScaleByAdagradNormState,
-  ScaleByAdagradState,
-  ScaleByExampleScheduleState,
-  scale_by_adagrad,
-  scale_by_adagrad_norm,
+  scale_by_adascale,
   scale_by_batch_size,
   scale_by_example_schedule,
 )
@@ -71,20 +75,12 @@ from adaopt.transforms import (
 __version__ = '0.1.0'
 
 __all__ = [
-  'AccumulateState',
-  'AdaptBatchSizeState',
   'Batch',
   'Criterion',
-  'GradientDiversityState',
   'GradientStatistics',
   'LossFn',
   'Metrics',
   'Policy',
-  'ScaleByAdagradNormState',
-  'ScaleByAdagradState',
-  'ScaleByAdascaleState',
-  'ScaleByExampleScheduleState',
-  'ScheduleBatchSizeState',
   'StatefulCriterion',
   'TrainState',
   'accumulate',
@@ -92,24 +88,21 @@ __all__ = [
   'adadagrad_norm',
   'adagrad',
   'adagrad_norm',
-  'adagrad_preconditioner',
-  'adam_preconditioner',
   'adapt_batch_size',
+  'adaptive',
   'all_of',
   'augmented_inner_product_test',
-  'big_batch_test',
-  'cabs',
+  'batch_size',
   'capped_growth',
   'check_independent_examples',
   'coordinate_norm_test',
+  'criteria',
   'debiased_norm_test',
   'draw',
-  'example_indices',
   'fit',
   'follow',
-  'geometric_growth',
-  'gradient_diversity',
   'gradient_noise_scale',
+  'has_updated',
   'init_train_state',
   'inner_product_test',
   'log_odds',
@@ -117,18 +110,16 @@ __all__ = [
   'mean_residual',
   'norm_test',
   'normalized_lr_gd',
-  'orthogonality_test',
+  'optimizers',
   'per_example',
-  'preconditioned_norm_test',
-  'scale_by_adagrad',
-  'scale_by_adagrad_norm',
   'scale_by_adascale',
   'scale_by_batch_size',
   'scale_by_example_schedule',
-  'scale_by_mean_residual',
   'schedule_batch_size',
   'seesaw',
-  'sign_noise_scale',
+  'statistics',
   'train_step',
+  'training',
+  'transforms',
   'value_and_statistics',
 ]

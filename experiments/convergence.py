@@ -20,7 +20,7 @@ import optax
 from absl import app, flags
 
 import adaopt
-from adaopt import drivers
+from adaopt.training import drivers
 from experiments import datasets, options, rates, robust
 from experiments.datasets import libsvm
 from experiments.plots import rates as rate_plots

@@ -10,7 +10,7 @@ import ml_collections
 import optax
 
 import adaopt
-from adaopt import checks
+from adaopt._common import checks
 from experiments import augmentation, datasets, models, schemes, together
 
 EVALUATED = 1000

@@ -39,7 +39,7 @@ TESTS = {
     COORDINATE,
   ),
   'preconditioned': Test(
-    lambda scheme: adaopt.preconditioned_norm_test(
+    lambda scheme: adaopt.criteria.preconditioned_norm_test(
       scheme.eta,
       lookup(PRECONDITIONERS, 'preconditioner', scheme.optimizer)(scheme),
     ),
@@ -47,14 +47,14 @@ TESTS = {
   ),
   'debiased': Test(lambda scheme: adaopt.debiased_norm_test(scheme.eta), {}),
   'sign_noise_scale': Test(
-    lambda scheme: adaopt.sign_noise_scale(scheme.theta), COORDINATE
+    lambda scheme: adaopt.criteria.sign_noise_scale(scheme.theta), COORDINATE
   ),
 }
 
 # The metric of an optimizer.
 PRECONDITIONERS = {
-  'adagrad': lambda scheme: adaopt.adagrad_preconditioner(),
-  'adamw': lambda scheme: adaopt.adam_preconditioner(b2=scheme.b2),
+  'adagrad': lambda scheme: adaopt.criteria.adagrad_preconditioner(),
+  'adamw': lambda scheme: adaopt.criteria.adam_preconditioner(b2=scheme.b2),
 }
 
 REDUCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -65,10 +65,10 @@ REDUCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 # From a scheme to the direction in which its optimizer steps.
 OPTIMIZERS = {
-  'adagrad': lambda scheme: adaopt.scale_by_adagrad(),
-  'adagrad_norm': lambda scheme: adaopt.scale_by_adagrad_norm(),
+  'adagrad': lambda scheme: adaopt.transforms.scale_by_adagrad(),
+  'adagrad_norm': lambda scheme: adaopt.transforms.scale_by_adagrad_norm(),
   'sgd': lambda scheme: optax.identity(),
-  'normalized_lr_gd': lambda scheme: adaopt.scale_by_mean_residual(),
+  'normalized_lr_gd': lambda scheme: adaopt.transforms.scale_by_mean_residual(),
   'adamw': lambda scheme: optax.chain(
     optax.scale_by_adam(scheme.b1, scheme.b2),
     optax.add_decayed_weights(scheme.weight_decay),

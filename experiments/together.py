@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import adaopt
-from adaopt import drivers
+from adaopt.training import drivers
 
 # What all seeds have in common.
 STATE = ('step', 'examples', 'last_batch_size')

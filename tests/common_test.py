@@ -33,10 +33,12 @@ class Row(NamedTuple):
   static_args: tuple[str, ...] = ()
 
 
-def _adaptive_adamw(learning_rate, criterion, init_value, max_value):
+def _adaptive_adamw(learning_rate, criterion, init_batch_size, max_batch_size):
   return optax.chain(
     adaopt.adapt_batch_size(
-      criterion, init_value=init_value, max_value=max_value
+      criterion,
+      init_batch_size=init_batch_size,
+      max_batch_size=max_batch_size,
     ),
     optax.adamw(learning_rate, weight_decay=0.0),
   )
@@ -54,38 +56,49 @@ def _example_scheduled_sgd(schedule):
   )
 
 
-def _rescaled_sgd(learning_rate, init_value, exponent):
+def _rescaled_sgd(learning_rate, exponent):
   return optax.chain(
     adaopt.schedule_batch_size(16),
-    adaopt.scale_by_batch_size(init_value, exponent),
+    adaopt.scale_by_batch_size(exponent),
     optax.scale_by_learning_rate(learning_rate),
   )
 
 
-def _accumulated_adagrad(learning_rate, criterion, init_value, group_size):
+def _accumulated_adagrad(learning_rate, criterion, batch_size):
   # Never grows: every gradient is a batch.
   return adaopt.accumulate(
-    adaopt.adagrad(learning_rate),
-    criterion,
-    init_value=init_value,
-    max_value=init_value,
-    group_size=group_size,
+    optax.chain(
+      adaopt.adapt_batch_size(
+        criterion, init_batch_size=batch_size, max_batch_size=batch_size
+      ),
+      adaopt.adagrad(learning_rate),
+    ),
+    group_size=batch_size,
   )
 
 
-def _diverse_adamw(learning_rate, init_value):
+def _adaptive_momentum(learning_rate, init_batch_size, max_batch_size):
+  return adaopt.adaptive(
+    optax.sgd(1.0, momentum=0.5),
+    learning_rate,
+    init_batch_size=init_batch_size,
+    max_batch_size=max_batch_size,
+  )
+
+
+def _diverse_adamw(learning_rate, init_batch_size):
   return _adaptive_adamw(
     learning_rate,
-    adaopt.gradient_diversity(0.1, num_examples=20),
-    init_value=init_value,
-    max_value=1024,
+    adaopt.criteria.gradient_diversity(0.1, num_examples=20),
+    init_batch_size=init_batch_size,
+    max_batch_size=1024,
   )
 
 
-def _adascaled_sgd(learning_rate, init_value, decay):
+def _adascaled_sgd(learning_rate, base_batch_size, decay):
   return optax.chain(
     adaopt.schedule_batch_size(16),
-    adaopt.scale_by_adascale(init_value, decay=decay),
+    adaopt.scale_by_adascale(base_batch_size=base_batch_size, decay=decay),
     optax.scale_by_learning_rate(learning_rate),
   )
 
@@ -130,18 +143,21 @@ ROWS = {
     dict(
       learning_rate=0.3,
       criterion=adaopt.norm_test(0.5),
-      init_value=8,
-      max_value=1024,
+      init_batch_size=8,
+      max_batch_size=1024,
     ),
     static_args=('criterion',),
+  ),
+  'adaptive_momentum': Row(
+    _adaptive_momentum, dict(learning_rate=0.05, **_SIZES)
   ),
   'debiased_norm_test_adamw': Row(
     _adaptive_adamw,
     dict(
       learning_rate=0.3,
       criterion=adaopt.debiased_norm_test(0.5),
-      init_value=8,
-      max_value=1024,
+      init_batch_size=8,
+      max_batch_size=1024,
     ),
     static_args=('criterion',),
   ),
@@ -149,18 +165,18 @@ ROWS = {
     _adaptive_adamw,
     dict(
       learning_rate=0.3,
-      criterion=adaopt.preconditioned_norm_test(
-        0.5, adaopt.adam_preconditioner()
+      criterion=adaopt.criteria.preconditioned_norm_test(
+        0.5, adaopt.criteria.adam_preconditioner()
       ),
-      init_value=8,
-      max_value=1024,
+      init_batch_size=8,
+      max_batch_size=1024,
     ),
     can_be_masked=False,
     static_args=('criterion',),
   ),
   'gradient_diversity_adamw': Row(
     _diverse_adamw,
-    dict(learning_rate=0.3, init_value=8),
+    dict(learning_rate=0.3, init_batch_size=8),
     can_be_masked=False,
   ),
   'normalized_lr_gd': Row(
@@ -180,8 +196,7 @@ ROWS = {
     dict(
       learning_rate=1.0,
       criterion=adaopt.norm_test(0.5),
-      init_value=8,
-      group_size=8,
+      batch_size=8,
     ),
     reads_statistics=False,
     static_args=('criterion',),
@@ -192,10 +207,10 @@ ROWS = {
     static_args=('schedule',),
   ),
   'scale_by_batch_size': Row(
-    _rescaled_sgd, dict(learning_rate=0.05, init_value=4, exponent=0.5)
+    _rescaled_sgd, dict(learning_rate=0.05, exponent=0.5)
   ),
   'scale_by_adascale': Row(
-    _adascaled_sgd, dict(learning_rate=0.05, init_value=4, decay=0.9)
+    _adascaled_sgd, dict(learning_rate=0.05, base_batch_size=4, decay=0.9)
   ),
 }
 
@@ -264,7 +279,8 @@ def _extra_args(row, state, gradient):
     'statistics': adaopt.GradientStatistics(
       batch_size=optax.tree.get(state, 'batch_size', jnp.int32(4)),
       mean=gradient,
-      variance=jax.tree.map(
+      variance=jax.tree.map(lambda g: jnp.float32(20 / 24 * g.size), gradient),
+      coordinate_variance=jax.tree.map(
         lambda g: jnp.full(g.shape, 20 / 24, jnp.float32), gradient
       ),
     ),
@@ -569,7 +585,7 @@ def test_scale_by_adagrad_shards_a_wider_sum_of_squares_like_params():
   # The rows above would also pass without any state of the shape of params.
   params, _ = _sharded_params(jax.sharding.AxisType.Auto)
   params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
-  sums = adaopt.scale_by_adagrad().init(params).sum_of_squares
+  sums = adaopt.transforms.scale_by_adagrad().init(params).sum_of_squares
   for name, p in params.items():
     assert sums[name].dtype == jnp.float32
     assert sums[name].sharding == p.sharding

@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
-from adaopt import statistics
+from adaopt._common import arithmetic
 
 Q = 2  # examples in a sample
 
@@ -30,7 +30,7 @@ def _sums(gradients, variance='total'):
   }[variance]
   losses = np.arange(len(gradients), dtype=float)
   tensors = _tree(gradients)
-  sums = statistics.GradientSums(
+  sums = arithmetic.GradientSums(
     count=np.int32(len(gradients)),
     value=np.sum(losses),
     aux=np.sum(2 * losses),
@@ -57,7 +57,7 @@ def _sums(gradients, variance='total'):
 )
 def test_accumulators_are_at_least_float32(dtype, expected):
   with jax.enable_x64(True):
-    assert statistics.accumulator_dtype(jnp.zeros(2, dtype)) == expected
+    assert arithmetic.accumulator_dtype(jnp.zeros(2, dtype)) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_accumulators_are_at_least_float32(dtype, expected):
   ids=['real', 'complex', 'bfloat16'],
 )
 def test_abs_sq_is_real_and_exact_in_float32(value, expected):
-  squares = statistics.abs_sq(value)
+  squares = arithmetic.abs_sq(value)
   assert squares.dtype == jnp.float32
   np.testing.assert_array_equal(squares, expected)
 
@@ -83,8 +83,8 @@ def test_sums_of_parts_merge_to_the_sums_of_the_whole():
     # The losses of _sums restart in every part: 0; 0, 1, 2; 0, 1.
     whole = _sums(gradients)._replace(value=4.0, aux=8.0)
     close = lambda x, y: np.testing.assert_allclose(x, y, 1e-12)
-    left = statistics.merge(statistics.merge(a, b), c)
-    right = statistics.merge(c, statistics.merge(b, a))
+    left = arithmetic.merge(arithmetic.merge(a, b), c)
+    right = arithmetic.merge(c, arithmetic.merge(b, a))
     jax.tree.map(close, left, whole)
     jax.tree.map(close, right, whole)
 
@@ -93,8 +93,8 @@ def test_sums_of_parts_merge_to_the_sums_of_the_whole():
 def test_zeros_are_neutral_and_come_from_shapes_alone(variance):
   sums = _sums(_gradients(), variance)
   shapes = jax.eval_shape(lambda: sums)
-  for zeros in (statistics.zeros(sums), statistics.zeros(shapes)):
-    merged = statistics.merge(zeros, sums)
+  for zeros in (arithmetic.zeros(sums), arithmetic.zeros(shapes)):
+    merged = arithmetic.merge(zeros, sums)
     assert jax.tree.structure(merged) == jax.tree.structure(sums)
     for a, b in zip(
       jax.tree.leaves(merged), jax.tree.leaves(sums), strict=True
@@ -104,7 +104,7 @@ def test_zeros_are_neutral_and_come_from_shapes_alone(variance):
 
 
 def test_means_are_sums_divided_by_the_number_of_samples():
-  means = statistics.means(_sums(_gradients()))
+  means = arithmetic.means(_sums(_gradients()))
   assert means.count == 6
   assert means.value == 2.5
   assert means.aux == 5.0
@@ -115,9 +115,9 @@ def test_means_are_sums_divided_by_the_number_of_samples():
 
 def test_total_and_squared_norm_run_over_all_tensors():
   tree = {'a': jnp.array([[1.0, -2.0]]), 'b': [jnp.array(3.0), None]}
-  assert statistics.total(tree) == 2.0
-  assert statistics.squared_norm(tree) == 14.0
-  assert statistics.squared_norm({'z': jnp.array([3.0 + 4.0j])}) == 25.0
+  assert arithmetic.total(tree) == 2.0
+  assert arithmetic.squared_norm(tree) == 14.0
+  assert arithmetic.squared_norm({'z': jnp.array([3.0 + 4.0j])}) == 25.0
 
 
 @pytest.mark.parametrize('group_size', [1, Q])
@@ -128,8 +128,8 @@ def test_finish_gives_the_variances_of_one_example(variance, group_size):
   norm = np.linalg.norm(center)
   deviations = np.sum((gradients @ center / norm - norm) ** 2)
   with jax.enable_x64(True):
-    stats = statistics.finish(
-      statistics.means(_sums(gradients, variance)),
+    stats = arithmetic.finish(
+      arithmetic.means(_sums(gradients, variance)),
       jnp.asarray(deviations) / 6,
       group_size=group_size,
     )
@@ -150,15 +150,15 @@ def test_finish_gives_the_variances_of_one_example(variance, group_size):
 
 
 def test_finish_leaves_out_what_was_not_summed():
-  stats = statistics.finish(statistics.means(_sums(_gradients(), None)))
+  stats = arithmetic.finish(arithmetic.means(_sums(_gradients(), None)))
   assert stats.variance is None
   assert stats.variance_along_mean is None
 
 
 @pytest.mark.parametrize('variance', ['total', 'coordinate'])
 def test_one_sample_has_a_mean_but_no_variance(variance):
-  stats = statistics.finish(
-    statistics.means(_sums(_gradients(1), variance)),
+  stats = arithmetic.finish(
+    arithmetic.means(_sums(_gradients(1), variance)),
     jnp.array(0.0),
     group_size=Q,
   )
@@ -169,8 +169,8 @@ def test_one_sample_has_a_mean_but_no_variance(variance):
 
 
 def test_no_sample_has_no_mean_and_no_variance():
-  stats = statistics.finish(
-    statistics.means(statistics.zeros(_sums(_gradients())))
+  stats = arithmetic.finish(
+    arithmetic.means(arithmetic.zeros(_sums(_gradients())))
   )
   assert stats.batch_size == 0
   assert np.all(np.isnan(oracles.ravel(stats.mean)))
@@ -181,8 +181,8 @@ def test_no_sample_has_no_mean_and_no_variance():
 def test_rounding_never_makes_a_variance_negative(variance):
   sums = _sums(np.ones((6, 4)), variance)
   rounded_down = jax.tree.map(lambda x: x * (1 - 1e-6), sums.squares)
-  stats = statistics.finish(
-    statistics.means(sums._replace(squares=rounded_down))
+  stats = arithmetic.finish(
+    arithmetic.means(sums._replace(squares=rounded_down))
   )
   assert np.all(oracles.ravel(stats.variance) == 0)
 
@@ -190,6 +190,6 @@ def test_rounding_never_makes_a_variance_negative(variance):
 def test_a_gradient_that_is_not_finite_leaves_no_finite_variance():
   gradients = _gradients()
   gradients[2, 3] = np.inf
-  stats = statistics.finish(statistics.means(_sums(gradients)))
+  stats = arithmetic.finish(arithmetic.means(_sums(gradients)))
   assert np.isfinite(stats.variance['a'])
   assert np.isnan(stats.variance['b'])

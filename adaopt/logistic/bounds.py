@@ -30,7 +30,7 @@ Example:
 import jax
 import jax.numpy as jnp
 
-from adaopt import checks
+from adaopt._common import checks
 
 Number = jax.typing.ArrayLike
 

@@ -7,7 +7,7 @@ p_i = σ(−m_i) and θ_0 = 0.
 import jax
 import jax.numpy as jnp
 
-from adaopt import checks
+from adaopt._common import checks
 from adaopt.logistic import methods
 from adaopt.logistic import problem as problems
 

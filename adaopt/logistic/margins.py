@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaopt import checks
+from adaopt._common import checks
 from adaopt.logistic import problem as problems
 
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
-from adaopt import checks, residuals
+from adaopt._common import checks
+from adaopt.transforms import residuals
 
 Features: TypeAlias = jax.Array | sparse.BCOO
 """a_i as rows, [n, d]: dense, or BCOO without an index twice."""

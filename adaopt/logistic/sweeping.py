@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adaopt import checks
+from adaopt._common import checks
 from adaopt.logistic import methods, solving
 from adaopt.logistic import problem as problems
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adaopt import statistics
+from adaopt._common import arithmetic
 from adaopt.per_example import materialised, program, rule
 
 
@@ -80,7 +80,7 @@ def _product(params, patches, rhs):
     columns,
     rhs.reshape(len(rhs), -1).T,
     precision=params['precision'],
-    preferred_element_type=statistics.accumulator_dtype(rhs),
+    preferred_element_type=arithmetic.accumulator_dtype(rhs),
   )
   return product.reshape(*patches.shape[:2], len(rhs))
 
@@ -97,7 +97,7 @@ def _narrow_product(params, lhs, rhs, first, *others):
     rows.reshape(len(first), -1, patches.shape[-1]),
     jnp.moveaxis(rhs, 0, -1).reshape(-1, len(rhs)),
     precision=params['precision'],
-    preferred_element_type=statistics.accumulator_dtype(rhs),
+    preferred_element_type=arithmetic.accumulator_dtype(rhs),
   )
   return product.reshape(-1, lhs.shape[-1], len(rhs))
 

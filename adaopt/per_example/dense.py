@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from adaopt import statistics
+from adaopt._common import arithmetic
 from adaopt.per_example import cut, materialised, rule
 
 PASS = 16
@@ -74,7 +74,7 @@ def _outer_sum(tail, x, cotangent):
     cotangent,
     ((summed, summed), (batched, batched)),
     precision=_precision(tail),
-    preferred_element_type=statistics.accumulator_dtype(x),
+    preferred_element_type=arithmetic.accumulator_dtype(x),
   )
   return _restore(tail)(total)
 
@@ -90,7 +90,7 @@ def _outer_norms(tail, factors):
 def _outer_squares(tail, factors):
   """|x_i δ_o|² = |x_i|² |δ_o|²."""
   x, cotangent = _matrices(tail, factors)
-  squares = map(statistics.abs_sq, (x, cotangent))
+  squares = map(arithmetic.abs_sq, (x, cotangent))
   return _outer_sum(tail, x, cotangent), _outer_sum(tail, *squares)
 
 
@@ -151,7 +151,7 @@ def _make(tail, factors):
       x,
       cotangent,
       precision=_precision(tail),
-      preferred_element_type=statistics.accumulator_dtype(x),
+      preferred_element_type=arithmetic.accumulator_dtype(x),
     )
 
   return materialised.Made((x, cotangent), gradient_of, _restore(tail))

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from adaopt import statistics
+from adaopt._common import arithmetic
 from adaopt.per_example import rule
 
 
 def _with(square: Callable) -> Callable:
   def reduce(tail, factors):
     gradients = rule.widen(factors[tail.output])
-    return jnp.sum(gradients, 0), square(statistics.abs_sq(gradients))
+    return jnp.sum(gradients, 0), square(arithmetic.abs_sq(gradients))
 
   return reduce
 
@@ -37,8 +37,8 @@ def constant(weights: jax.Array, gradient: jax.Array) -> rule.Rule:
   """The rule for a gradient that is the same for every sample; mostly zero."""
   gradient = rule.widen(gradient)
   weights = weights.astype(gradient.dtype)
-  power = statistics.abs_sq(gradient)
-  squares = statistics.abs_sq(weights)
+  power = arithmetic.abs_sq(gradient)
+  squares = arithmetic.abs_sq(weights)
   total = jnp.sum(weights) * gradient
 
   def products(tail, factors, direction):

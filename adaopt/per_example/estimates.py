@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base, checks, losses
+from adaopt._common import base, checks, losses
 from adaopt.per_example import factors, forward, reductions
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from absl import logging
 
-from adaopt import base
+from adaopt._common import base
 from adaopt.per_example import (
   cut,
   direct,

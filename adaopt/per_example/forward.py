@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt import base
+from adaopt._common import base
 from adaopt.per_example import factors, program, reductions
 
 

@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from adaopt import statistics
+from adaopt._common import arithmetic
 from adaopt.per_example import rule
 
 
@@ -79,13 +79,13 @@ def _norms(tail, factors):
   """‖g‖² = Σ_k |Σ_t [k_t = k] δ_t|²."""
   keys, rows = _keys_and_rows(tail, factors)
   _, merged = _merged(tail, keys, rows)
-  return _added(tail, keys, rows), rule.rowwise(statistics.abs_sq(merged))
+  return _added(tail, keys, rows), rule.rowwise(arithmetic.abs_sq(merged))
 
 
 def _squares(tail, factors):
   keys, rows = _keys_and_rows(tail, factors)
   merged_keys, merged = _merged(tail, keys, rows)
-  squares = _added(tail, merged_keys, statistics.abs_sq(merged))
+  squares = _added(tail, merged_keys, arithmetic.abs_sq(merged))
   return _added(tail, keys, rows), squares
 
 

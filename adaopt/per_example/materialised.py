@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaopt import statistics
+from adaopt._common import arithmetic
 from adaopt.per_example import cut, program, rule
 
 
@@ -45,7 +45,7 @@ def materialised(
       total, squares = carry
       return (
         _add(total, gradients),
-        _add(squares, statistics.abs_sq(gradients)),
+        _add(squares, arithmetic.abs_sq(gradients)),
       ), ()
 
     init = zeros, jnp.real(zeros)
@@ -71,7 +71,7 @@ def _zeros(made):
   """What a sum of gradients starts from."""
   one = jax.tree.map(lambda x: x[0], made.samples)
   shape = jax.eval_shape(made.gradient_of, one)
-  return jnp.zeros(shape.shape, statistics.accumulator_dtype(shape))
+  return jnp.zeros(shape.shape, arithmetic.accumulator_dtype(shape))
 
 
 def _loop(reduce, init, made, elements):

@@ -23,6 +23,18 @@ def squares(factored: factors.Factored) -> tuple[optax.Updates, optax.Updates]:
   return _pair(factored, lambda part: part.rule.squares)
 
 
+class Sums(__import__('typing').NamedTuple):
+  total: object
+  norms: object
+  squares: object
+
+
+def sums(factored):
+  total, norms_ = norms(factored)
+  _, squares_ = squares(factored)
+  return Sums(total, norms_, squares_)
+
+
 def products(factored: factors.Factored, direction: optax.Updates) -> jax.Array:
   """Re ⟨g_j, u⟩ = Re Σ g_j conj(u) for a direction u. [J]."""
   directions = factored.treedef.flatten_up_to(direction)

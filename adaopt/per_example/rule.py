@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaopt import statistics
+from adaopt._common import arithmetic
 from adaopt.per_example import cut, program
 
 Factors = dict[int, jax.Array]
@@ -30,7 +30,7 @@ class Rule(NamedTuple):
 
 def widen(x: jax.Array) -> jax.Array:
   """At least float32."""
-  return x.astype(statistics.accumulator_dtype(x))
+  return x.astype(arithmetic.accumulator_dtype(x))
 
 
 def squared_rows(x: jax.Array) -> jax.Array:

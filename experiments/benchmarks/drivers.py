@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from absl import app
 
-from adaopt import drivers
+from adaopt.training import drivers
 from experiments import datasets, models, options
 from experiments.benchmarks import steps, timing
 

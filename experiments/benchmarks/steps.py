@@ -8,7 +8,7 @@ import optax
 from flax import linen as nn
 
 import adaopt
-from adaopt import drivers
+from adaopt.training import drivers
 
 PASSED = adaopt.norm_test(eta=1e3)
 """A test that is made in every step, and passes."""

@@ -1,0 +1,52 @@
+"""The fields of an optimizer's state that the toolkit reads."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def find_all(opt_state: optax.OptState, field: str) -> list[Any]:
+  """The fields of this name of states, never an entry of a parameter tree."""
+  found = optax.tree.get_all_with_path(
+    opt_state,
+    field,
+    filtering=lambda path, _: hasattr(path[-1], 'tuple_name'),
+  )
+  return [value for _, value in found]
+
+
+def find(opt_state: optax.OptState, field: str, default: Any = None) -> Any:
+  """The only field of this name, or the default where there is none."""
+  (value,) = find_all(opt_state, field) or [default]
+  return value
+
+
+def states_of(opt_state: optax.OptState, kind: type) -> list[Any]:
+  """The states of this type, at any depth."""
+  is_kind = lambda node: isinstance(node, kind)
+  return [
+    node
+    for node in jax.tree.leaves(opt_state, is_leaf=is_kind)
+    if is_kind(node)
+  ]
+
+
+def is_test_due(opt_state: optax.OptState) -> jax.Array | None:
+  """Whether a state asks for the next statistics, [] bool; None: none can."""
+  due = find_all(opt_state, 'test_due')
+  return functools.reduce(jnp.logical_or, due) if due else None
+
+
+def batch_size_of(opt_state: optax.OptState) -> jax.Array:
+  """The batch size that an optimizer holds; ValueError unless it holds one."""
+  found = find_all(opt_state, 'batch_size')
+  if len(found) != 1:
+    raise ValueError(
+      f'the optimizer holds {len(found)} batch sizes instead of one; chain it '
+      'with one adapt_batch_size(...) or schedule_batch_size(...), or make it '
+      'by adaptive(...) or adadagrad(...).'
+    )
+  return found[0]

@@ -1,0 +1,91 @@
+"""Micro-batches that a loop feeds: from what an update is passed to moments."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt._common import base, checks, passing
+from adaopt.statistics import merging
+
+
+def statistics_in(
+  extra_args: dict[str, Any], gradient: optax.Updates, group_size: Any
+) -> base.GradientStatistics:
+  """The statistics of a micro-batch: those passed, or those of one sample."""
+  if extra_args.get('statistics') is None:
+    if checks.is_concrete(group_size) and group_size == 1:
+      raise ValueError(
+        'accumulate needs the statistics of the micro-batch: pass statistics= '
+        'to update, or for plain gradients group_size= to accumulate, the '
+        'number of examples behind each.'
+      )
+    return _of_one_sample(base.GradientStatistics(group_size, gradient))
+  statistics = passing.statistics_in(extra_args, 'accumulate')
+  size = statistics.batch_size
+  checks.check_integer(1, **{'statistics.batch_size': size})
+  if checks.is_concrete(size, group_size) and size <= group_size:
+    return _of_one_sample(statistics)
+  return statistics
+
+
+def _of_one_sample(
+  statistics: base.GradientStatistics,
+) -> base.GradientStatistics:
+  """The statistics, with variances that do not count: of J − 1 = 0 degrees."""
+  return statistics._replace(
+    variance=jax.tree.map(lambda g: jnp.zeros([]), statistics.mean),
+    coordinate_variance=optax.tree.zeros_like(statistics.mean),
+  )
+
+
+def moments_of(
+  gradient: optax.Updates,
+  statistics: base.GradientStatistics,
+  value: jax.typing.ArrayLike | None,
+  group_size: Any,
+  *,
+  like: merging.Moments,
+) -> merging.Moments:
+  """The moments of a micro-batch of J samples: M = (J − 1) V.
+
+  J is the number of examples over group_size; the last sample may have fewer.
+  """
+  examples = jnp.asarray(statistics.batch_size, jnp.int32)
+  samples = -(-examples // group_size)
+
+  def spread(name, like):
+    noise = getattr(statistics, name)
+    if like is None:
+      return None
+    if noise is None:
+      raise ValueError(
+        f'accumulate needs statistics.{name} of every micro-batch, since the '
+        'optimizer reads it; value_and_statistics computes it unless only= '
+        'leaves it out.'
+      )
+    if jax.tree.structure(noise) != jax.tree.structure(gradient):
+      raise ValueError(
+        f'statistics.{name} must hold an entry for every tensor of the '
+        f'gradient, {jax.tree.structure(gradient)}, got '
+        f'{jax.tree.structure(noise)}; a mask belongs inside, around the '
+        'optimizer.'
+      )
+    return jax.tree.map(
+      lambda v, held: jnp.where(samples > 1, (samples - 1) * v, 0).astype(
+        held.dtype
+      ),
+      noise,
+      like,
+    )
+
+  return merging.Moments(
+    examples=examples,
+    samples=samples,
+    value=jnp.asarray(jnp.nan if value is None else value, like.value.dtype),
+    aux=(),
+    mean=optax.tree.cast_like(gradient, like.mean),
+    spread=spread('variance', like.spread),
+    coordinate_spread=spread('coordinate_variance', like.coordinate_spread),
+  )

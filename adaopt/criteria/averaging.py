@@ -1,0 +1,104 @@
+"""Moving averages of a gradient's noise and signal, apart from each other.
+
+The ratio of two noisy numbers is taken last. Averages that start at zero and
+share a decay are short by the same factor, 1 − decay^t, which cancels in it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from adaopt._common import arithmetic, base, checks
+from adaopt.criteria import evidence
+
+
+class NoiseAndSignal(NamedTuple):
+  """What a test compares, measured in a step or averaged over steps."""
+
+  noise: jax.Array  # [] float32, per example
+  signal: jax.Array  # [] float32, of the gradient without its noise
+  floor: jax.Array  # [] float32, what the signal is clamped at from below
+
+
+def zeros() -> NoiseAndSignal:
+  """The averages before the first step."""
+  return NoiseAndSignal(*(jnp.zeros([], jnp.float32) for _ in range(3)))
+
+
+def move(
+  averages: NoiseAndSignal,
+  measured: NoiseAndSignal,
+  decay: jax.typing.ArrayLike,
+) -> NoiseAndSignal:
+  """decay · average + (1 − decay) · measured, for each part."""
+  return jax.tree.map(
+    lambda average, x: (decay * average + (1 - decay) * x).astype(
+      average.dtype
+    ),
+    averages,
+    measured,
+  )
+
+
+def clamped_signal(averages: NoiseAndSignal) -> jax.Array:
+  """The signal, at least as large as its floor. []."""
+  return jnp.maximum(averages.signal, averages.floor)
+
+
+def debiased(
+  statistics: base.GradientStatistics, *, floor: jax.typing.ArrayLike, test: str
+) -> NoiseAndSignal:
+  """v and ‖ḡ‖² − v / b ≈ ‖∇F‖², which is clamped at floor · ‖ḡ‖².
+
+  Args:
+    statistics: The statistics, with `variance`.
+    floor: The smallest ratio of signal to ‖ḡ‖², in (0, 1].
+    test: The name of who asks, for the message.
+
+  Returns:
+    What was measured, in which E signal = ‖∇F‖², as E ‖ḡ‖² = ‖∇F‖² + v / b.
+  """
+  v = evidence.total_variance(statistics, test)
+  m = arithmetic.squared_norm(statistics.mean)
+  return NoiseAndSignal(v, m - v / statistics.batch_size, floor * m)
+
+
+def ratio_of_averages(
+  measure: Callable[..., NoiseAndSignal], decay: jax.typing.ArrayLike
+) -> base.StatefulCriterion:
+  """A criterion from measurements: average(noise) / average(signal).
+
+  Args:
+    measure: (statistics, **extra_args) → what a step shows.
+    decay: In [0, 1); 0 forgets every step but the last.
+
+  Returns:
+    A criterion whose state is `NoiseAndSignal`.
+  """
+  check_decay(decay)
+
+  def init(params: Any):
+    del params
+    return zeros()
+
+  def update(statistics, state, **extra_args):
+    state = move(state, measure(statistics, **extra_args), decay)
+    return evidence.ratio(state.noise, clamped_signal(state)), state
+
+  return base.StatefulCriterion(init, update)
+
+
+def check_decay(decay: jax.typing.ArrayLike) -> None:
+  """Raises ValueError unless the decay is in [0, 1)."""
+  checks.check_not_negative(decay=decay)
+  if checks.is_concrete(decay) and not decay < 1:
+    raise ValueError(f'decay must be below 1, got {decay}.')
+
+
+def check_floor(floor: jax.typing.ArrayLike) -> None:
+  """Raises ValueError unless the floor is in (0, 1]."""
+  checks.check_positive(floor=floor)
+  if checks.is_concrete(floor) and not floor <= 1:
+    raise ValueError(f'floor must be at most 1, got {floor}.')

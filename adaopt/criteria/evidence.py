@@ -1,0 +1,128 @@
+"""What criteria are made of: the statistics they read, and their ratio."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt._common import arithmetic, base, checks
+
+
+def ratio(noise: jax.Array, signal: jax.Array) -> jax.Array:
+  """noise / signal, with a meaning where it has no value.
+
+  Args:
+    noise: ≥ 0. Any shape.
+    signal: ≥ 0. Any shape.
+
+  Returns:
+    The ratio; ∞ for noise without signal (x/0), and NaN, no evidence, for
+    neither (0/0) and where one of the two is not finite.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import criteria
+    >>> noise = jnp.array([1.0, 1.0, 0.0, jnp.inf])
+    >>> print(criteria.ratio(noise, jnp.array([2.0, 0.0, 0.0, jnp.inf])))
+    [0.5 inf nan nan]
+  """
+  finite = jnp.isfinite(noise) & jnp.isfinite(signal)
+  return jnp.where(finite, noise / signal, jnp.nan)
+
+
+def _need(value: Any, field: str, test: str, remedy: str) -> Any:
+  if value is None:
+    raise ValueError(
+      f'{test} needs statistics.{field}, which is None; {remedy}.'
+    )
+  return value
+
+
+_COMPUTED = 'value_and_statistics computes it unless only= leaves it out'
+
+
+def total_variance(statistics: base.GradientStatistics, test: str) -> jax.Array:
+  """v over all tensors.
+
+  Args:
+    statistics: With `variance`, or else with `coordinate_variance`.
+    test: The name of who asks, for the message.
+
+  Returns:
+    v. [].
+
+  Raises:
+    ValueError: If the statistics hold neither.
+  """
+  variance = statistics.variance
+  if variance is None:
+    variance = statistics.coordinate_variance
+  return arithmetic.total(_need(variance, 'variance', test, _COMPUTED))
+
+
+def variance_along_mean(
+  statistics: base.GradientStatistics, test: str
+) -> jax.Array:
+  """v∥.
+
+  Args:
+    statistics: With `variance_along_mean`.
+    test: The name of who asks, for the message.
+
+  Returns:
+    v∥. [].
+
+  Raises:
+    ValueError: If v∥ was not computed.
+  """
+  return _need(
+    statistics.variance_along_mean,
+    'variance_along_mean',
+    test,
+    f'{_COMPUTED}. It takes the mean of the whole batch, so that accumulate '
+    'cannot merge it: use train_step or fit',
+  )
+
+
+def coordinate_variance(
+  statistics: base.GradientStatistics, test: str
+) -> optax.Updates:
+  """V_k of every coordinate.
+
+  Args:
+    statistics: With `coordinate_variance`.
+    test: The name of who asks, for the message.
+
+  Returns:
+    V. Like the gradient.
+
+  Raises:
+    ValueError: If V was not computed.
+  """
+  variance = statistics.coordinate_variance
+  return _need(variance, 'coordinate_variance', test, _COMPUTED)
+
+
+def squared_norm(statistics: base.GradientStatistics) -> jax.Array:
+  """‖ḡ‖², in float32 or wider. []."""
+  return arithmetic.squared_norm(statistics.mean)
+
+
+def stateful(
+  **named: base.Criterion | base.StatefulCriterion,
+) -> base.StatefulCriterion:
+  """One named criterion; a function becomes one without memory."""
+  ((name, criterion),) = named.items()
+  if isinstance(criterion, base.StatefulCriterion):
+    checks.check_callable('of params', **{f'{name}.init': criterion.init})
+    checks.check_callable(
+      '(statistics, state, **extra_args) -> (required, state)',
+      **{f'{name}.update': criterion.update},
+    )
+    return criterion
+  checks.check_made('of the statistics', **{name: criterion})
+  return base.StatefulCriterion(
+    init=lambda params: (),
+    update=lambda statistics, state, **_: (criterion(statistics), state),
+  )

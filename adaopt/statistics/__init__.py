@@ -1,0 +1,11 @@
+"""From a loss function to the mean gradient and its noise."""
+
+from adaopt._common.base import GradientStatistics
+from adaopt.statistics.estimators import value_and_statistics
+from adaopt.statistics.independence import check_independent_examples
+
+__all__ = [
+  'GradientStatistics',
+  'check_independent_examples',
+  'value_and_statistics',
+]

@@ -1,0 +1,151 @@
+"""Drivers: how the micro-batches of a training step are run.
+
+`traced` makes one program of the step, a loop with a traced trip count: no
+host in the loop. `dispatched` runs a compiled micro-step from a host loop and
+reads the batch size between two steps.
+
+Only this module decides about convolutions on a CPU: XLA's CPU backend
+compiles the weight gradient of a convolution to code 50 to 100 times slower
+inside a loop body than outside it (https://github.com/jax-ml/jax/issues/12868).
+There `dispatched` is right, and in a traced loop the mean gradient is
+contracted from factors, without that operation.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from adaopt._common import checks, fields
+from adaopt.per_example import program
+from adaopt.statistics import merging
+from adaopt.training import measuring
+
+Step = Callable[[Any, Any], tuple[Any, Any]]
+"""(state, dataset) → (state, metrics)."""
+
+
+class Parts(NamedTuple):
+  """The parts of a step, pure functions."""
+
+  # (state, dataset) → the plan, the same for the same structure.
+  plan: Callable[..., measuring.Plan]
+  update: Callable[..., tuple[Any, Any]]  # (state, dataset, moments, along)
+  donates: bool  # whether a step overwrites the state that it is given
+
+
+def _compose(parts: Parts, count: Callable, fold: Callable, choose: Callable):
+  """A step, given how to count and fold over micro-batches, and to branch."""
+
+  def measure(measurement, number, state, dataset):
+    moments = fold(number, measurement.moments, merging.merge, state, dataset)
+    if measurement.along is None:
+      return moments, jnp.full_like(moments.value, jnp.nan)
+    args = state, dataset, moments.mean
+    along = fold(number, measurement.along, jnp.add, *args)
+    return moments, along.astype(moments.value.dtype)
+
+  def step(state, dataset):
+    plan = parts.plan(state, dataset)
+    args = count(plan, state), state, dataset
+    ways = [functools.partial(measure, one) for one in plan.measurements]
+    if len(ways) == 1:
+      measured = ways[0](*args)
+    else:
+      measured = choose(fields.is_test_due(state.opt_state), *ways, *args)
+    return parts.update(state, dataset, *measured)
+
+  return step
+
+
+def traced(parts: Parts) -> Step:
+  """One program with a traced trip count; works under jit, scan and vmap."""
+
+  def in_a_loop(measurement, *args):
+    slow = convolves_on_cpu(measurement.moments, 0, *args)
+    return measurement._replace(
+      moments=measurement.contracted if slow else measurement.moments
+    )
+
+  def plan(*args):
+    found = parts.plan(*args)
+    return found._replace(
+      measurements=[in_a_loop(one, *args) for one in found.measurements]
+    )
+
+  def fold(count, one, add, *args):
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0, *args)
+    )
+    body = lambda i, total: add(total, one(i, *args))
+    return jax.lax.fori_loop(0, count, body, zeros)
+
+  step = _compose(
+    parts._replace(plan=plan),
+    lambda plan, state: plan.num_micro_batches(state),
+    fold,
+    jax.lax.cond,
+  )
+  return jax.jit(step, donate_argnums=0 if parts.donates else ())
+
+
+def dispatched(parts: Parts) -> Step:
+  """A host loop over compiled micro-steps, each outside any loop body."""
+
+  @functools.cache
+  def compiled(one):
+    def micro_step(*args):
+      return one(*args)
+
+    return jax.jit(micro_step)
+
+  @functools.cache
+  def counter(num_micro_batches):
+    return jax.jit(num_micro_batches)
+
+  # Apart from the micro-step: within it, what consumes the gradient of a kernel
+  # keeps XLA's CPU backend from computing that beside the rest.
+  @functools.cache
+  def merger(add):
+    return jax.jit(add, donate_argnums=0)
+
+  def fold(count, one, add, *args):
+    each = (compiled(one)(i, *args) for i in range(count))
+    return functools.reduce(merger(add), each)
+
+  def choose(due, tested, untested, *args):
+    return tested(*args) if due else untested(*args)
+
+  update = jax.jit(parts.update, donate_argnums=0 if parts.donates else ())
+  return _compose(
+    parts._replace(update=update),
+    lambda plan, state: int(counter(plan.num_micro_batches)(state)),
+    fold,
+    choose,
+  )
+
+
+def automatic(parts: Parts) -> Step:
+  """`dispatched` for convolutions on CPU, `traced` for everything else."""
+  steps = {}
+
+  def step(state, dataset):
+    if not checks.is_concrete(*jax.tree.leaves((state, dataset))):
+      return traced(parts)(state, dataset)
+    if not steps:
+      moments = parts.plan(state, dataset).measurements[-1].moments
+      slow = convolves_on_cpu(moments, 0, state, dataset)
+      steps['chosen'] = dispatched(parts) if slow else traced(parts)
+    return steps['chosen'](state, dataset)
+
+  return step
+
+
+def convolves_on_cpu(function: Callable[..., Any], *args: Any) -> bool:
+  """Whether a function has convolutions, and they run on a CPU."""
+  if jax.default_backend() != 'cpu':
+    return False
+  jaxpr = jax.make_jaxpr(function)(*args)
+  return 'conv_general_dilated' in program.names(jaxpr)

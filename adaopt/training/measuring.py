@@ -1,0 +1,252 @@
+"""What a step measures: the statistics that its update reads, and no other."""
+
+import contextlib
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt._common import base, checks, fields, losses
+from adaopt.statistics import estimators, merging, reading
+from adaopt.training import train_state
+
+Draw = Callable[[base.Batch, jax.Array, jax.Array], base.Batch]
+"""(dataset, seed, positions [n]) → a batch of n examples."""
+
+_TAKEN = frozenset(
+  ['opt_state', 'params', 'state', 'statistics', 'updates', 'value']
+)
+
+
+class Recipe(NamedTuple):
+  """The arguments of `train_step` that say what a step computes."""
+
+  loss: base.LossFn  # (params, sample) → (loss, aux)
+  optimizer: optax.GradientTransformationExtraArgs
+  micro_batch_size: int  # of whole groups
+  group_size: int
+  draw: Draw
+
+
+class Measurement(NamedTuple):
+  """How the gradient and its noise are measured, a micro-batch at a time."""
+
+  moments: Callable[..., merging.Moments]  # (index, state, dataset) → moments
+  contracted: Callable[..., merging.Moments]  # the same, from factors alone
+  along: Callable[..., jax.Array] | None  # (index, state, dataset, mean) → []
+
+
+class Plan(NamedTuple):
+  """What a step is to measure, given the optimizer that reads it."""
+
+  num_examples: Callable[[Any], jax.Array]  # state → [] int32
+  num_micro_batches: Callable[[Any], jax.Array]  # state → [] int32
+  # Where a test is due and where none is, in the same structure; or one.
+  measurements: tuple[Measurement, ...]
+
+
+def with_extra_args(
+  optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+  """Like optax's, but an update that takes any keyword gets them all."""
+  parameters = inspect.signature(optimizer.update).parameters.values()
+  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+    return optax.GradientTransformationExtraArgs(
+      optimizer.init, optimizer.update
+    )
+  return optax.with_extra_args_support(optimizer)
+
+
+def update(
+  recipe: Recipe,
+  statistics: base.GradientStatistics,
+  params: optax.Params,
+  opt_state: optax.OptState,
+  value: jax.Array,
+  aux: Any,
+) -> tuple[optax.Updates, optax.OptState]:
+  """The update of the optimizer, with all that a step can pass to it."""
+  return recipe.optimizer.update(
+    statistics.mean,
+    opt_state,
+    params,
+    statistics=statistics,
+    value=value,
+    opt_state=opt_state,
+    **_by_name(aux),
+  )
+
+
+def _by_name(aux):
+  """What an update gets of aux: the entries of a dict."""
+  if not isinstance(aux, dict):
+    return {}
+  taken = _TAKEN.intersection(aux)
+  if taken:
+    raise ValueError(
+      'the entries of a dict aux are passed to the optimizer by their names, '
+      f'and its update has a {min(taken)} of its own; rename that entry.'
+    )
+  return {name: x for name, x in aux.items() if isinstance(name, str)}
+
+
+def make_plan(
+  recipe: Recipe, state: train_state.TrainState, dataset: Any
+) -> Plan:
+  """The plan for states and datasets of these structures, shapes and dtypes."""
+  train_state.check_whole_batches(state.opt_state)
+  checks.check_params(state.params)
+  reads = _reads(recipe, state, dataset)
+  num_examples = _num_examples(recipe, reads)
+
+  def micro_batch(index, state, dataset):
+    offsets = index * recipe.micro_batch_size + jnp.arange(
+      recipe.micro_batch_size
+    )
+    mask = offsets < num_examples(state)
+    # Beyond the batch the first group is read again, with weight 0: another
+    # example may not be finite, and 0 · ∞ is NaN. It is repeated by position:
+    # repeated examples would have to be moved between devices.
+    groups = recipe.micro_batch_size // recipe.group_size
+    first = jnp.tile(offsets[: recipe.group_size], groups)
+    positions = state.examples + jnp.where(mask, offsets, first)
+    batch = recipe.draw(dataset, state.seed, positions)
+    return losses.samples(batch, mask, recipe.group_size)
+
+  return Plan(
+    num_examples,
+    lambda state: -(-num_examples(state) // recipe.micro_batch_size),
+    _measurements(recipe.loss, micro_batch, reads),
+  )
+
+
+def _reads(recipe, state, dataset):
+  """What the update of such a state reads."""
+
+  def first_group(state, dataset):
+    positions = jnp.arange(recipe.group_size)
+    batch = recipe.draw(dataset, state.seed, positions)
+    samples = losses.samples(batch, None, recipe.group_size)
+    return estimators.measure_mean(recipe.loss, state.params, *samples)
+
+  with _explained(state.params, dataset):
+    found = jax.eval_shape(first_group, state, dataset)
+  params, opt_state = jax.tree.map(jax.typeof, (state.params, state.opt_state))
+  return reading.reads_of(
+    lambda *args: update(recipe, *args),
+    params,
+    params,
+    opt_state,
+    found.value,
+    found.aux,
+  )
+
+
+@contextlib.contextmanager
+def _explained(params, dataset):
+  """Tells on what a loss failed that was called for the first time."""
+  try:
+    yield
+  except Exception as error:
+    described = lambda tree: jax.tree.map(
+      lambda x: f'{x.dtype}{list(x.shape)}', jax.tree.map(jax.typeof, tree)
+    )
+    note = (
+      f'This was raised by the first call of loss_fn, with parameters '
+      f'{described(params)} and examples of {described(dataset)}; check that '
+      'they belong to the model that it calls.'
+    )
+    if isinstance(error, ValueError | TypeError):
+      error.add_note(note)
+      raise
+    raise ValueError(f'{type(error).__name__}: {error} {note}') from error
+
+
+def _num_examples(recipe, reads):
+  """State → the examples of its next batch: whole groups, two for a noise."""
+  q = recipe.group_size
+
+  def num_examples(state):
+    groups = -(-fields.batch_size_of(state.opt_state) // q)
+    if not any(reading.noise_read(reads.tested)):
+      return groups * q
+    if any(reading.noise_read(reads.untested)):
+      return jnp.maximum(groups, 2) * q
+    at_least = jnp.where(fields.is_test_due(state.opt_state), 2, 1)
+    return jnp.maximum(groups, at_least) * q
+
+  return num_examples
+
+
+def _measurements(loss, micro_batch, reads):
+  """How to measure where a test is due, and where none is if that differs."""
+  tested = _measurement(loss, micro_batch, reads.tested)
+  if reading.noise_read(reads.tested) == reading.noise_read(reads.untested):
+    return (tested,)
+  untested = _measurement(loss, micro_batch, reads.untested)
+  return tested, untested._replace(
+    moments=_with_nan(untested.moments, tested.moments),
+    contracted=_with_nan(untested.contracted, tested.moments),
+  )
+
+
+def _measurement(loss, micro_batch, read):
+  """The measurement of what is read, and no more."""
+
+  def measured_by(measure):
+    def moments(index, state, dataset):
+      samples = micro_batch(index, state, dataset)
+      return measure(loss, state.params, *samples)
+
+    return moments
+
+  def along(index, state, dataset, gradient):
+    samples = micro_batch(index, state, dataset)
+    return estimators.measure_along(loss, state.params, *samples, gradient)
+
+  def selected(loss, params, samples, mask):
+    found = estimators.measure_moments(loss, params, samples, mask)
+    return found._replace(
+      spread=reading.select(read.variance, found.spread),
+      coordinate_spread=reading.select(
+        read.coordinate_variance, found.coordinate_spread
+      ),
+    )
+
+  mean = measured_by(estimators.measure_mean)
+  contracted = measured_by(estimators.contract_mean)
+  second_pass = along if read.variance_along_mean else None
+  if any(jax.tree.leaves((read.variance, read.coordinate_variance))):
+    mean = contracted = reading.pruned(measured_by(selected))
+  return Measurement(mean, contracted, second_pass)
+
+
+def _with_nan(measure, like):
+  """Moments in the structure of others, NaN for what they lack."""
+
+  def moments(*args):
+    found, shapes = measure(*args), jax.eval_shape(like, *args)
+    return found._replace(
+      spread=or_nan(found.spread, shapes.spread),
+      coordinate_spread=or_nan(
+        found.coordinate_spread, shapes.coordinate_spread
+      ),
+    )
+
+  return moments
+
+
+def or_nan(tree: Any, like: Any) -> Any:
+  """The tree, with NaN in the shapes of `like` where it has None."""
+  if tree is None:
+    tree = jax.tree.map(lambda x: None, like)
+
+  def filled(x, one):
+    if x is not None or one is None:
+      return x
+    return jnp.full(one.shape, jnp.nan, one.dtype)
+
+  return jax.tree.map(filled, tree, like, is_leaf=lambda x: x is None)

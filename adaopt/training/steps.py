@@ -1,0 +1,193 @@
+"""The training step: the batch size is data, so no change of it recompiles.
+
+A step adds up micro-batches of one static shape, as many as the batch size
+asks for, the last one masked, so that any size is exact. The driver decides how
+the micro-batches are run.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt._common import arithmetic, base, checks, fields, losses
+from adaopt.statistics import merging, reading
+from adaopt.training import drivers, measuring, stream
+
+
+class Metrics(NamedTuple):
+  """What one step saw, as scalars on the device."""
+
+  step: jax.Array  # [] int32, steps done, this one included
+  examples: jax.Array  # [] int32, examples consumed, this step's included
+  batch_size: jax.Array  # [] int32, of this step
+  next_batch_size: jax.Array  # [] int32
+  loss: jax.Array  # [], mean over the batch, before the update
+  aux: Any  # mean over the batch, () without has_aux
+  squared_norm: jax.Array  # [], ‖ḡ‖²
+  variance: jax.Array  # [], v per example; NaN where not measured
+  variance_along_mean: jax.Array  # [], v∥; NaN where not measured
+  required: jax.Array  # [], by the last test; NaN: no evidence or no test
+  finite: jax.Array  # [] bool; False: the update was left out
+
+
+def _total_variance(statistics: base.GradientStatistics) -> jax.Array:
+  """v where every tensor's was measured, and else NaN."""
+  count = len(jax.tree.leaves(statistics.mean))
+  for measured in (statistics.variance, statistics.coordinate_variance):
+    if len(jax.tree.leaves(measured)) == count:
+      return arithmetic.total(measured)
+  return jnp.full([], jnp.nan, float)
+
+
+def train_step(
+  loss_fn: base.LossFn,
+  optimizer: optax.GradientTransformation,
+  *,
+  micro_batch_size: int = 256,
+  group_size: int = 1,
+  has_aux: bool = False,
+  draw: measuring.Draw = stream.draw,
+  driver: Callable[[drivers.Parts], drivers.Step] = drivers.automatic,
+  donate: bool = False,
+) -> drivers.Step:
+  """A training step that takes any batch size without recompiling.
+
+  The batch is the range of the example stream that follows the examples
+  consumed so far.
+
+  The step computes only the statistics that the optimizer's update reads. What
+  nothing but a test reads is computed in the steps in which the test is due, by
+  the field `test_due` of its state; the rest in every step.
+
+  Where the loss or the mean gradient is not finite the update is left out:
+  parameters and optimizer, counts included, keep their values, and the metrics
+  say so.
+
+  Positions are int32, and so the stream ends before 2³¹ examples: there the
+  count of examples stays, and every step reads the same ones. `fit` raises
+  beyond 2³⁰; a loop of your own must see to it.
+
+  Args:
+    loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
+    optimizer: An optimizer that holds a batch size, such as `adaptive`,
+      `adadagrad` or a chain with `adapt_batch_size` or `schedule_batch_size`.
+      Its update is passed `statistics=`, `value=`, the loss, and `opt_state=`,
+      the whole state before the update; where the aux is a dict, also its
+      entries by their names, such as `mean_residual=`.
+    micro_batch_size: The number of examples processed at once, rounded up to
+      whole groups. It bounds the memory and leaves the results as they are.
+    group_size: As in `value_and_statistics`. A batch is made of whole groups,
+      at least two where its noise is measured.
+    has_aux: As in `value_and_statistics`.
+    draw: (dataset, seed, positions [n]) → a batch of n examples. The default
+      takes them from the shuffled epochs of a dataset in memory. Where a batch
+      does not fill its last micro-batch, some positions come twice.
+    driver: How the micro-batches are run: `training.traced`,
+      `training.dispatched`, or by default the faster one for backend and model.
+    donate: Whether a step overwrites its state, which is then invalid; saves
+      one copy of it.
+
+  Returns:
+    step(state, dataset) → (state, metrics).
+
+  Raises:
+    ValueError: For options out of range; from the first step for a loss, a
+      dataset or an optimizer that does not fit.
+
+  Example:
+    >>> import adaopt
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> loss_fn = lambda params, batch: jnp.mean((params - batch) ** 2)
+    >>> optimizer = adaopt.adadagrad(
+    ...   0.5, adaopt.norm_test(eta=0.5), init_batch_size=4, max_batch_size=64)
+    >>> step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=8)
+    >>> state = adaopt.init_train_state(jnp.array(0.0), optimizer)
+    >>> dataset = jax.random.normal(jax.random.key(0), [256]) + 1.0
+    >>> for _ in range(4):
+    ...   state, metrics = step(state, dataset)
+    ...   print(metrics.batch_size, metrics.examples)
+    4 4
+    4 8
+    4 12
+    4 16
+  """
+  checks.check_integer(
+    1, micro_batch_size=micro_batch_size, group_size=group_size
+  )
+  checks.check_optimizer(optimizer)
+  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checks.check_callable('(dataset, seed, positions) -> batch', draw=draw)
+  checks.check_callable('of the parts of a step', driver=driver)
+  micro_batch_size = -(-micro_batch_size // group_size) * group_size
+  recipe = measuring.Recipe(
+    losses.checked(loss_fn, has_aux),
+    measuring.with_extra_args(optimizer),
+    micro_batch_size,
+    group_size,
+    draw,
+  )
+  plans = {}
+
+  def plan(state, dataset):
+    structure = jax.tree.structure((state, dataset))
+    if structure not in plans:
+      plans[structure] = measuring.make_plan(recipe, state, dataset)
+    return plans[structure]
+
+  def update(state, dataset, moments, along):
+    return _update(recipe, plan(state, dataset), state, moments, along)
+
+  return driver(drivers.Parts(plan, update, donate))
+
+
+def _update(recipe, plan, state, moments, along):
+  """The state after an update by what was measured, and the metrics."""
+  measured = merging.finish(moments, along)
+  measured = measured._replace(
+    mean=optax.tree.cast_like(moments.mean, state.params)
+  )
+  like = reading.shapes_of(measured.mean)
+  statistics = measured._replace(
+    variance=measuring.or_nan(measured.variance, like.variance),
+    coordinate_variance=measuring.or_nan(
+      measured.coordinate_variance, like.coordinate_variance
+    ),
+  )
+  squared_norm = arithmetic.squared_norm(statistics.mean)
+  finite = jnp.isfinite(moments.value) & jnp.isfinite(squared_norm)
+
+  def apply(params, opt_state):
+    updates, opt_state = measuring.update(
+      recipe, statistics, params, opt_state, moments.value, moments.aux
+    )
+    return optax.apply_updates(params, updates), opt_state
+
+  params, opt_state = jax.lax.cond(
+    finite, apply, lambda *kept: kept, state.params, state.opt_state
+  )
+  state = state._replace(
+    params=params,
+    opt_state=opt_state,
+    step=state.step + 1,
+    examples=arithmetic.saturating_add(state.examples, moments.examples),
+    last_batch_size=moments.examples,
+  )
+  nan = jnp.full_like(moments.value, jnp.nan)
+  metrics = Metrics(
+    step=state.step,
+    examples=state.examples,
+    batch_size=moments.examples,
+    next_batch_size=plan.num_examples(state),
+    loss=moments.value,
+    aux=moments.aux,
+    squared_norm=squared_norm,
+    variance=_total_variance(measured),
+    variance_along_mean=statistics.variance_along_mean,
+    required=fields.find(opt_state, 'required', nan),
+    finite=finite,
+  )
+  return state, metrics

@@ -1,0 +1,116 @@
+"""The example stream: which example comes at which position.
+
+The stream is one shuffled epoch after the other, and the shuffle is a pure
+function of (seed, position). Nothing is stored, no epoch is ever sorted, and a
+batch is a range of positions, whatever its size and wherever it starts.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from adaopt._common import base, checks
+
+_ROUNDS = 8
+
+
+def _hash(x: jax.Array) -> jax.Array:
+  """Mixes 32 bits: the bijection `lowbias32` of Wellons' hash prospector."""
+  x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+  x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+  return x ^ (x >> 16)
+
+
+def _permute_bits(x: jax.Array, key: jax.Array, bits: int) -> jax.Array:
+  """A keyed permutation of the integers below 2^bits: a Feistel network.
+
+  Each round replaces the high part of x by itself xor a hash of the low part,
+  then swaps the parts, so that the next round mixes the other one.
+  """
+  low = bits // 2
+  for i in range(_ROUNDS):
+    high = bits - low
+    right = x & jnp.uint32((1 << low) - 1)
+    mixed = (x >> low) ^ _hash(right ^ _hash(key + jnp.uint32(i)))
+    x = (right << high) | (mixed & jnp.uint32((1 << high) - 1))
+    low = high
+  return x
+
+
+def example_indices(
+  seed: jax.typing.ArrayLike, positions: jax.Array, num_examples: int
+) -> jax.Array:
+  """The index of the example at each position of the stream.
+
+  Position p lies in epoch p // n; the n positions of an epoch visit all n
+  examples in an order of their own. An index costs a few integer operations:
+  a permutation of the next power of two, walked until it lands below n.
+
+  Args:
+    seed: The seed of the stream. [] integer.
+    positions: Where in the stream, ≥ 0. Any shape, integer.
+    num_examples: n, the number of examples.
+
+  Returns:
+    The indices, in [0, n). Shape of positions, int32.
+
+  Raises:
+    ValueError: If n is not a positive integer below 2³¹.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from adaopt import training
+    >>> print(training.example_indices(0, jnp.arange(10), num_examples=5))
+    [4 2 1 3 0 3 4 2 0 1]
+
+  References:
+    Black and Rogaway, `Ciphers with Arbitrary Finite Domains
+    <https://doi.org/10.1007/3-540-45760-7_9>`_, 2002 (cycle walking)
+  """
+  checks.check_integer(1, num_examples=num_examples)
+  num_examples = int(num_examples)
+  positions = jnp.asarray(positions)
+  positions = positions.astype(jnp.promote_types(positions.dtype, jnp.int32))
+  epoch, offset = jnp.divmod(positions, num_examples)
+  key = _hash(jnp.asarray(seed, jnp.uint32) ^ jnp.uint32(0x9E3779B9))
+  key = _hash(key ^ _hash(epoch.astype(jnp.uint32)))
+  bits = max(8, (num_examples - 1).bit_length())
+
+  def walk(carry):
+    x, walking = carry
+    x = jnp.where(walking, _permute_bits(x, key, bits), x)
+    return x, x >= num_examples
+
+  indices, _ = jax.lax.while_loop(
+    lambda carry: jnp.any(carry[1]),
+    walk,
+    (offset.astype(jnp.uint32), jnp.ones_like(offset, bool)),
+  )
+  return indices.astype(jnp.int32)
+
+
+def draw(
+  dataset: base.Batch, seed: jax.typing.ArrayLike, positions: jax.Array
+) -> base.Batch:
+  """The examples of a dataset in memory at these positions of its stream.
+
+  Args:
+    dataset: A pytree of arrays with a common leading example axis.
+    seed: The seed of the stream. [] integer.
+    positions: Where in the stream. [b] integer.
+
+  Returns:
+    The batch: like dataset, with leading axis b.
+
+  Raises:
+    ValueError: If the leading axes differ or there is no example.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> dataset = {'x': jnp.arange(5) * 10, 'y': jnp.arange(5)}
+    >>> print(adaopt.draw(dataset, 0, positions=jnp.arange(3)))
+    {'x': Array([40, 20, 10], dtype=int32), 'y': Array([4, 2, 1], dtype=int32)}
+  """
+  n = checks.num_examples(dataset)
+  indices = example_indices(seed, positions, n)
+  return jax.tree.map(lambda x: jnp.asarray(x)[indices], dataset)

@@ -1,0 +1,97 @@
+"""The state of a run."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt._common import checks, fields
+from adaopt.batch_size import accumulation
+
+
+class TrainState(NamedTuple):
+  """Everything that a run needs to resume: save it and restore it whole."""
+
+  params: optax.Params
+  opt_state: optax.OptState
+  step: jax.Array  # [] int32, steps done
+  examples: jax.Array  # [] int32, examples consumed: the stream's position
+  last_batch_size: jax.Array  # [] int32, of the last step; b_0 before the first
+  seed: jax.Array  # [] uint32, of the example stream
+
+
+def init_train_state(
+  params: optax.Params,
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int = 0,
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    params: The parameters. The state holds copies of them.
+    optimizer: An optimizer that holds a batch size.
+    seed: The seed of the example stream, in [0, 2³²).
+
+  Returns:
+    The state.
+
+  Raises:
+    ValueError: If a parameter has no gradient, the optimizer does not hold one
+      batch size or accumulates micro-batches itself, or the seed is out of
+      range.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> optimizer = adaopt.adadagrad(
+    ...   0.5, adaopt.norm_test(eta=0.5), init_batch_size=4, max_batch_size=64)
+    >>> state = adaopt.init_train_state(jnp.zeros(2), optimizer, seed=1)
+    >>> print(state.params, state.step, state.examples, state.seed)
+    [0. 0.] 0 0 1
+  """
+  checks.check_optimizer(optimizer)
+  checks.check_params(params)
+  checks.check_integer(0, bits=32, seed=seed)
+  params = jax.tree.map(jnp.asarray, params)
+  opt_state = optimizer.init(params)
+  check_whole_batches(opt_state)
+  state = TrainState(
+    params,
+    opt_state,
+    step=jnp.zeros([], jnp.int32),
+    examples=jnp.zeros([], jnp.int32),
+    last_batch_size=fields.batch_size_of(opt_state),
+    seed=jnp.asarray(seed, jnp.uint32),
+  )
+  # Buffers of its own, each but once: a step may donate them.
+  return jax.tree.map(jnp.copy, state)
+
+
+def check_whole_batches(opt_state: optax.OptState) -> None:
+  """Raises ValueError if the optimizer adds up micro-batches itself."""
+  for kind, name in (
+    (optax.MultiStepsState, 'optax.MultiSteps'),
+    (accumulation.AccumulateState, 'adaopt.accumulate'),
+  ):
+    if fields.states_of(opt_state, kind):
+      raise ValueError(
+        f'{name} takes a micro-batch an update, and a training step makes one '
+        'update a batch: only a part of each batch would count. Pass the '
+        'optimizer within it; micro_batch_size bounds the memory. In a loop of '
+        'your own use adaopt.accumulate, which knows the batch size.'
+      )
+
+
+def check_belongs(
+  state: TrainState, optimizer: optax.GradientTransformation
+) -> None:
+  """Raises ValueError unless the optimizer makes such a state."""
+  expected = jax.eval_shape(optimizer.init, state.params)
+  if jax.tree.structure(expected) != jax.tree.structure(state.opt_state):
+    raise ValueError(
+      'the state is of another optimizer than the one passed: its opt_state is '
+      f'{jax.tree.structure(state.opt_state)}, that of the optimizer would be '
+      f'{jax.tree.structure(expected)}.'
+    )

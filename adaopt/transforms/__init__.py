@@ -1,0 +1,36 @@
+"""Transforms of updates: AdaGrad's, and learning rates that follow a batch."""
+
+from adaopt.transforms.adagrad import (
+  ScaleByAdagradNormState,
+  ScaleByAdagradState,
+  scale_by_adagrad,
+  scale_by_adagrad_norm,
+)
+from adaopt.transforms.adascale import ScaleByAdascaleState, scale_by_adascale
+from adaopt.transforms.by_examples import (
+  ScaleByBatchSizeState,
+  ScaleByExampleScheduleState,
+  scale_by_batch_size,
+  scale_by_example_schedule,
+)
+from adaopt.transforms.residuals import (
+  log_odds,
+  mean_residual,
+  scale_by_mean_residual,
+)
+
+__all__ = [
+  'ScaleByAdagradNormState',
+  'ScaleByAdagradState',
+  'ScaleByAdascaleState',
+  'ScaleByBatchSizeState',
+  'ScaleByExampleScheduleState',
+  'log_odds',
+  'mean_residual',
+  'scale_by_adagrad',
+  'scale_by_adagrad_norm',
+  'scale_by_adascale',
+  'scale_by_batch_size',
+  'scale_by_example_schedule',
+  'scale_by_mean_residual',
+]

@@ -1,0 +1,206 @@
+"""A run that does not go on where it was killed, or goes on from rubbish."""
+
+import csv
+import gc
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import adaopt
+from experiments import checkpoints, records
+
+ROOT = pathlib.Path(__file__).parents[2]
+PROGRESS = checkpoints.Progress([10, 20], evaluated=30, seconds=1.5)
+
+
+def a_state(step, width=3, dtype=jnp.float32, optimizer=None):
+  optimizer = optax.chain(
+    adaopt.schedule_batch_size(4), optimizer or optax.adam(0.1)
+  )
+  params = {
+    'a': jnp.full([width], step, dtype),
+    'b': jnp.zeros([], jnp.bfloat16),
+  }
+  state = adaopt.init_train_state(params, optimizer, seed=7)
+  return state._replace(step=jnp.asarray(step, jnp.int32))
+
+
+@pytest.fixture
+def manager(tmp_path):
+  """Three states saved, of which the last two are kept."""
+  manager = checkpoints.open_folder(tmp_path)
+  for step in (1, 2, 3):
+    checkpoints.save(manager, a_state(step), PROGRESS)
+  assert sorted(manager.all_steps()) == [2, 3]
+  return manager
+
+
+def damage(folder, how):
+  files = [path for path in folder.rglob('*') if path.is_file()]
+  assert files
+  for path in files:
+    content = path.read_bytes()
+    path.write_bytes(how(content))
+
+
+def halve(content):
+  return content[: len(content) // 2]
+
+
+def test_a_state_comes_back_whole(manager):
+  state, progress = checkpoints.latest(manager, a_state(0))
+  chex.assert_trees_all_equal(state, a_state(3))
+  chex.assert_trees_all_equal_dtypes(state, a_state(3))
+  assert progress == PROGRESS
+
+
+def test_saving_the_same_step_again_changes_nothing(manager):
+  checkpoints.save(manager, a_state(3), PROGRESS._replace(seconds=9.0))
+  _, progress = checkpoints.latest(manager, a_state(0))
+  assert progress == PROGRESS
+
+
+def test_no_checkpoint_is_none(tmp_path):
+  manager = checkpoints.open_folder(tmp_path)
+  assert checkpoints.latest(manager, a_state(0)) is None
+
+
+# Orbax leaves tasks behind when one of them fails.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('part', ['state', 'progress', ''])
+def test_of_a_truncated_checkpoint_the_one_before_is_used(
+  manager, part, caplog
+):
+  damage(pathlib.Path(manager.directory, '3', part), halve)
+  state, _ = checkpoints.latest(
+    checkpoints.open_folder(pathlib.Path(manager.directory)), a_state(0)
+  )
+  chex.assert_trees_all_equal(state, a_state(2))
+  (warning,) = [r for r in caplog.records if 'damaged' in r.msg]
+  assert f'{manager.directory}/3' in warning.getMessage()
+  gc.collect()
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_after_a_damaged_checkpoint_the_steps_are_saved_anew(tmp_path, caplog):
+  manager = checkpoints.open_folder(tmp_path)
+  for step in (10, 20):
+    checkpoints.save(manager, a_state(step), PROGRESS)
+  # The second time there is a damaged step 20 set aside already.
+  for saved in ([12, 15, 20], [17]):
+    damage(tmp_path / '20', halve)
+    manager = checkpoints.open_folder(tmp_path)
+    checkpoints.latest(manager, a_state(0))
+    for step in saved:
+      checkpoints.save(manager, a_state(step), PROGRESS)
+    manager = checkpoints.open_folder(tmp_path)
+    state, _ = checkpoints.latest(manager, a_state(0))
+    chex.assert_trees_all_equal(state, a_state(saved[-1]))
+  assert (tmp_path / 'damaged_20').is_dir()
+  assert f'kept as {tmp_path}/damaged_20' in caplog.text
+  gc.collect()
+
+
+def test_a_checkpoint_whose_values_changed_is_noticed(manager, monkeypatch):
+  monkeypatch.setattr(checkpoints, '_digest', lambda state: 'another')
+  with pytest.raises(ValueError, match='not those that were saved'):
+    checkpoints.latest(manager, a_state(0))
+
+
+@pytest.mark.parametrize(
+  'options',
+  [{'width': 4}, {'dtype': jnp.float16}, {'optimizer': optax.sgd(0.1)}],
+)
+def test_a_checkpoint_of_something_else_is_refused(manager, options):
+  with pytest.raises(ValueError, match='none of the checkpoints') as raised:
+    checkpoints.latest(manager, a_state(0, **options))
+  assert 'other parameters or another optimizer' in str(raised.value)
+  assert str(manager.directory) in str(raised.value)
+  assert 'Delete the folder' in str(raised.value)
+
+
+def start(workdir, num_examples):
+  return subprocess.Popen(
+    [
+      sys.executable,
+      '-m',
+      'experiments.compare',
+      '--config=experiments/configs/digits.py',
+      '--schemes=adadagrad',
+      f'--workdir={workdir}',
+      f'--config.num_examples={num_examples}',
+      '--config.schemes.adadagrad.max_batch_size=64',
+      '--config.max_micro_batch_size=64',
+      '--checkpoint_examples=500',
+    ],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+  )
+
+
+def metrics_but_seconds(folder):
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  return [
+    {k: v for k, v in json.loads(line).items() if k != 'seconds'}
+    for line in lines
+  ]
+
+
+def send_when_saved_anew(process, folder, number):
+  """Sends a signal once there is a checkpoint that was not there before."""
+  steps = lambda: {path.name for path in folder.glob('[0-9]*')}
+  before, deadline = steps(), time.monotonic() + 120
+  while not steps() - before:
+    assert process.poll() is None
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  process.send_signal(number)
+  return process.communicate(timeout=120)
+
+
+def test_a_run_killed_and_resumed_is_the_run_to_the_last_bit(tmp_path):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  num_examples = 20_000
+  folder = parts / 'adadagrad' / 'seed_0' / 'checkpoints'
+  killed = start(parts, num_examples)
+  send_when_saved_anew(killed, folder, signal.SIGKILL)
+  assert killed.returncode == -signal.SIGKILL
+  # Only now, when both find compiled what the first one ran.
+  undisturbed = start(whole, num_examples)
+  stopped = start(parts, num_examples)
+  output, errors = send_when_saved_anew(stopped, folder, signal.SIGTERM)
+  assert stopped.returncode == 0, errors
+  assert 'Stopped in adadagrad; the same command goes on' in output
+  assert 'adadagrad (1 stopped)' in output
+  (row,) = csv.DictReader((parts / 'results.csv').read_text().splitlines())
+  assert row['finished'] == 'False'
+  # The last evaluation is of the last state, not of the first.
+  evaluated = records.read(folder.parent).eval['examples']
+  assert evaluated[-1] == int(row['examples']) > 0
+  for process in (start(parts, num_examples), undisturbed):
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+  run = pathlib.Path('adadagrad', 'seed_0')
+  metrics = metrics_but_seconds(whole / run)
+  assert len(metrics) > 300
+  assert metrics_but_seconds(parts / run) == metrics
+  ends = [
+    checkpoints.open_folder(workdir / run / 'checkpoints')
+    for workdir in (whole, parts)
+  ]
+  first, second = (manager.restore(manager.latest_step()) for manager in ends)
+  assert len(jax.tree.leaves(first.state)) > 10
+  chex.assert_trees_all_equal(first.state, second.state)

@@ -1,0 +1,172 @@
+"""Examples sharded over eight devices: same numbers, all-reduces alone."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import adaopt
+from adaopt.training import drivers
+from tests import per_example_test
+
+AUTO = jax.sharding.AxisType.Auto
+COLLECTIVE = re.compile(
+  r'= (\(?\w+\[.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\('
+)
+MODELS = [
+  'dense',
+  'dense on short sequences',
+  'dense on long sequences',
+  'conv few positions',
+  'conv depthwise',
+  'conv transposed',
+  'attention',
+  'lstm',
+  'scan over layers, remat',
+  'embed',
+  'embed few',
+  'tied embeddings',
+  'group norm',
+]
+
+
+@functools.cache
+def shardings():
+  mesh = jax.make_mesh((8,), ('examples',), axis_types=(AUTO,))
+  return (
+    NamedSharding(mesh, PartitionSpec()),
+    NamedSharding(mesh, PartitionSpec('examples')),
+  )
+
+
+def case(name):
+  """A loss, its parameters and sixteen examples."""
+  apply, params, x = per_example_test.CASES[name]()
+  x = np.concatenate([x, x, x, x])
+  if x.dtype == np.float32:
+    x += 0.1 * np.arange(16, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+  one = lambda params, x: per_example_test.loss_of(apply)(params, x)[0]
+  loss = lambda params, x: jnp.mean(jax.vmap(one, (None, 0))(params, x))
+  return loss, params, x
+
+
+def collectives(text):
+  """Kind and number of elements of every collective in compiled HLO."""
+  for shapes, kind in COLLECTIVE.findall(text):
+    sizes = re.findall(r'\w\d+\[([\d,]*)\]', shapes)
+    yield (
+      kind,
+      sum(math.prod(map(int, filter(None, s.split(',')))) for s in sizes),
+    )
+
+
+def check(estimate, params, x, most):
+  expected = jax.jit(estimate)(params, x)
+  replicated, sharded = shardings()
+  args = jax.device_put(params, replicated), jax.device_put(x, sharded)
+  compiled = jax.jit(estimate).lower(*args).compile()
+  text = compiled.as_text()
+  found = list(collectives(text))
+  # None in a loop body, where it would run once an iteration.
+  assert found == list(collectives(text[text.index('\nENTRY') :]))
+  assert {kind for kind, _ in found} == {'all-reduce'}
+  assert sum(elements for _, elements in found) <= most
+  actual, expected = jax.device_get((compiled(*args), expected))
+  leaves = zip(*map(jax.tree.leaves, (actual, expected)), strict=True)
+  whole = max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(expected))
+  for actual, value in leaves:
+    # Sums of sixteen examples in another order, some of which cancel.
+    np.testing.assert_allclose(actual, value, 1e-5, 1e-6 * whole)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_statistics_of_sharded_examples(name):
+  loss, params, x = case(name)
+  size = sum(leaf.size for leaf in jax.tree.leaves(params))
+  scalars = 3 * (len(jax.tree.leaves(params)) + 2)
+  estimate = adaopt.value_and_statistics(loss, along_mean=True)
+  check(estimate, params, x, size + scalars)
+
+
+@pytest.mark.parametrize('name', ['dense', 'conv few positions', 'embed'])
+def test_second_moments_of_sharded_examples(name):
+  loss, params, x = case(name)
+  size = sum(leaf.size for leaf in jax.tree.leaves(params))
+  estimate = adaopt.per_example.second_moment(loss)
+  check(estimate, params, x, size)
+
+
+def test_on_an_explicit_mesh_within_auto_axes():
+  explicit = jax.sharding.AxisType.Explicit
+  mesh = jax.make_mesh((8,), ('examples',), axis_types=(explicit,))
+  loss, params, x = case('dense on long sequences')
+  estimate = adaopt.value_and_statistics(loss)
+  expected = jax.jit(estimate)(params, x)
+  with jax.set_mesh(mesh):
+    x = jax.device_put(x, NamedSharding(mesh, PartitionSpec('examples')))
+    sharded = jax.sharding.auto_axes(estimate, out_sharding=PartitionSpec())
+    actual = jax.jit(sharded)(params, x)
+  for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
+    np.testing.assert_allclose(a, b, 1e-5, 1e-7)
+
+
+def draw_sharded(dataset, seed, positions):
+  batch = adaopt.draw(dataset, seed, positions)
+  return jax.lax.with_sharding_constraint(batch, shardings()[1])
+
+
+def norm_tested():
+  return adaopt.adadagrad(
+    0.1,
+    adaopt.norm_test(0.5),
+    init_batch_size=12,
+    max_batch_size=64,
+    test_interval=2,
+  )
+
+
+@pytest.mark.parametrize('name', ['dense', 'conv few positions', 'embed'])
+def test_a_step_adds_up_gradients_and_scalars_alone_between_devices(name):
+  loss, params, x = case(name)
+  optimizer = norm_tested()
+  step = adaopt.train_step(
+    loss,
+    optimizer,
+    micro_batch_size=8,
+    along_mean=True,
+    draw=draw_sharded,
+    driver=drivers.traced,
+  )
+  state = adaopt.init_train_state(params, optimizer)
+  args = jax.device_put((state, x), shardings()[0])
+  found = list(collectives(step.lower(*args).compile().as_text()))
+  assert {kind for kind, _ in found} == {'all-reduce'}
+  # One gradient with a test and one without, and what else is summed.
+  leaves = jax.tree.leaves(params)
+  most = 2 * (sum(leaf.size for leaf in leaves) + len(leaves) + 4)
+  assert sum(elements for _, elements in found) <= most
+
+
+def test_training_with_sharded_micro_batches():
+  loss, params, x = case('dense on long sequences')
+  optimizer = norm_tested()
+
+  def train(draw, place):
+    step = adaopt.train_step(loss, optimizer, micro_batch_size=8, draw=draw)
+    state = adaopt.init_train_state(jax.tree.map(jnp.copy, params), optimizer)
+    state, dataset = place((state, x))
+    for _ in range(5):
+      state, metrics = step(state, dataset)
+    return state.params, metrics
+
+  actual = train(
+    draw_sharded, lambda tree: jax.device_put(tree, shardings()[0])
+  )
+  expected = train(adaopt.draw, lambda tree: tree)
+  for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
+    np.testing.assert_allclose(a, b, 1e-4, 1e-6)

@@ -1,0 +1,220 @@
+"""AdaScale's gain against its formula in float64.
+
+A failure here means a learning rate that grows by more than its batch, one
+that changes where there is nothing to go by, or progress that counts steps.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adaopt
+
+NAN, INF = float('nan'), float('inf')
+
+
+def _statistics(mean, variance, batch_size):
+  return adaopt.GradientStatistics(
+    jnp.int32(batch_size),
+    jnp.float32(mean),
+    None if variance is None else jnp.float32(variance),
+  )
+
+
+def _gains(transform, history):
+  """The gain in every step, and the last state."""
+  updates = jnp.ones([])
+  state = transform.init(updates)
+  gains = []
+  for step in history:
+    _, state = transform.update(updates, state, statistics=_statistics(*step))
+    gains.append(float(state.gain))
+  return gains, state
+
+
+@pytest.mark.parametrize('decay', [0.0, 0.9])
+def test_gain_and_progress_are_those_of_the_formula(decay):
+  rng = np.random.default_rng(0)
+  sizes = [8, 16, 16, 64, 4, 8]
+  means, variances = rng.normal(size=6), rng.uniform(1, 9, size=6)
+  history = list(zip(means, variances, sizes, strict=True))
+  gains, state = _gains(
+    adaopt.scale_by_adascale(base_batch_size=8, decay=decay, floor=0.1), history
+  )
+  parts = np.array([(v, m**2 - v / b, 0.1 * m**2) for m, v, b in history])
+  expected = []
+  for t, (_, _, b) in enumerate(history, start=1):
+    weights = float(decay) ** np.arange(t - 1, -1, -1)
+    v, signal, floor = weights @ parts[:t] / weights.sum()
+    sigma, mu = v / 8, max(signal, floor)
+    expected.append((sigma + mu) / (sigma / (b / 8) + mu))
+  np.testing.assert_allclose(gains, expected, rtol=1e-5)
+  np.testing.assert_allclose(state.progress, sum(expected), rtol=1e-5)
+  assert gains[0] == 1.0  # S = 1
+
+
+@pytest.mark.parametrize(
+  ('step', 'expected'),
+  [
+    ((3.0, 0.0, 32), 1.0),
+    ((3.0, 5.0, 8), 1.0),
+    ((0.0, 5.0, 32), 4.0),
+    ((0.0, 5.0, 4), 0.5),
+    ((0.0, 0.0, 32), 1.0),
+    ((3.0, None, 32), 1.0),
+    ((3.0, NAN, 32), 1.0),
+    ((NAN, 5.0, 32), 1.0),
+    ((3.0, INF, 32), 1.0),
+    ((1e30, 5.0, 32), 1.0),
+  ],
+  ids=[
+    'signal alone gains nothing',
+    'the reference batch gains nothing',
+    'noise alone gains the whole batch',
+    'noise alone loses with a smaller batch',
+    'neither',
+    'no variance',
+    'variance nan',
+    'gradient nan',
+    'variance infinite',
+    'overflow',
+  ],
+)
+def test_the_first_gain(step, expected):
+  assert _gains(adaopt.scale_by_adascale(base_batch_size=8), [step])[0] == [expected]
+
+
+@pytest.mark.parametrize('variance', [None, NAN])
+def test_without_a_variance_the_last_averages_serve_at_the_new_size(variance):
+  # σ² = 16 / 8 = 2, μ² = 9 − 16 / 16 = 8: 10 / (2 / S + 8).
+  gains, state = _gains(
+    adaopt.scale_by_adascale(base_batch_size=8), [(3.0, 16.0, 16), (7.0, variance, 32)]
+  )
+  np.testing.assert_allclose(gains, [10 / 9, 10 / 8.5], rtol=1e-6)
+  np.testing.assert_allclose(state.progress, 10 / 9 + 10 / 8.5, rtol=1e-6)
+
+
+def test_a_schedule_is_read_at_the_progress_before_the_update():
+  transform = adaopt.scale_by_adascale(base_batch_size=8, schedule=optax.linear_schedule(1.0, 0.0, transition_steps=10)
+  )
+  updates = jnp.full(2, 2.0, jnp.bfloat16)
+  state = transform.init(updates)
+  found = []
+  for _ in range(3):
+    scaled, state = transform.update(
+      updates, state, statistics=_statistics(0.0, 1.0, 32)
+    )
+    assert scaled.dtype == jnp.bfloat16
+    found.append(float(scaled[0]))
+  # Gains of 4: the schedule at 0, 4 and 8, in the eight bits of bfloat16.
+  np.testing.assert_allclose(found, [8.0, 4.8, 1.6], rtol=2**-8)
+
+
+@pytest.mark.parametrize(
+  'hold',
+  [
+    lambda: adaopt.adapt_batch_size(
+      adaopt.norm_test(1.0),
+      init_batch_size=8,
+      max_batch_size=8,
+      policy=lambda current, required: current,
+    ),
+    lambda: adaopt.adapt_batch_size(
+      lambda statistics: 8.0, init_batch_size=2, max_batch_size=8
+    ),
+    lambda: adaopt.adapt_batch_size(
+      lambda statistics: 0.0, init_batch_size=8, max_batch_size=16, test_interval=100
+    ),
+    lambda: adaopt.schedule_batch_size(8),
+  ],
+  ids=['held', 'grown to b_max', 'between tests', 'scheduled'],
+)
+def test_every_step_measures_whatever_holds_the_size(hold):
+  optimizer = optax.chain(
+    hold(), adaopt.scale_by_adascale(base_batch_size=2, decay=0.0), optax.sgd(0.0)
+  )
+  step = adaopt.train_step(
+    lambda params, batch: jnp.mean((params - batch) ** 2),
+    optimizer,
+    micro_batch_size=8,
+    draw=lambda dataset, seed, positions: dataset[positions % 8],
+  )
+  state = adaopt.init_train_state(jnp.array(0.0), optimizer)
+  for _ in range(2):
+    state, metrics = step(state, jnp.array([1.0, 3.0] * 4))
+  assert metrics.batch_size == 8
+  # At 0, g = −2x: ‖ḡ‖² = 16 and v = 4 · 8/7, so that with S = 4 σ² = 16/7 and
+  # μ² = 16 − 4/7: r = (16 + 108) / (4 + 108). Two examples gave v = 8.
+  np.testing.assert_allclose(metrics.variance, 32 / 7, rtol=1e-6)
+  gain = optax.tree.get(state.opt_state, 'gain')
+  np.testing.assert_allclose(gain, 124 / 112, rtol=1e-6)
+
+
+def test_an_accumulated_batch_waits_for_a_second_sample_to_measure():
+  optimizer = adaopt.accumulate(
+    optax.chain(adaopt.scale_by_adascale(base_batch_size=4), optax.sgd(1.0)),
+    adaopt.norm_test(1.0),
+    init_batch_size=4,
+    max_batch_size=4,
+    group_size=4,
+  )
+  params = jnp.zeros(1)
+  state = optimizer.init(params)
+  found = []
+  for gradient in (1.0, 3.0):
+    updates, state = optimizer.update(jnp.array([gradient]), state, params)
+    found += updates.tolist()
+  # ḡ = 2 of 8 examples, v = 4 + 4: σ² = 2, μ² = 4 − 1, S = 2: r = 5 / (1 + 3).
+  assert found == [0.0, -2.5]
+
+
+def test_it_trains_with_a_size_that_is_held():
+  stay = lambda current, required: current
+  optimizer = optax.chain(
+    adaopt.adapt_batch_size(
+      adaopt.norm_test(1.0), init_batch_size=32, max_batch_size=64, policy=stay
+    ),
+    adaopt.scale_by_adascale(base_batch_size=8, decay=0.8),
+    optax.sgd(0.05),
+  )
+  target = jnp.array([1.0, -2.0])
+  data = target[None] + jax.random.normal(jax.random.key(0), [256, 2])
+  step = adaopt.train_step(
+    lambda params, batch: jnp.mean(jnp.sum((params[None] - batch) ** 2, -1)),
+    optimizer,
+    micro_batch_size=32,
+  )
+  state = adaopt.init_train_state(jnp.zeros(2), optimizer)
+  gains = []
+  for _ in range(30):
+    state, metrics = step(state, data)
+    gains.append(float(optax.tree.get(state.opt_state, 'gain')))
+  assert metrics.batch_size == 32
+  # Far away the signal is all; at the minimum the noise is.
+  assert 1 < gains[0] < gains[-1] < 4
+  assert gains[-1] > 2
+  np.testing.assert_allclose(
+    optax.tree.get(state.opt_state, 'progress'), sum(gains), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    (dict(init_batch_size=0), 'init_value must be positive .* got 0'),
+    (dict(schedule=0.1), r'schedule must be a function .* got 0\.1'),
+    (dict(decay=1.0), r'decay must be below 1, got 1\.0'),
+    (dict(floor=2.0), r'floor must be at most 1, got 2\.0'),
+  ],
+)
+def test_a_constant_out_of_range_is_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    adaopt.scale_by_adascale(**dict(init_batch_size=8) | options)
+
+
+def test_missing_statistics_are_asked_for():
+  transform = adaopt.scale_by_adascale(base_batch_size=8)
+  with pytest.raises(ValueError, match=r'scale_by_adascale needs .* pass stat'):
+    transform.update(jnp.ones(2), transform.init(jnp.ones(2)))
