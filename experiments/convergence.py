@@ -11,7 +11,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import optax
 from absl import app, flags
 
 import adaopt
-from adaopt.training import drivers
+from adaopt import training
 from experiments import datasets, options, rates, robust
 from experiments.datasets import libsvm
 from experiments.plots import rates as rate_plots
@@ -43,7 +43,6 @@ class Scheme(NamedTuple):
 
   optimizer: optax.GradientTransformationExtraArgs
   eta: float  # of the exact-variance norm test
-  statistics: dict[str, Any]  # what `train_step` computes
 
 
 def with_exact_statistics(
@@ -56,7 +55,7 @@ def with_exact_statistics(
     return jax.lax.cond(
       state.test_due,
       lambda: hold.update(updates, state, params, statistics=exact(params)),
-      lambda: hold.update(updates, state, params),
+      lambda: hold.update(updates, state, params, statistics=None),
     )
 
   return optax.GradientTransformationExtraArgs(hold.init, update)
@@ -75,12 +74,11 @@ def make_schemes(exact: Exact, num_examples: int) -> dict[str, Scheme]:
 
   def adapt(criterion):
     return adaopt.adapt_batch_size(
-      criterion, init_value=2, max_value=num_examples
+      criterion, init_batch_size=2, max_batch_size=num_examples
     )
 
-  def norm(hold, eta, **statistics):
-    optimizer = optax.chain(hold, adaopt.adagrad_norm(1.0))
-    return Scheme(optimizer, eta, statistics)
+  def norm(hold, eta):
+    return Scheme(optax.chain(hold, adaopt.adagrad_norm(1.0)), eta)
 
   sizes = {str(size): size for size in FIXED_SIZES if size < num_examples}
   fixed = {
@@ -97,17 +95,14 @@ def make_schemes(exact: Exact, num_examples: int) -> dict[str, Scheme]:
   augmented = norm(
     adapt(adaopt.augmented_inner_product_test(THETA, NU)),
     (THETA**2 + NU**2) ** 0.5,
-    along_mean=True,
   )
   exact_test = norm(
     with_exact_statistics(adapt(adaopt.norm_test(ETA)), exact),
     ETA,
-    variance=None,
   )
   coordinate = Scheme(
     optax.chain(adapt(adaopt.coordinate_norm_test(ETA)), adaopt.adagrad(0.1)),
     ETA,
-    {'variance': 'coordinate'},
   )
   return (
     fixed
@@ -126,7 +121,7 @@ def observe(
   """The exact-variance tests of a batch size at one point.
 
   Args:
-    statistics: Those of all n examples, `variance` by coordinate.
+    statistics: Those of all n examples, with `coordinate_variance`.
     batch_size: b. [] int32.
     eta: η of the coordinate-wise test.
 
@@ -135,7 +130,7 @@ def observe(
   """
   n = statistics.batch_size
   signal = jnp.square(statistics.mean)
-  noise = statistics.variance * ((n - batch_size) / n / batch_size)
+  noise = statistics.coordinate_variance * ((n - batch_size) / n / batch_size)
   return rates.Trace(
     batch_size,
     jnp.sum(signal),
@@ -168,8 +163,7 @@ def trace(
     robust.loss_fn,
     scheme.optimizer,
     micro_batch_size=MICRO_BATCH_SIZE,
-    driver=drivers.traced,
-    **scheme.statistics,
+    driver=training.traced,
   )
 
   def body(state, seed):
@@ -203,7 +197,7 @@ def main(argv: list[str]) -> None:
   except (OSError, ValueError) as error:
     sys.exit(str(error))
   dataset = jax.device_put(dataset)
-  estimate = adaopt.value_and_statistics(robust.loss_fn, variance='coordinate')
+  estimate = adaopt.value_and_statistics(robust.loss_fn)
   exact = lambda w: estimate(w, dataset)[1]
   n = len(dataset['label'])
   rows, traces = [], {}

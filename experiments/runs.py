@@ -25,7 +25,7 @@ class Run(NamedTuple):
 
   state: adaopt.TrainState  # stacked where there are several seeds
   examples: dict[str, jax.Array]  # on the device
-  make_step: Callable[..., Any]  # micro_batch_size=… → step
+  step_of: Callable[[int], Any]  # micro_batch_size → step, which donates
   evaluate: Callable[
     ..., tuple[jax.Array, jax.Array]
   ]  # params → loss, accuracy
@@ -70,7 +70,7 @@ def _preparation(
   """From seeds to a run; runs of one seed each share what they compile."""
   model = schemes.lookup(models.MODELS, 'model', config.model)()
   draw = schemes.lookup(DRAWS, 'augmentation', config.augmentation)
-  optimizer, statistics = schemes.make_optimizer(scheme)
+  optimizer = schemes.make_optimizer(scheme)
   train, test = dataset
   first = jax.tree.map(lambda x: x[: config.eval_train_examples], train)
   losses_and_hits = functools.partial(_losses_and_hits, model)
@@ -94,32 +94,39 @@ def _preparation(
     return adaopt.init_train_state(params, optimizer, seed=seed)
 
   normalized = schemes.is_normalized(scheme)
-  single = functools.partial(
-    adaopt.train_step,
-    loss_and_residual if normalized else loss_fn,
-    optimizer,
-    has_aux=normalized,
-    group_size=config.group_size,
-    draw=draw,
-    **statistics,
-  )
-  several = functools.partial(together.make_step, single)
+
+  @functools.cache
+  def single(micro_batch_size):
+    return adaopt.train_step(
+      loss_and_residual if normalized else loss_fn,
+      optimizer,
+      micro_batch_size=micro_batch_size,
+      group_size=config.group_size,
+      has_aux=normalized,
+      draw=draw,
+      donate=True,
+    )
+
+  @functools.cache
+  def several(micro_batch_size):
+    return together.make_step(single(micro_batch_size))
+
   totals_of_one = jax.jit(totals)
   totals_of_several = jax.jit(jax.vmap(totals, (0, None, None)))
 
   def prepare(seeds):
     if len(seeds) == 1:
-      state, make_step, totals_of = start(*seeds), single, totals_of_one
+      state, step_of, totals_of = start(*seeds), single, totals_of_one
     else:
       state = together.stack([start(seed) for seed in seeds])
-      make_step, totals_of = several, totals_of_several
+      step_of, totals_of = several, totals_of_several
 
     def evaluate(params):
       # Divided here: XLA multiplies by 1 / n, which is not exact.
       loss, hits = jax.device_get(totals_of(params, first, test))
       return loss / first['label'].size, hits / test['label'].size
 
-    return Run(state, train, make_step, evaluate)
+    return Run(state, train, step_of, evaluate)
 
   return prepare
 

@@ -1,7 +1,7 @@
 """Schemes: what a config calls an optimizer with a way to size its batches."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,41 +13,23 @@ import adaopt
 Scheme = ml_collections.ConfigDict
 
 
-class Test(NamedTuple):
-  """A criterion, built from a scheme, and the statistics it reads."""
-
-  criterion: Callable[[Scheme], adaopt.Criterion]
-  statistics: dict[str, Any]
-
-
-ALONG_MEAN = {'along_mean': True}
-COORDINATE = {'variance': 'coordinate'}
-
+# From a scheme to the criterion that its `test` names.
 TESTS = {
-  'norm': Test(lambda scheme: adaopt.norm_test(scheme.eta), {}),
-  'inner_product': Test(
-    lambda scheme: adaopt.inner_product_test(scheme.theta), ALONG_MEAN
+  'norm': lambda scheme: adaopt.norm_test(scheme.eta),
+  'inner_product': lambda scheme: adaopt.inner_product_test(scheme.theta),
+  'augmented': lambda scheme: adaopt.augmented_inner_product_test(
+    scheme.theta, scheme.nu
   ),
-  'augmented': Test(
-    lambda scheme: adaopt.augmented_inner_product_test(scheme.theta, scheme.nu),
-    ALONG_MEAN,
+  'coordinate': lambda scheme: adaopt.coordinate_norm_test(
+    scheme.eta, lookup(REDUCTIONS, 'reduction', scheme.reduce)
   ),
-  'coordinate': Test(
-    lambda scheme: adaopt.coordinate_norm_test(
-      scheme.eta, lookup(REDUCTIONS, 'reduction', scheme.reduce)
-    ),
-    COORDINATE,
+  'preconditioned': lambda scheme: adaopt.criteria.preconditioned_norm_test(
+    scheme.eta,
+    lookup(PRECONDITIONERS, 'preconditioner', scheme.optimizer)(scheme),
   ),
-  'preconditioned': Test(
-    lambda scheme: adaopt.criteria.preconditioned_norm_test(
-      scheme.eta,
-      lookup(PRECONDITIONERS, 'preconditioner', scheme.optimizer)(scheme),
-    ),
-    COORDINATE,
-  ),
-  'debiased': Test(lambda scheme: adaopt.debiased_norm_test(scheme.eta), {}),
-  'sign_noise_scale': Test(
-    lambda scheme: adaopt.criteria.sign_noise_scale(scheme.theta), COORDINATE
+  'debiased': lambda scheme: adaopt.debiased_norm_test(scheme.eta),
+  'sign_noise_scale': lambda scheme: adaopt.criteria.sign_noise_scale(
+    scheme.theta
   ),
 }
 
@@ -80,14 +62,12 @@ NORMALIZED = ('normalized_lr_gd',)
 
 
 def _adapted(scheme):
-  test = lookup(TESTS, 'test', scheme.test)
-  hold = adaopt.adapt_batch_size(
-    test.criterion(scheme),
-    init_value=scheme.init_batch_size,
-    max_value=scheme.max_batch_size,
+  return adaopt.adapt_batch_size(
+    lookup(TESTS, 'test', scheme.test)(scheme),
+    init_batch_size=scheme.init_batch_size,
+    max_batch_size=scheme.max_batch_size,
     test_interval=scheme.get('test_interval', 1),
   )
-  return hold, test.statistics
 
 
 def _staged(scheme):
@@ -97,17 +77,13 @@ def _staged(scheme):
 
 
 # What sizes the batches of a scheme: the key that says so, and from the scheme
-# the transform that holds the size and the statistics that it reads.
+# the transform that holds the size.
 SIZES = {
   'test': _adapted,
-  'batch_size': lambda scheme: (
-    adaopt.schedule_batch_size(scheme.batch_size),
-    {},
-  ),
-  'stages': lambda scheme: (adaopt.schedule_batch_size(_staged(scheme)), {}),
-  'ramp': lambda scheme: (
-    adaopt.schedule_batch_size(optax.linear_schedule(*scheme.ramp)),
-    {},
+  'batch_size': lambda scheme: adaopt.schedule_batch_size(scheme.batch_size),
+  'stages': lambda scheme: adaopt.schedule_batch_size(_staged(scheme)),
+  'ramp': lambda scheme: adaopt.schedule_batch_size(
+    optax.linear_schedule(*scheme.ramp)
   ),
 }
 
@@ -133,21 +109,20 @@ def is_normalized(scheme: Scheme) -> bool:
 
 def make_optimizer(
   scheme: Scheme,
-) -> tuple[optax.GradientTransformationExtraArgs, dict[str, Any]]:
-  """The optimizer of a scheme, and the statistics its steps compute.
+) -> optax.GradientTransformationExtraArgs:
+  """The optimizer of a scheme, which holds the batch size.
 
   Args:
     scheme: `optimizer` with its constants; `learning_rate`, a number or the
       arguments of `optax.warmup_cosine_decay_schedule`, whose steps are
       examples here; `learning_rate_exponent`, if it follows the batch size
-      over `init_batch_size`; and one of `batch_size`, a number; `stages`,
+      over that of the first batch; and one of `batch_size`, a number; `stages`,
       pairs of (examples, batch size) that start at 0; `ramp`, (first size,
       last size, examples); `test` with its tolerances, `init_batch_size`,
       `max_batch_size` and, where it is not 1, `test_interval`.
 
   Returns:
-    The optimizer, which holds the batch size, and keyword arguments of
-    `adaopt.train_step`.
+    The optimizer.
 
   Raises:
     ValueError: For an unknown optimizer or test, constants out of range, or
@@ -167,8 +142,8 @@ def _make_optimizer(scheme):
       f'a scheme sizes its batches by one of {", ".join(SIZES)}; got '
       f'{" and ".join(sized_by) or "none"}.'
     )
-  hold, statistics = SIZES[sized_by[0]](scheme)
-  return optax.chain(hold, direction, *_learning_rate(scheme)), statistics
+  hold = SIZES[sized_by[0]](scheme)
+  return optax.chain(hold, direction, *_learning_rate(scheme))
 
 
 def _learning_rate(scheme):
@@ -180,6 +155,4 @@ def _learning_rate(scheme):
     yield adaopt.scale_by_example_schedule(schedule)
     yield optax.scale(-1.0)
   if 'learning_rate_exponent' in scheme:
-    yield adaopt.scale_by_batch_size(
-      scheme.init_batch_size, scheme.learning_rate_exponent
-    )
+    yield adaopt.scale_by_batch_size(scheme.learning_rate_exponent)

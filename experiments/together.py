@@ -4,14 +4,13 @@ Their batch sizes must be the same in every step. An adaptive scheme gives
 each seed sizes of its own, so its seeds run one after the other.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import adaopt
-from adaopt.training import drivers
+from adaopt import training
 
 # What all seeds have in common.
 STATE = ('step', 'examples', 'last_batch_size')
@@ -29,14 +28,11 @@ def stack(states: list[adaopt.TrainState]) -> adaopt.TrainState:
   return _first(stacked, STATE)
 
 
-def make_step(
-  make_single: Callable[..., drivers.Step], *, micro_batch_size: int
-) -> drivers.Step:
-  """A step of all seeds.
+def make_step(single: training.Step) -> training.Step:
+  """A step of all seeds, which donates its state.
 
   Args:
-    make_single: micro_batch_size=… → the step of one seed.
-    micro_batch_size: As in `adaopt.train_step`.
+    single: The step of one seed.
 
   Returns:
     step(state, dataset) → (state, metrics), of a stacked state. Its metrics
@@ -44,7 +40,6 @@ def make_step(
   """
   lanes = adaopt.TrainState(*[0] * len(adaopt.TrainState._fields))
   lanes = lanes._replace(**dict.fromkeys(STATE))
-  single = make_single(micro_batch_size=micro_batch_size)
 
   def step(state, dataset):
     state, metrics = jax.vmap(single, in_axes=(lanes, None))(state, dataset)

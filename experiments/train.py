@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
 from absl import logging
 
 import adaopt
+from adaopt import training
 from experiments import checkpoints, compilations, records, runs
 
 
@@ -161,15 +163,17 @@ def _train(job, state, progress):
   config = job.config
   if progress.evaluated < 0:
     progress = _evaluate(job, state, progress)
-  # A state comes a step before its metrics, and is saved with them.
-  pending, saved = None, (int(state.examples), time.monotonic())
+  saved = int(state.examples), time.monotonic()
   skipped, begin = 0, time.perf_counter()
-  steps = adaopt.fit(
-    job.run.make_step,
-    state,
+  # Each step begins after the loop body of the one before, so that none runs
+  # while the clock stands still.
+  steps = training.iterate(
+    job.run.step_of,
+    jax.tree.map(jnp.copy, state),
     job.run.examples,
     num_examples=config.num_examples,
     max_micro_batch_size=config.max_micro_batch_size,
+    donate=True,
   )
 
   def timed(state, progress):
@@ -185,18 +189,18 @@ def _train(job, state, progress):
       due = min(progress.evaluated + config.eval_interval, config.num_examples)
       to_evaluate = metrics.examples >= due > progress.evaluated
       to_save = _is_save_due(job, metrics.examples, saved)
-      if not (to_evaluate or to_save or pending):
+      if not (to_evaluate or to_save):
         continue
       progress = timed(state, progress)
       if to_evaluate:
         progress = _evaluate(job, state, progress)
-      if pending:
-        _save(job, pending, progress)
-        saved = int(pending.examples), time.monotonic()
-        if job.stop.is_set():
-          _evaluate(job, pending, progress)
-          return False, progress.seconds, skipped
-      pending = jax.device_get(state) if to_save and not pending else None
+      if to_save:
+        _save(job, state, progress)
+        saved = int(state.examples), time.monotonic()
+      if job.stop.is_set() and metrics.examples < config.num_examples:
+        if not to_evaluate:
+          _evaluate(job, state, progress)
+        return False, progress.seconds, skipped
       begin = time.perf_counter()
   progress = timed(state, progress)
   _save(job, state, progress)

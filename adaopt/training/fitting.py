@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 
@@ -35,7 +36,7 @@ def fit(
   dataset: base.Batch,
   *,
   num_examples: int,
-  seed: int = 0,
+  seed: int | None = None,
   max_micro_batch_size: int = 256,
   group_size: int = 1,
   has_aux: bool = False,
@@ -61,8 +62,8 @@ def fit(
       `draw` takes.
     num_examples: The budget, counted from the beginning of the stream. The
       last batch may exceed it.
-    seed: The seed of the example stream, in [0, 2³²); a `TrainState` has its
-      own.
+    seed: The seed of the example stream, in [0, 2³²), by default 0. A
+      `TrainState` has its own, and takes none.
     max_micro_batch_size: m, the largest number of examples processed at once.
     group_size: As in `train_step`.
     has_aux: As in `train_step`.
@@ -139,7 +140,14 @@ def fit(
 
 def _state(params_or_state, optimizer, seed):
   if not isinstance(params_or_state, train_state.TrainState):
-    return train_state.init_train_state(params_or_state, optimizer, seed=seed)
+    return train_state.init_train_state(
+      params_or_state, optimizer, seed=0 if seed is None else seed
+    )
+  if seed is not None:
+    raise ValueError(
+      f'the state has a seed of its own, {params_or_state.seed}, got '
+      f'seed={seed}; pass seed= with parameters only.'
+    )
   train_state.check_belongs(params_or_state, optimizer)
   return jax.tree.map(jnp.copy, params_or_state)
 
@@ -221,7 +229,7 @@ def _warn_of_lowered_size(metrics: steps.Metrics) -> steps.Metrics:
   """Reads the metrics of a first step; warns if max_batch_size was lowered."""
   known = jax.device_get(metrics)
   sizes = known.batch_size, known.next_batch_size
-  if known.required > sizes[0] > sizes[1]:
+  if sizes[0] > sizes[1] and np.all(known.required > sizes[0]):
     logging.warning(
       'The state came with a batch size of %d, above the largest that the '
       'optimizer allows; it came down to %d.',

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from absl import app
 
-from adaopt.training import drivers
+from adaopt import training
 from experiments import datasets, models, options
 from experiments.benchmarks import steps, timing
 
 # Model, examples in a batch, sizes of its micro-batches.
 CASES = (('cnn', 256, (64, 256)), ('logistic', 8192, (256, 1024)))
-DRIVERS = {'traced': drivers.traced, 'dispatched': drivers.dispatched}
+DRIVERS = {'traced': training.traced, 'dispatched': training.dispatched}
 CRITERIA = {'mean': None, 'mean and v': steps.PASSED}
 
 

@@ -64,9 +64,19 @@ def microbatching(loss_fn: Callable) -> Callable:
   return estimate
 
 
-def ours(**options: Any) -> Callable:
-  """adaopt's estimator with options."""
-  return lambda loss_fn: adaopt.value_and_statistics(loss_fn, **options)
+def ours(*only: str) -> Callable:
+  """adaopt's estimator of some statistics."""
+  return lambda loss_fn: adaopt.value_and_statistics(loss_fn, only=only)
+
+
+def on_demand(loss_fn: Callable) -> Callable:
+  """adaopt's estimator of all statistics, of which only v is read."""
+
+  def estimate(params, batch):
+    loss, statistics = adaopt.value_and_statistics(loss_fn)(params, batch)
+    return loss, statistics.mean, statistics.variance
+
+  return estimate
 
 
 def in_groups(loss_fn: Callable) -> Callable:
@@ -74,7 +84,9 @@ def in_groups(loss_fn: Callable) -> Callable:
 
   def estimate(params, batch):
     size = len(batch[0]) // GROUPS
-    return adaopt.value_and_statistics(loss_fn, group_size=size)(params, batch)
+    return adaopt.value_and_statistics(
+      loss_fn, only=('variance',), group_size=size
+    )(params, batch)
 
   return estimate
 
@@ -82,9 +94,10 @@ def in_groups(loss_fn: Callable) -> Callable:
 PLAIN = 'plain gradient'
 VARIANTS = {
   PLAIN: jax.value_and_grad,
-  'v': ours(),
-  'v and v∥': ours(along_mean=True),
-  'coordinate-wise': ours(variance='coordinate'),
+  'v': ours('variance'),
+  'v on demand': on_demand,
+  'v and v∥': ours('variance', 'variance_along_mean'),
+  'coordinate-wise': ours('coordinate_variance'),
   f'{GROUPS} groups': in_groups,
   'vmap(grad)': per_example,
   'optax': microbatching,

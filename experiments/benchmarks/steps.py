@@ -8,7 +8,7 @@ import optax
 from flax import linen as nn
 
 import adaopt
-from adaopt.training import drivers
+from adaopt import training
 
 PASSED = adaopt.norm_test(eta=1e3)
 """A test that is made in every step, and passes."""
@@ -21,7 +21,7 @@ def make_runner(
   *,
   micro_batch_size: int,
   criterion: adaopt.Criterion | None,
-  driver: Callable[..., drivers.Step] = drivers.automatic,
+  driver: Callable[..., training.Step] = training.automatic,
 ) -> Callable[[], Any]:
   """A function that makes the next step of a run and returns its metrics.
 
@@ -44,12 +44,16 @@ def make_runner(
     adaopt.schedule_batch_size(batch_size)
     if criterion is None
     else adaopt.adapt_batch_size(
-      criterion, init_value=batch_size, max_value=2 * batch_size
+      criterion, init_batch_size=batch_size, max_batch_size=2 * batch_size
     )
   )
   optimizer = optax.chain(hold, adaopt.adagrad(1e-4))
   step = adaopt.train_step(
-    loss_fn, optimizer, micro_batch_size=micro_batch_size, driver=driver
+    loss_fn,
+    optimizer,
+    micro_batch_size=micro_batch_size,
+    driver=driver,
+    donate=True,
   )
   params = model.init(jax.random.key(0), examples['input'][:1])
   state = adaopt.init_train_state(params, optimizer)

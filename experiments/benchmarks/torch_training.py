@@ -16,7 +16,7 @@ from types import ModuleType
 import ml_collections
 from absl import app, flags
 
-import adaopt
+from adaopt import training
 from experiments import datasets, options, results, runs
 from experiments.benchmarks import timing
 from experiments.configs import mnist_cnn
@@ -44,12 +44,13 @@ def train_here(
   plan = runs.plan(config, [SCHEME], num_seeds, options.DATA_DIR.value)
   for planned in plan:
     run = planned.prepare(planned.seeds)
-    steps = adaopt.fit(
-      run.make_step,
+    steps = training.iterate(
+      run.step_of,
       run.state,
       run.examples,
       num_examples=config.num_examples,
       max_micro_batch_size=config.max_micro_batch_size,
+      donate=True,
     )
     ((state, _),) = collections.deque(steps, maxlen=1)
     loss, accuracy = run.evaluate(state.params)

@@ -115,7 +115,6 @@ def test_a_run_is_a_function_of_its_seed_whatever_the_micro_batch():
       loss_fn,
       optimizer,
       micro_batch_size=size,
-      variance=None,
       draw=augmentation.crop_and_flip,
     )
     for size in (12, 5)

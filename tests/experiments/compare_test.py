@@ -80,7 +80,10 @@ def test_every_config_is_tested():
     ({'schemes.adadagrad.optimizer': 'adam'}, "unknown optimizer 'adam'"),
     ({'schemes.adadagrad.test': 't'}, "unknown test 't'"),
     ({'schemes.adadagrad.eta': -1.0}, 'eta must be positive'),
-    ({'schemes.adadagrad.init_batch_size': 2000}, 'exceeds max_value=1437'),
+    (
+      {'schemes.adadagrad.init_batch_size': 2000},
+      'exceeds max_batch_size=1437',
+    ),
     ({'schemes.adadagrad_norm.test': 'inner_product'}, 'lacks a value.*theta'),
     ({'num_examples': 0}, 'num_examples .* got 0'),
     ({'eval_interval': 0}, 'eval_interval .* got 0'),
@@ -296,7 +299,7 @@ def test_normalized_steps_are_those_of_sgd_over_the_mean_residual():
     run = planned.prepare(planned.seeds)
     before = jax.tree.map(np.array, run.state.params)
     batch = adaopt.draw(run.examples, run.state.seed, jnp.arange(64))
-    step = run.make_step(micro_batch_size=32)
+    step = run.step_of(32)
     state, _ = step(run.state, run.examples)
     changes.append(jax.tree.map(lambda x, y: x - y, state.params, before))
   logits = np.asarray(models.MODELS['mlp']().apply(before, batch['input']))

@@ -48,7 +48,7 @@ def example_gradients(w, dataset):
 
 
 def exact_of(dataset):
-  estimate = adaopt.value_and_statistics(robust.loss_fn, variance='coordinate')
+  estimate = adaopt.value_and_statistics(robust.loss_fn)
   return lambda w: estimate(w, jax.tree.map(jnp.asarray, dataset))[1]
 
 

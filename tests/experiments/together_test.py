@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import adaopt
+from adaopt import training
 from experiments import together
 
 DATASET = np.random.default_rng(0).normal(1.0, size=(64, 3)).astype(np.float32)
@@ -27,7 +28,17 @@ def test_seeds_together_are_the_seeds_alone(sizes):
   optimizer = optax.chain(
     adaopt.schedule_batch_size(sizes), adaopt.adagrad(0.1)
   )
-  single = functools.partial(adaopt.train_step, loss_fn, optimizer)
+
+  @functools.cache
+  def single(size):
+    return adaopt.train_step(
+      loss_fn, optimizer, micro_batch_size=size, donate=True
+    )
+
+  @functools.cache
+  def together_of(size):
+    return together.make_step(single(size))
+
   states = [
     adaopt.init_train_state(
       jax.random.normal(jax.random.key(seed), 3), optimizer, seed=seed
@@ -35,20 +46,20 @@ def test_seeds_together_are_the_seeds_alone(sizes):
     for seed in SEEDS
   ]
 
-  def train(make_step, state):
-    return list(
-      adaopt.fit(
-        make_step,
+  def train(step_of, state):
+    return [
+      jax.device_get(pair)
+      for pair in training.iterate(
+        step_of,
         state,
         DATASET,
         num_examples=200,
         max_micro_batch_size=16,
+        donate=True,
       )
-    )
+    ]
 
-  several = train(
-    functools.partial(together.make_step, single), together.stack(states)
-  )
+  several = train(together_of, together.stack(states))
   state, _ = several[-1]
   for i, alone in enumerate(train(single, state) for state in states):
     assert len(alone) == len(several)

@@ -18,8 +18,8 @@ from flax import nnx
 from hypothesis import strategies as st
 
 import adaopt
-from adaopt._common import arithmetic
-from adaopt.statistics import estimators
+from adaopt._common import losses
+from adaopt.statistics import estimators, merging, reading
 
 # Float64 rounds at 1e-16, float32 at 6e-8. A gradient here takes some ten
 # roundings and S − J |ḡ|² cancels at most one digit, so that two more digits
@@ -27,6 +27,9 @@ from adaopt.statistics import estimators
 RTOL = {np.float64: 1e-10, np.float32: 1e-5}
 
 BATCH_SIZE = 12
+
+# Everything, and the mean alone.
+ONLY = [reading.NOISE, ()]
 
 
 def _squared_error(params, batch):
@@ -106,62 +109,53 @@ def _assert_close(actual, expected, rtol):
   np.testing.assert_allclose(actual, expected, rtol, atol)
 
 
-def _assert_statistics(
-  stats, gradients, *, variance, along_mean, rtol, group_size=1
-):
+def _assert_statistics(stats, gradients, *, rtol, group_size=1):
   """Compares statistics with those of the gradients G of all examples."""
   estimate = functools.partial(
     oracles.group_estimate, g=gradients, size=group_size
   )
   assert stats.batch_size == len(gradients)
   _assert_close(oracles.ravel(stats.mean), oracles.mean(gradients), rtol)
-  if variance is None:
-    assert stats.variance is None
-  else:
-    assert jax.tree.structure(stats.variance) == jax.tree.structure(stats.mean)
-    shapes = jax.tree.map(jnp.shape, stats.variance)
-    if variance == 'coordinate':
-      assert shapes == jax.tree.map(jnp.shape, stats.mean)
-      expected = estimate(oracles.coordinate_variances)
-    else:
-      assert shapes == jax.tree.map(lambda _: (), stats.mean)
-      expected = estimate(lambda g: oracles.tensor_variances(g, stats.mean))
-    _assert_close(oracles.ravel(stats.variance), expected, rtol)
-  if along_mean:
-    assert stats.variance_along_mean.shape == ()
-    expected = estimate(oracles.variance_along_mean)
-    _assert_close(stats.variance_along_mean, expected, rtol)
-  else:
-    assert stats.variance_along_mean is None
+  structure = jax.tree.structure(stats.mean)
+  for variance, shapes, expected in (
+    (
+      stats.variance,
+      jax.tree.map(lambda _: (), stats.mean),
+      lambda g: oracles.tensor_variances(g, stats.mean),
+    ),
+    (
+      stats.coordinate_variance,
+      jax.tree.map(jnp.shape, stats.mean),
+      oracles.coordinate_variances,
+    ),
+  ):
+    assert jax.tree.structure(variance) == structure
+    assert jax.tree.map(jnp.shape, variance) == shapes
+    _assert_close(oracles.ravel(variance), estimate(expected), rtol)
+  assert stats.variance_along_mean.shape == ()
+  expected = estimate(oracles.variance_along_mean)
+  _assert_close(stats.variance_along_mean, expected, rtol)
 
 
-# Every pair of a loss, a group size and a variance.
-@pytest.mark.parametrize(
-  ('name', 'group_size', 'variance'),
-  [
-    (name, group_size, ('total', 'coordinate', None)[(i + j) % 3])
-    for i, name in enumerate(LOSSES)
-    for j, group_size in enumerate([1, 2, 4])
-  ],
-)
-def test_float64_statistics_equal_the_oracle(name, group_size, variance):
-  options = dict(group_size=group_size, variance=variance, along_mean=True)
-  estimate = adaopt.value_and_statistics(LOSSES[name], **options)
+@pytest.mark.parametrize('group_size', [1, 2, 4])
+@pytest.mark.parametrize('name', LOSSES)
+def test_float64_statistics_equal_the_oracle(name, group_size):
+  estimate = adaopt.value_and_statistics(LOSSES[name], group_size=group_size)
   with jax.enable_x64(True):
     params, batch = _cast((_params(name), _batch()), jnp.float64)
     value, stats = jax.device_get(jax.jit(estimate)(params, batch))
   expected, gradients = _float64_reference(name)
   _assert_close(value, expected, RTOL[np.float64])
-  _assert_statistics(stats, gradients, rtol=RTOL[np.float64], **options)
+  _assert_statistics(
+    stats, gradients, rtol=RTOL[np.float64], group_size=group_size
+  )
 
 
-@pytest.mark.parametrize('variance', ['total', 'coordinate'])
 @pytest.mark.parametrize('name', LOSSES)
-def test_float32_statistics_equal_the_float64_oracle(name, variance):
+def test_float32_statistics_equal_the_float64_oracle(name):
   loss_fn = LOSSES[name]
   rounded = _cast((_params(name), _batch()), jnp.float32)
-  options = dict(variance=variance, along_mean=True)
-  estimate = adaopt.value_and_statistics(loss_fn, **options)
+  estimate = adaopt.value_and_statistics(loss_fn)
   value, stats = jax.jit(estimate)(*rounded)
   assert {leaf.dtype for leaf in jax.tree.leaves(stats)} == {
     jnp.dtype(jnp.int32),
@@ -171,7 +165,7 @@ def test_float32_statistics_equal_the_float64_oracle(name, variance):
     params, batch = _cast(jax.tree.map(np.asarray, rounded), jnp.float64)
     gradients = oracles.sample_gradients(loss_fn, params, batch)
     _assert_close(value, loss_fn(params, batch), RTOL[np.float32])
-  _assert_statistics(stats, gradients, rtol=RTOL[np.float32], **options)
+  _assert_statistics(stats, gradients, rtol=RTOL[np.float32])
 
 
 def test_least_squares_gradients_are_those_derived_by_hand():
@@ -180,35 +174,41 @@ def test_least_squares_gradients_are_those_derived_by_hand():
   gradients = np.stack(
     [2 * r * x for r, x in zip(residuals, batch['x'], strict=True)]
   )
-  options = dict(variance='coordinate', along_mean=True)
   with jax.enable_x64(True):
-    estimate = adaopt.value_and_statistics(_squared_error, **options)
+    estimate = adaopt.value_and_statistics(_squared_error)
     value, stats = jax.device_get(jax.jit(estimate)(params, batch))
   _assert_close(value, np.mean(residuals**2), RTOL[np.float64])
-  _assert_statistics(stats, gradients, rtol=RTOL[np.float64], **options)
+  _assert_statistics(stats, gradients, rtol=RTOL[np.float64])
 
 
-def test_default_options_give_one_variance_a_tensor_and_no_more():
+@pytest.mark.parametrize(
+  'only',
+  [c for n in range(4) for c in itertools.combinations(reading.NOISE, n)],
+  ids=str,
+)
+def test_only_what_is_named_is_given_and_it_is_the_same(only):
   params, batch = _cast((_params('one array'), _batch()), jnp.float32)
-  _, stats = jax.jit(adaopt.value_and_statistics(_squared_error))(params, batch)
-  gradients = oracles.sample_gradients(_squared_error, params, batch)
-  _assert_statistics(
-    stats,
-    gradients,
-    variance='total',
-    along_mean=False,
-    rtol=RTOL[np.float32],
+  value, some = adaopt.value_and_statistics(_squared_error, only=only)(
+    params, batch
   )
+  every_value, every = adaopt.value_and_statistics(_squared_error)(
+    params, batch
+  )
+  for field in reading.NOISE:
+    if field not in only:
+      assert getattr(some, field) is None
+    else:
+      found, expected = getattr(some, field), getattr(every, field)
+      _assert_close(found, expected, RTOL[np.float32])
+  _assert_close(value, every_value, RTOL[np.float32])
+  _assert_close(some.mean, every.mean, RTOL[np.float32])
 
 
 @pytest.mark.parametrize('group_size', [2, 4])
 def test_examples_that_are_coupled_meet_only_within_their_group(group_size):
   with jax.enable_x64(True):
     params, batch = _cast((_params('one array'), _batch()), jnp.float64)
-    options = dict(variance='coordinate', along_mean=True)
-    estimate = adaopt.value_and_statistics(
-      _coupled, group_size=group_size, **options
-    )
+    estimate = adaopt.value_and_statistics(_coupled, group_size=group_size)
     _, stats = jax.device_get(jax.jit(estimate)(params, batch))
     samples = oracles.sample_gradients(_coupled, params, batch, group_size)
   gradients = np.repeat(samples, group_size, axis=0)
@@ -217,13 +217,12 @@ def test_examples_that_are_coupled_meet_only_within_their_group(group_size):
     gradients,
     group_size=group_size,
     rtol=RTOL[np.float64],
-    **options,
   )
 
 
-@pytest.mark.parametrize('variance', ['total', None])
+@pytest.mark.parametrize('only', ONLY)
 @pytest.mark.parametrize('group_size', [1, 2])
-def test_aux_is_averaged_over_the_samples(group_size, variance):
+def test_aux_is_averaged_over_the_samples(group_size, only):
   def loss_fn(params, batch):
     aux = {
       'size': jnp.asarray(len(batch['y'])),
@@ -234,7 +233,7 @@ def test_aux_is_averaged_over_the_samples(group_size, variance):
 
   params, batch = _cast((_params('one array'), _batch()), jnp.float32)
   estimate = adaopt.value_and_statistics(
-    loss_fn, group_size=group_size, variance=variance, has_aux=True
+    loss_fn, group_size=group_size, only=only, has_aux=True
   )
   (value, aux), stats = jax.jit(estimate)(params, batch)
   x, y = (np.asarray(batch[name], np.float64) for name in ('x', 'y'))
@@ -252,9 +251,7 @@ def test_bfloat16_params_are_summed_in_float32():
   # Every x is a bfloat16, so all gradients are exact, but 1500 is not one.
   x = np.where(np.arange(1024) % 2, 1.0, 2.0)
   x = x[:, None] * np.array([1.0, -0.5])
-  estimate = adaopt.value_and_statistics(
-    lambda params, x: jnp.mean(x @ params), along_mean=True
-  )
+  estimate = adaopt.value_and_statistics(lambda params, x: jnp.mean(x @ params))
   value, stats = jax.jit(estimate)(
     jnp.zeros(2, jnp.bfloat16), jnp.asarray(x, jnp.bfloat16)
   )
@@ -269,22 +266,22 @@ def test_bfloat16_params_are_summed_in_float32():
 
 
 @pytest.mark.parametrize('group_size', [1, 2])
-@pytest.mark.parametrize('variance', ['total', 'coordinate'])
-def test_complex_params_have_real_variances(variance, group_size):
+def test_complex_params_have_real_variances(group_size):
   x = _normal(BATCH_SIZE, 2, seed=1) + 1j * _normal(BATCH_SIZE, 2, seed=2)
   params = _normal(2, seed=3) + 1j * _normal(2, seed=4)
   loss_fn = lambda params, x: jnp.mean(jnp.abs(x @ params - 1) ** 2)
-  options = dict(group_size=group_size, variance=variance, along_mean=True)
   with jax.enable_x64(True):
-    estimate = adaopt.value_and_statistics(loss_fn, **options)
+    estimate = adaopt.value_and_statistics(loss_fn, group_size=group_size)
     value, stats = jax.device_get(jax.jit(estimate)(params, x))
   assert value.dtype == jnp.float64
   assert stats.mean.dtype == jnp.complex128
-  assert stats.variance.dtype == jnp.float64
-  assert stats.variance_along_mean.dtype == jnp.float64
+  for field in reading.NOISE:
+    assert getattr(stats, field).dtype == jnp.float64
   # With w = u + iv, JAX's gradient is ∂/∂u − i ∂/∂v.
   gradients = 2 * np.conj(x @ params - 1)[:, None] * x
-  _assert_statistics(stats, gradients, rtol=RTOL[np.float64], **options)
+  _assert_statistics(
+    stats, gradients, rtol=RTOL[np.float64], group_size=group_size
+  )
 
 
 class _Linen(nn.Module):
@@ -319,18 +316,15 @@ def test_flax_models_are_plain_functions_of_their_params(model):
   loss_fn = lambda params, batch: jnp.mean(
     (apply(params, batch['x']) - batch['y']) ** 2
   )
-  options = dict(variance='coordinate', along_mean=True)
-  estimate = adaopt.value_and_statistics(loss_fn, **options)
+  estimate = adaopt.value_and_statistics(loss_fn)
   _, stats = jax.jit(estimate)(params, batch)
   assert jax.tree.structure(stats.mean) == jax.tree.structure(params)
   gradients = oracles.sample_gradients(loss_fn, params, batch)
-  _assert_statistics(stats, gradients, rtol=RTOL[np.float32], **options)
+  _assert_statistics(stats, gradients, rtol=RTOL[np.float32])
 
 
 def test_vmap_over_seeds_equals_one_seed_at_a_time():
-  estimate = adaopt.value_and_statistics(
-    _squared_error, variance='coordinate', along_mean=True
-  )
+  estimate = adaopt.value_and_statistics(_squared_error)
   params = jax.random.normal(jax.random.key(0), (4, 3))
   batch = _cast(_batch(), jnp.float32)
   together = jax.jit(jax.vmap(estimate, (0, None)))(params, batch)
@@ -344,7 +338,7 @@ def test_vmap_over_seeds_equals_one_seed_at_a_time():
 
 
 def test_scan_over_steps_equals_a_python_loop():
-  estimate = adaopt.value_and_statistics(_mlp, along_mean=True)
+  estimate = adaopt.value_and_statistics(_mlp)
 
   def step(params, batch):
     value, stats = estimate(params, batch)
@@ -371,12 +365,7 @@ def test_a_batch_sharded_over_devices_has_the_same_statistics(group_size):
   assert jax.device_count() == 8
   params, batch = _cast((_params('one array'), _batch(32)), jnp.float32)
   estimate = jax.jit(
-    adaopt.value_and_statistics(
-      _squared_error,
-      group_size=group_size,
-      variance='coordinate',
-      along_mean=True,
-    )
+    adaopt.value_and_statistics(_squared_error, group_size=group_size)
   )
   mesh = jax.make_mesh((8,), ('data',), (jax.sharding.AxisType.Auto,))
   spec = jax.sharding.PartitionSpec('data')
@@ -391,91 +380,103 @@ def test_a_batch_sharded_over_devices_has_the_same_statistics(group_size):
   )
 
 
+def _measured(measure, loss_fn, group_size=1):
+  """(params, batch, mask, ...) → what an estimator of samples measures."""
+  loss = losses.checked(loss_fn, False)
+
+  def measured(params, batch, mask, *args):
+    samples = losses.samples(batch, mask, group_size)
+    return measure(loss, params, *samples, *args)
+
+  return jax.jit(measured)
+
+
 @functools.cache
-def _jitted_sums(group_size, variance):
-  return jax.jit(
-    estimators.gradient_sums(
-      _scaled_tanh, group_size=group_size, variance=variance
-    )
-  ), jax.jit(estimators.deviation_sums(_scaled_tanh, group_size=group_size))
+def _measured_scaled_tanh(group_size):
+  return [
+    _measured(measure, _scaled_tanh, group_size)
+    for measure in (estimators.measure_moments, estimators.measure_along)
+  ]
 
 
-@pytest.mark.parametrize('variance', ['total', 'coordinate', None])
 @pytest.mark.parametrize('group_size', [1, 2])
 @hypothesis.given(
   cuts=st.lists(st.integers(0, BATCH_SIZE), max_size=5),
   shifts=st.lists(st.integers(0, BATCH_SIZE), min_size=6, max_size=6),
 )
 @hypothesis.settings(max_examples=15, deadline=None)
-def test_masked_chunks_of_any_size_merge_to_the_sums_of_the_batch(
-  group_size, variance, cuts, shifts
+def test_masked_chunks_of_any_size_merge_to_the_moments_of_the_batch(
+  group_size, cuts, shifts
 ):
-  gradient_sums, deviation_sums = _jitted_sums(group_size, variance)
+  moments_of, along_of = _measured_scaled_tanh(group_size)
   cuts = sorted(cut // group_size * group_size for cut in cuts)
   with jax.enable_x64(True):
     params = _cast(_params('nested dict with a scalar'), jnp.float64)
     batch = _cast(_batch(), jnp.float64)
     other = _cast(_batch(seed=1), jnp.float64)
     full = jnp.ones(BATCH_SIZE, bool)
-    whole = gradient_sums(params, batch, full)
-    gradient = arithmetic.means(whole).gradient
-    whole = whole, deviation_sums(params, batch, full, gradient)
+    whole = moments_of(params, batch, full)
+    along = along_of(params, batch, full, whole.mean)
 
-    sums = arithmetic.zeros(whole)
+    merged, added = merging.zeros_like(whole), 0.0
     slots = np.arange(BATCH_SIZE)
     for start, stop, shift in zip(
       [0, *cuts], [*cuts, BATCH_SIZE], shifts, strict=False
     ):
+      if start == stop:
+        continue
       mask = (start <= slots) & (slots < stop)
       roll = lambda x, n=shift * group_size: np.roll(x, n, 0)
       mix = lambda x, y, mask=mask, roll=roll: roll(
         np.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, y)
       )
       chunk = jax.tree.map(mix, batch, other)
-      sums = arithmetic.merge(
-        sums,
-        (
-          gradient_sums(params, chunk, roll(mask)),
-          deviation_sums(params, chunk, roll(mask), gradient),
-        ),
-      )
-    jax.tree.map(lambda a, b: _assert_close(a, b, 1e-12), sums, whole)
+      merged = merging.merge(merged, moments_of(params, chunk, roll(mask)))
+      added += along_of(params, chunk, roll(mask), whole.mean)
+    jax.tree.map(lambda a, b: _assert_close(a, b, 1e-12), merged, whole)
+    _assert_close(added, along, 1e-12)
 
 
-@pytest.mark.parametrize('variance', ['total', None])
+MEASURES = [
+  estimators.measure_moments,
+  estimators.contract_mean,
+  estimators.measure_mean,
+]
+
+
+@pytest.mark.parametrize('measure', MEASURES)
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 def test_a_masked_example_needs_a_finite_gradient_but_no_finite_projection(
-  bad, variance
+  bad, measure
 ):
   loss_fn = lambda params, x: jnp.mean(jnp.sqrt(x @ params))
   x = jnp.array([[1.0, 2.0], [bad, bad], [3.0, 1.0]])
   mask = jnp.array([True, False, True])
   params, gradient = jnp.ones(2), jnp.array([0.2, 0.3])
-  sums = jax.jit(estimators.gradient_sums(loss_fn, variance=variance))
-  assert jnp.isnan(sums(params, x, mask).gradient).all()
-  deviation_sums = jax.jit(estimators.deviation_sums(loss_fn))
+  assert jnp.isnan(_measured(measure, loss_fn)(params, x, mask).mean).all()
+  along_of = _measured(estimators.measure_along, loss_fn)
   np.testing.assert_allclose(
-    deviation_sums(params, x, mask, gradient),
-    deviation_sums(params, x[mask], jnp.ones(2, bool), gradient),
+    along_of(params, x, mask, gradient),
+    along_of(params, x[mask], jnp.ones(2, bool), gradient),
     1e-6,
   )
 
 
-@pytest.mark.parametrize('variance', ['total', None])
-def test_a_group_counts_only_if_all_its_examples_do(variance):
+@pytest.mark.parametrize('measure', MEASURES)
+def test_a_group_counts_only_if_all_its_examples_do(measure):
   loss_fn = lambda params, x: jnp.mean(x * params)
-  sums = estimators.gradient_sums(loss_fn, group_size=2, variance=variance)
-  deviation_sums = estimators.deviation_sums(loss_fn, group_size=2)
   x = jnp.array([1.0, 3.0, 10.0, 20.0, 100.0, 200.0, 5.0, 7.0])
   mask = jnp.array([1, 1, 1, 0, 0, 0, 1, 1], bool)
   params, gradient = jnp.array(2.0), jnp.array(4.0)
-  assert deviation_sums(params, x, mask, gradient) == 2.0**2 + 2.0**2
-  result = sums(params, x, mask)
-  assert result.count == 2
-  assert result.value == 2.0 * (2.0 + 6.0)
-  assert result.gradient == 2.0 + 6.0
-  if variance is not None:
-    assert result.squares == 2.0**2 + 6.0**2
+  along_of = _measured(estimators.measure_along, loss_fn, group_size=2)
+  assert along_of(params, x, mask, gradient) == 2 * (2.0**2 + 2.0**2)
+  result = _measured(measure, loss_fn, group_size=2)(params, x, mask)
+  assert result.samples == 2
+  assert result.examples == 4
+  assert result.value == 2.0 * (2.0 + 6.0) / 2
+  assert result.mean == (2.0 + 6.0) / 2
+  if measure is estimators.measure_moments:
+    assert result.spread == result.coordinate_spread == 2 * (2.0**2 + 2.0**2)
 
 
 def _linear(params, gradients):
@@ -485,12 +486,10 @@ def _linear(params, gradients):
 
 
 @functools.cache
-def _of_gradients(group_size=1, variance='total'):
+def _of_gradients(group_size=1):
   """The map from many sets of gradients, [n, b, 4], to their statistics."""
   params = {'a': np.zeros(3), 'b': np.zeros(())}
-  estimate = adaopt.value_and_statistics(
-    _linear, group_size=group_size, variance=variance, along_mean=True
-  )
+  estimate = adaopt.value_and_statistics(_linear, group_size=group_size)
   statistics_of = jax.jit(jax.vmap(lambda g: estimate(params, g)[1]))
 
   def in_float64(gradients):
@@ -504,8 +503,8 @@ def _of_gradients(group_size=1, variance='total'):
 def test_group_estimates_average_to_the_variance_over_all_orders(group_size):
   gradients = _normal(6, 4)
   orders = np.array(list(itertools.permutations(range(6))))
-  stats = _of_gradients(group_size, 'coordinate')(gradients[orders])
-  variances = np.column_stack([stats.variance['a'], stats.variance['b']])
+  stats = _of_gradients(group_size)(gradients[orders])
+  variances = np.column_stack([*stats.coordinate_variance.values()])
   if group_size > 1:
     assert np.all(np.std(variances, 0) > 0.1 * np.mean(variances, 0))
   _assert_close(
@@ -541,19 +540,18 @@ def test_the_variances_of_any_gradients_split_and_add_up(gradients):
   power = np.mean(gradients**2)
   # Where the mean cancels to nothing its direction is rounding error.
   hypothesis.assume(signal > 1e-6 * power)
-  total = _of_gradients(1, 'total')(gradients[None])
-  coordinate = _of_gradients(1, 'coordinate')(gradients[None])
-  v = np.sum(oracles.ravel(total.variance))
-  v_along = total.variance_along_mean[0]
-  per_tensor = jax.tree.map(np.sum, coordinate.variance)
+  stats = _of_gradients()(gradients[None])
+  v = np.sum(oracles.ravel(stats.variance))
+  v_along = stats.variance_along_mean[0]
+  per_tensor = jax.tree.map(np.sum, stats.coordinate_variance)
   close = functools.partial(
     np.testing.assert_allclose, rtol=0, atol=1e-9 * power
   )
   close(v, oracles.total_variance(gradients))
   close(v - v_along, oracles.variance_across_mean(gradients))
-  jax.tree.map(lambda a, b: close(a[0], b), total.variance, per_tensor)
-  assert np.all(oracles.ravel(total.variance) >= 0)
-  assert np.all(oracles.ravel(coordinate.variance) >= 0)
+  jax.tree.map(lambda a, b: close(a[0], b), stats.variance, per_tensor)
+  assert np.all(oracles.ravel(stats.variance) >= 0)
+  assert np.all(oracles.ravel(stats.coordinate_variance) >= 0)
   assert 0 <= v_along <= v + 1e-9 * power
 
 
@@ -563,9 +561,7 @@ def test_the_order_of_the_examples_changes_nothing(gradients, order):
   power = np.mean(gradients**2)
   signal = oracles.squared_norm(oracles.mean(gradients))
   hypothesis.assume(signal > 1e-6 * power)
-  stats = _of_gradients(1, 'coordinate')(
-    np.stack([gradients, gradients[np.array(order)]])
-  )
+  stats = _of_gradients()(np.stack([gradients, gradients[np.array(order)]]))
   jax.tree.map(
     lambda x: np.testing.assert_allclose(
       x[1], x[0], rtol=0, atol=1e-9 * (power + np.sqrt(power))
@@ -576,7 +572,7 @@ def test_the_order_of_the_examples_changes_nothing(gradients, order):
 
 def test_a_batch_of_equal_examples_has_no_variance():
   x = jnp.full((8, 4), 1 / 3, jnp.float32)
-  estimate = adaopt.value_and_statistics(_linear, along_mean=True)
+  estimate = adaopt.value_and_statistics(_linear)
   params = {'a': jnp.zeros(3), 'b': jnp.zeros(())}
   _, stats = jax.jit(estimate)(params, x)
   assert all(0 <= leaf < 1e-6 for leaf in jax.tree.leaves(stats.variance))
@@ -586,7 +582,7 @@ def test_a_batch_of_equal_examples_has_no_variance():
 def test_without_variance_one_example_is_enough():
   x = jnp.array([[1.0, 2.0, 3.0, 4.0]])
   params = {'a': jnp.ones(3), 'b': jnp.ones(())}
-  value, stats = adaopt.value_and_statistics(_linear, variance=None)(params, x)
+  value, stats = adaopt.value_and_statistics(_linear, only=())(params, x)
   assert value == 10.0
   assert stats.batch_size == 1
   np.testing.assert_array_equal(oracles.ravel(stats.mean), x[0])
@@ -598,19 +594,14 @@ def test_without_variance_one_example_is_enough():
     (dict(group_size=0), 'group_size must be an integer .*, got 0'),
     (dict(group_size=-2), 'group_size must be an integer .*, got -2'),
     (dict(group_size=2.0), r'group_size must be an integer .*, got 2\.0'),
-    (
-      dict(variance='per_tensor'),
-      "variance must be 'total', 'coordinate' or None, got 'per_tensor'",
-    ),
+    (dict(only=('variance', 'noise')), "only must name some of .*'noise'"),
+    (dict(only='variance'), "only must be a tuple of names.* got 'variance'"),
+    (dict(only=None), 'only must be a tuple of names.* got None'),
   ],
-  ids=['no group', 'negative group', 'fractional group', 'unknown variance'],
 )
-@pytest.mark.parametrize(
-  'build', [adaopt.value_and_statistics, estimators.gradient_sums]
-)
-def test_unknown_options_are_refused_at_construction(build, options, message):
+def test_unknown_options_are_refused_at_construction(options, message):
   with pytest.raises(ValueError, match=message):
-    build(_squared_error, **options)
+    adaopt.value_and_statistics(_squared_error, **options)
 
 
 @pytest.mark.parametrize('held', [jnp.bfloat16, jnp.float32])
@@ -622,23 +613,23 @@ def test_half_precision_is_summed_in_float32_with_and_without_a_variance(held):
     return jnp.mean(jnp.sum(rows.astype(jnp.float32), 1))
 
   params = {'table': jnp.zeros([4], held), 'unused': jnp.zeros([], held)}
-  for variance in ('total', None):
-    estimate = adaopt.value_and_statistics(loss_fn, variance=variance)
+  for only in ONLY:
+    estimate = adaopt.value_and_statistics(loss_fn, only=only)
     _, stats = jax.jit(estimate)(params, jnp.zeros([512, 8], int))
     assert stats.mean['table'].tolist() == [8, 0, 0, 0]
-  sums = estimators.mean_sums(loss_fn)
-  mask = jnp.arange(512) < 509  # no number of bfloat16
-  sums = jax.jit(sums)(params, jnp.zeros([512, 8], int), mask)
-  assert {x.dtype for x in jax.tree.leaves(sums.gradient)} == {jnp.dtype('f4')}
-  assert sums.gradient['table'].tolist() == [8 * 509, 0, 0, 0]
+  measured = _measured(estimators.measure_mean, loss_fn)
+  mask = jnp.arange(512) < 509  # which is not a number of bfloat16
+  moments = measured(params, jnp.zeros([512, 8], int), mask)
+  assert {x.dtype for x in jax.tree.leaves(moments.mean)} == {jnp.dtype('f4')}
+  assert moments.mean['table'].tolist() == [8, 0, 0, 0]
 
 
 def test_float32_is_differentiated_without_factors(monkeypatch):
   def factorise(*args):
     raise AssertionError('half precision alone needs factors')
 
-  monkeypatch.setattr(estimators.per_example, 'factorise', factorise)
-  estimate = adaopt.value_and_statistics(_squared_error, variance=None)
+  monkeypatch.setattr(estimators.factors, 'factorise', factorise)
+  estimate = adaopt.value_and_statistics(_squared_error, only=())
   params, batch = _cast((_params('one array'), _batch()), jnp.float32)
   _, stats = estimate(params, batch)
   _, gradients = _float64_reference('one array')
@@ -671,7 +662,7 @@ Y = np.ones(6, np.float32)
     ),
     (
       {'x': X[:1], 'y': Y[:1]},
-      dict(variance=None, along_mean=True),
+      dict(only=('variance_along_mean',)),
       'needs two samples',
     ),
     (
@@ -681,13 +672,13 @@ Y = np.ones(6, np.float32)
     ),
     (
       {'x': X, 'y': Y},
-      dict(group_size=4, variance=None),
-      'a batch of 6 examples is no multiple of group_size=4',
+      dict(group_size=4, only=()),
+      'a batch of 6 examples is not a multiple of group_size=4',
     ),
     (
       {'x': X[:5], 'y': Y[:5]},
       dict(group_size=2),
-      'a batch of 5 examples is no multiple of group_size=2',
+      'a batch of 5 examples is not a multiple of group_size=2',
     ),
   ],
   ids=[
@@ -699,7 +690,7 @@ Y = np.ones(6, np.float32)
     'one example along the mean',
     'one group',
     'larger than half, no variance',
-    'no multiple',
+    'not a multiple',
   ],
 )
 def test_a_wrong_batch_meets_a_sentence(batch, options, message):
@@ -710,7 +701,7 @@ def test_a_wrong_batch_meets_a_sentence(batch, options, message):
     jax.jit(estimate)(np.ones(3, np.float32), batch)
 
 
-@pytest.mark.parametrize('variance', ['total', None])
+@pytest.mark.parametrize('only', ONLY)
 @pytest.mark.parametrize(
   ('loss_fn', 'found'),
   [
@@ -720,19 +711,17 @@ def test_a_wrong_batch_meets_a_sentence(batch, options, message):
   ],
   ids=['vector', 'complex', 'integer'],
 )
-def test_a_loss_that_is_no_real_scalar_is_refused(loss_fn, found, variance):
-  estimate = adaopt.value_and_statistics(
-    loss_fn, group_size=2, variance=variance
-  )
+def test_a_loss_that_is_no_real_scalar_is_refused(loss_fn, found, only):
+  estimate = adaopt.value_and_statistics(loss_fn, group_size=2, only=only)
   message = f'loss_fn must return a real scalar, .*; got {found}'
   with pytest.raises(ValueError, match=message):
     estimate(jnp.ones(3), jnp.asarray(X))
 
 
-@pytest.mark.parametrize('variance', ['total', None])
-def test_integer_params_are_refused_by_name(variance):
+@pytest.mark.parametrize('only', ONLY)
+def test_integer_params_are_refused_by_name(only):
   estimate = adaopt.value_and_statistics(
-    lambda params, x: jnp.mean(x @ params['w']), variance=variance
+    lambda params, x: jnp.mean(x @ params['w']), only=only
   )
   params = {'w': jnp.ones(3), 'steps': jnp.array(1)}
   message = r"parameter \['steps'\] is of type int32, which has no gradient"
@@ -740,14 +729,14 @@ def test_integer_params_are_refused_by_name(variance):
     estimate(params, jnp.asarray(X))
 
 
-@pytest.mark.parametrize('variance', ['total', None])
-def test_examples_carry_their_own_random_keys(variance):
+@pytest.mark.parametrize('only', ONLY)
+def test_examples_carry_their_own_random_keys(only):
   def loss_fn(params, batch):
     noise = jax.vmap(jax.random.normal)(batch['key'])
     return jnp.mean(params * noise)
 
   batch = {'key': jax.random.split(jax.random.key(0), 6)}
-  estimate = adaopt.value_and_statistics(loss_fn, variance=variance)
+  estimate = adaopt.value_and_statistics(loss_fn, only=only)
   _, stats = jax.jit(estimate)(jnp.ones([]), batch)
   noise = np.array([jax.random.normal(key) for key in batch['key']])
   np.testing.assert_allclose(stats.mean, noise.mean(), rtol=1e-6)
