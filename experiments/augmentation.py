@@ -2,7 +2,7 @@
 
 What happens to an image is a pure function of the seed and of the position at
 which it comes in the example stream: a batch is the same however it is split,
-and an image that comes again in a later epoch comes changed anew.
+and the same image changes in another way in a later epoch.
 """
 
 import jax

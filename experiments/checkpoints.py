@@ -1,4 +1,4 @@
-"""Checkpoints: a state and how far its run had got, whole or not at all."""
+"""Checkpoints of a run: its state and progress, saved whole or not at all."""
 
 import hashlib
 import pathlib
@@ -20,7 +20,7 @@ class Progress(NamedTuple):
 
 
 def open_folder(folder: pathlib.Path) -> ocp.CheckpointManager:
-  """The checkpoints in a folder, the last two of which are kept."""
+  """The checkpoints in a folder, which keeps the last two."""
   return ocp.CheckpointManager(
     folder.resolve(),
     options=ocp.CheckpointManagerOptions(
@@ -129,6 +129,6 @@ def latest(
     raise ValueError(
       f'none of the checkpoints in {manager.directory} can be used: '
       + '; '.join(reasons.values())
-      + '. Delete the folder to start the run anew.'
+      + '. Delete the folder to start the run again.'
     )
   return None

@@ -105,7 +105,7 @@ def run_all(
         finished = train.train(name, run, config, folders, interval, stop)
       table = report(config, workdir)
       if left and not finished:
-        print(f'Stopped in {name}; the same command goes on from there.')
+        print(f'Stopped in {name}; the same command resumes it.')
         break
   return table
 
@@ -128,7 +128,7 @@ def main(argv: list[str]) -> None:
   except (OSError, ValueError) as error:
     sys.exit(str(error))
   except KeyboardInterrupt:
-    sys.exit('Interrupted; the same command goes on from the last checkpoint.')
+    sys.exit('Interrupted; the same command resumes from the last checkpoint.')
   print(f'Tables and pictures: {workdir}')
 
 

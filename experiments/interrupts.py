@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish: a run ends soon, with its results saved."""
+"""Ctrl-C and SIGTERM request a graceful stop, with the results saved."""
 
 import contextlib
 import signal

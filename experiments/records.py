@@ -68,7 +68,7 @@ def claim(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
 
 
 def open_log(folder: pathlib.Path, position: int, examples: int) -> Log:
-  """Opens the files of a run to go on writing.
+  """Opens the files of a run for appending.
 
   Args:
     folder: Of the run.

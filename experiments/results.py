@@ -74,7 +74,7 @@ def mean_and_deviation(values: Sequence[float | None], style: str) -> str:
   """Mean ± standard deviation, as a cell.
 
   Args:
-    values: Of all seeds; None where it has no meaning.
+    values: Of all seeds; None where it is undefined.
     style: A format, such as '.2f'.
 
   Returns:

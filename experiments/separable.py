@@ -32,7 +32,7 @@ def hard_set(n: int) -> Examples:
   One example (0.5, −1) of class +1, and n − 1 copies of (−0.5, −1) of class −1.
 
   Args:
-    n: How many examples; R²/μ² = 5 whatever it is.
+    n: How many examples; R²/μ² = 5 for any n.
 
   Returns:
     Both distinct examples, weighted.

@@ -1,4 +1,4 @@
-"""Trains a run to the end of its budget, from wherever it had got to."""
+"""Trains a run, new or interrupted, to the end of its budget."""
 
 import contextlib
 import pathlib
@@ -49,7 +49,7 @@ def _check_finite(metrics: adaopt.Metrics, num_seeds: int) -> None:
 def _open_logs(
   folders: list[pathlib.Path], positions: list[int], examples: int
 ) -> Iterator[list[records.Log]]:
-  """The logs of all seeds, closed in the end whatever happens."""
+  """The logs of all seeds, closed in any case."""
   with contextlib.ExitStack() as stack:
     logs = []
     for folder, position in zip(folders, positions, strict=True):
@@ -94,7 +94,7 @@ def train(
     stop: Set when it is to save and stop after the next step.
 
   Returns:
-    Whether it came to its end.
+    Whether it finished.
 
   Raises:
     ValueError: If there are checkpoints, and none can be used.
@@ -159,7 +159,7 @@ def _save(job, state, progress):
 
 
 def _train(job, state, progress):
-  """Whether it came to its end, seconds of training, and steps left out."""
+  """Whether it finished, seconds of training, and steps left out."""
   config = job.config
   if progress.evaluated < 0:
     progress = _evaluate(job, state, progress)

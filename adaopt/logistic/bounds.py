@@ -36,7 +36,7 @@ Number = jax.typing.ArrayLike
 
 
 def perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
-  r"""R²/μ², whatever n.
+  r"""R²/μ², for any n.
 
   References:
     Novikoff, On convergence proofs on perceptrons, Symposium on the

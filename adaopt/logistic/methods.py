@@ -78,7 +78,7 @@ def averaged(method: Method) -> Method:
   θ_0 = 0 is left out, which changes the length of the mean and no more.
 
   Args:
-    method: The method that is averaged; it goes on from its own iterates.
+    method: The method to average; it continues from its own iterates.
 
   Returns:
     The method whose params are the mean.

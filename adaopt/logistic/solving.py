@@ -124,7 +124,7 @@ def solve(
     The solution. `solved` tells whether it is one.
 
   Raises:
-    ValueError: As `make_problem`, or if max_steps is no integer of at least 0.
+    ValueError: As `make_problem`, or if max_steps is not an integer ≥ 0.
 
   Example:
     >>> import jax
@@ -154,7 +154,7 @@ def record(
 ) -> tuple[Solution, Trajectory]:
   """Runs a method for a number of updates and keeps what they were like.
 
-  It goes on past the first solution, which later iterates may leave again.
+  It continues past the first solution, which later iterates may leave again.
 
   Args:
     method: As in `solve`.
@@ -168,7 +168,7 @@ def record(
     trajectory.
 
   Raises:
-    ValueError: As `make_problem`, or if num_steps is no integer of at least 1.
+    ValueError: As `make_problem`, or if num_steps is not an integer ≥ 1.
 
   Example:
     >>> import jax.numpy as jnp

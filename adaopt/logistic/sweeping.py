@@ -1,7 +1,7 @@
 """Many runs on the same data, each of them as long as it takes.
 
-Runs side by side share every pass over the data, but a batch goes on until its
-slowest run has ended. So a batch goes on until half of it has ended, then the
+Runs side by side share every pass over the data, but a batch runs until its
+slowest run has ended. So a batch runs until half of it has ended, then the
 other half in a batch of that size, and so on down to one run: one program, in
 which fewer than half of the steps are of runs that have ended.
 """

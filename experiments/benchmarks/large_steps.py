@@ -27,7 +27,7 @@ from experiments.benchmarks import numpy_sweeps, timing
 STEP_SIZES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 MAX_STEPS = 10_000
 METHODS = {'LR+GD': logistic.lr_gd, 'NLR': logistic.normalized_lr_gd}
-# More than cores: a core whose problems are short goes on with other devices'.
+# More than cores: a core that finishes early takes over other devices' work.
 DEVICES = 9
 
 

@@ -70,7 +70,7 @@ def ours(*only: str) -> Callable:
 
 
 def on_demand(loss_fn: Callable) -> Callable:
-  """adaopt's estimator of all statistics, of which only v is read."""
+  """adaopt's estimator of all statistics; only v is read."""
 
   def estimate(params, batch):
     loss, statistics = adaopt.value_and_statistics(loss_fn)(params, batch)

@@ -178,7 +178,7 @@ def train(
   num_steps: int,
   learning_rate: float,
 ) -> None:
-  """AdaGrad with a constant batch size, shuffled anew at every epoch.
+  """AdaGrad with a constant batch size, reshuffled in every epoch.
 
   What is left at the end of an epoch, less than a batch, is passed over.
   """

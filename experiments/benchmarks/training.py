@@ -74,7 +74,7 @@ def time_to_target(workdir: pathlib.Path, target: float) -> None:
   timing.print_header('scheme', 'seed', 'steps', 'examples', 'seconds', 'best')
   folders = sorted(workdir.glob('*/seed_*'))
   if not folders:
-    sys.exit(f'{workdir} holds no runs of experiments.compare.')
+    sys.exit(f'{workdir} does not hold runs of experiments.compare.')
   for folder in folders:
     if records.read_end(folder) is None:
       continue

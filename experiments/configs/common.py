@@ -6,7 +6,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """What most configs leave as it is."""
+  """The defaults of most configs."""
   return ml_collections.ConfigDict(
     {
       'seed': 0,  # the first one

@@ -95,7 +95,7 @@ def first_file(
 
 @contextlib.contextmanager
 def telling_damage(path: str | os.PathLike) -> Iterator[None]:
-  """Turns whatever a reader says about wrong bytes into a ValueError."""
+  """Turns any error of a reader about wrong bytes into a ValueError."""
   try:
     yield
   except _DAMAGE as error:

@@ -134,7 +134,7 @@ def _folder_contents(
 def _archive_contents(
   path: pathlib.Path, layout: Layout
 ) -> dict[pathlib.Path, bytes]:
-  """Reads the members in one pass, in whatever order they come."""
+  """Reads the members in one pass, in any order."""
   names = [f'{layout.folder}/{file}' for file in layout.files]
   contents = {}
   with base.telling_damage(path), gzip.open(path) as stream:
@@ -166,7 +166,7 @@ def _decoded(path: pathlib.Path, layout: Layout, content: bytes) -> Examples:
   with base.telling_damage(path):
     images, labels = layout.decode(content)
     if not len(images):
-      raise ValueError('it holds no image')
+      raise ValueError('it does not hold any image')
     if images.shape[1:] != (32, 32, 3) or labels.shape != images.shape[:1]:
       raise ValueError(f'labels {labels.shape} beside images {images.shape}')
     if not np.all((labels >= 0) & (labels <= 9)):

@@ -52,7 +52,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     with base.telling_damage(path):
       content = gzip.decompress(content)
   if len(content) < 4 or content[:3] != b'\0\0\x08':
-    raise ValueError(f'{path} is no idx file of unsigned bytes.')
+    raise ValueError(f'{path} is not an idx file of unsigned bytes.')
   start = 4 + 4 * content[3]
   shape = tuple(np.frombuffer(content[4:start], '>u4').astype(int))
   if len(content) != start + np.prod(shape):

@@ -15,7 +15,7 @@ PANELS = {
 }
 
 LEAST = 1e-8
-"""What loss and gradient are drawn at below it: they go on to 0."""
+"""The least value at which loss and gradient are drawn; they fall to 0."""
 
 
 def _draw(axis, trajectory, name, index, **style):

@@ -12,7 +12,7 @@ def check_path(path: pathlib.Path) -> None:
   formats = mpl.Figure().canvas.get_supported_filetypes()
   if path.suffix[1:].lower() not in formats:
     raise ValueError(
-      f'{path} has no known format; let it end in one of '
+      f'{path} has an unknown format; it must end in one of '
       f'{", ".join(sorted(formats))}.'
     )
 

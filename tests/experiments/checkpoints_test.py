@@ -1,4 +1,4 @@
-"""A run that does not go on where it was killed, or goes on from rubbish."""
+"""A run that does not resume where it was killed, or resumes from rubbish."""
 
 import csv
 import gc
@@ -183,7 +183,7 @@ def test_a_run_killed_and_resumed_is_the_run_to_the_last_bit(tmp_path):
   stopped = start(parts, num_examples)
   output, errors = send_when_saved_anew(stopped, folder, signal.SIGTERM)
   assert stopped.returncode == 0, errors
-  assert 'Stopped in adadagrad; the same command goes on' in output
+  assert 'Stopped in adadagrad; the same command resumes it' in output
   assert 'adadagrad (1 stopped)' in output
   (row,) = csv.DictReader((parts / 'results.csv').read_text().splitlines())
   assert row['finished'] == 'False'

@@ -6,7 +6,7 @@ import logistic_oracles as oracles
 import numpy as np
 import pytest
 from jax.experimental import sparse
-from logistic_methods_test import digits
+from methods_test import digits
 
 from adaopt import logistic
 
