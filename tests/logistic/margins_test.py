@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from jax.experimental import sparse
-from logistic_solving_test import HARD, HARD_LABELS, PAIRS, padded_pairs
 from methods_test import digits
+from solving_test import HARD, HARD_LABELS, PAIRS, padded_pairs
 
 from adaopt import logistic
 
