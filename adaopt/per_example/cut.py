@@ -1,9 +1,9 @@
-"""Where a parameter's gradient is cut off the program of one sample.
+"""Cuts the tail of a parameter's gradient off the program of one sample.
 
-A gradient is made by contractions, of a layer's input with its output
-cotangent, and then only moved around and added up. These last equations are
-its tail. Left out of the batched pass they leave the factors, from which every
-reduction over samples can be contracted without a gradient per sample.
+The tail holds the last equations of a gradient: contractions, of a layer's
+input with its output cotangent, and the moves and sums of their results. It
+starts from the factors. Reductions over samples are computed from the factors,
+without a gradient for every sample.
 """
 
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax.extend import core
 
-from adaopt.per_example import program
+from adaopt.per_example.program import ir
 
-# What moves the elements of a gradient, or changes their width.
+# Equations that move elements, or change their width.
 MOVES = frozenset(
   {
     'convert_element_type',
@@ -29,14 +29,14 @@ CONTRACTIONS = frozenset({'conv_general_dilated', 'dot_general', 'scatter-add'})
 
 
 class Tail(NamedTuple):
-  """The last equations of one gradient. With none, it is its own factor."""
+  """The last equations of one gradient. Without any, it is its own factor."""
 
-  equations: tuple[program.Equation, ...]  # in order
-  contractions: tuple[program.Equation, ...]  # those of them that are
-  factors: tuple[int, ...]  # with a value for every sample
-  shared: tuple[int, ...]  # with one value for all samples
-  output: int
-  unknown: str | None  # a primitive that no rule knows
+  equations: tuple[ir.Equation, ...]  # in order
+  contractions: tuple[ir.Equation, ...]  # the contractions among them
+  factors: tuple[int, ...]  # the sources with a value for every sample
+  shared: tuple[int, ...]  # the sources with one value for all samples
+  output: int  # the gradient
+  unknown: str | None  # the name of a primitive that no rule knows
   avals: list[Any]  # shape and dtype of every value of the program
 
   def shape(self, value: int) -> tuple[int, ...]:
@@ -44,29 +44,29 @@ class Tail(NamedTuple):
     return self.avals[value].shape
 
 
-def is_move(avals: list[Any], equation: program.Equation) -> bool:
-  """Whether an equation moves elements, or widens or narrows them."""
+def is_move(avals: list[Any], equation: ir.Equation) -> bool:
+  """Whether an equation moves elements, or changes their width."""
   if equation.name != 'convert_element_type':
     return equation.name in MOVES
-  values = (*program.numbers(equation.inputs), *equation.outputs)
+  values = (*ir.numbers(equation.inputs), *equation.outputs)
   every = lambda kind: all(jnp.issubdtype(avals[v].dtype, kind) for v in values)
   return every(jnp.floating) or every(jnp.complexfloating)
 
 
-def moves_or_adds(avals: list[Any], equation: program.Equation) -> bool:
-  """Whether an equation only moves elements or adds them up."""
+def moves_or_adds(avals: list[Any], equation: ir.Equation) -> bool:
+  """Whether an equation is a move or a sum."""
   return equation.name in SUMS or is_move(avals, equation)
 
 
-def is_contraction(flat: program.Program, equation: program.Equation) -> bool:
-  """Whether an equation is linear in each of its factors."""
+def is_contraction(flat: ir.Program, equation: ir.Equation) -> bool:
+  """Whether an equation is linear in each of its inputs."""
   if equation.name != 'scatter-add':
     return equation.name in CONTRACTIONS
   return is_zero(flat, equation.inputs[0])
 
 
-def is_zero(flat: program.Program, value: program.Value) -> bool:
-  """Whether a value is an array of zeros, as sums start from."""
+def is_zero(flat: ir.Program, value: ir.Value) -> bool:
+  """Whether a value is an array of zeros."""
   if isinstance(value, core.Literal):
     return value.val == 0
   equation = flat.producers.get(value)
@@ -76,13 +76,17 @@ def is_zero(flat: program.Program, value: program.Value) -> bool:
 
 
 def weight_space(
-  flat: program.Program, results: list[program.Value], per_sample: set[int]
+  flat: ir.Program, results: list[ir.Value], per_sample: set[int]
 ) -> set[int]:
-  """The values that are as large as weights, for the sake of gradients alone.
+  """Finds the values that are as large as a parameter and only make gradients.
 
-  They start where an equation makes more than it is given, such as an outer
-  product, go on through what is done to that, such as a mask or a
-  normalisation of the weights, and have no other use than gradients.
+  A loss may mask or normalise a parameter W before it multiplies with it. The
+  gradient is then the mask times an outer product of the factors, and a tail
+  that ends at the mask would keep that product, [J, ...] times the size of W.
+  Weight space is what such a tail may go through. It starts where an equation
+  has an output larger than its inputs, such as an outer product. It includes
+  what depends on that, such as the masked product. It excludes what is used for
+  more than gradients.
 
   Args:
     flat: The program of one sample.
@@ -90,38 +94,65 @@ def weight_space(
     per_sample: The values that depend on the sample.
 
   Returns:
-    Those values.
+    The values in weight space.
+
+  Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from adaopt.per_example.program import inlining, printing
+    >>> mask = jnp.tri(4, 3)
+    >>> loss = lambda w, x: jnp.sum(x @ (w * mask))
+    >>> args = jnp.ones([4, 3]), jnp.ones(4)
+    >>> flat = inlining.flatten(jax.make_jaxpr(jax.grad(loss))(*args))
+    >>> print(printing.text(flat, ir.needed(flat.equations, flat.outputs)))
+    d [3] = broadcast_in_dim 1
+    e [3, 4] = dot_general d b
+    f [4, 3] = transpose e
+    g [4, 3] = mul f c
+    >>> per_sample = ir.dependents(flat.equations, flat.inputs[1:])
+    >>> space = weight_space(flat, [], per_sample)
+    >>> print(*printing.names(flat, sorted(space)))
+    e f g
+
+    With weight space the gradient g has the factor b [4] for every sample.
+    Without it, the gradient [4, 3] would be its own factor.
+
+    >>> for values in (space, set()):
+    ...   tail = find_tail(flat, flat.outputs[0], per_sample, values)
+    ...   print(*printing.names(flat, tail.factors))
+    b
+    g
   """
-  equations = program.needed(flat.equations, flat.outputs)
+  equations = ir.needed(flat.equations, flat.outputs)
   largest = lambda equation: max(map(flat.size, equation.outputs))
-  grown, starts = set(), set()
+  reached, starts = set(), set()
   for equation in equations:
-    inputs = per_sample.intersection(program.numbers(equation.inputs))
-    product = len(inputs) > 1 and is_contraction(flat, equation)
+    inputs = per_sample.intersection(ir.numbers(equation.inputs))
+    contracts = len(inputs) > 1 and is_contraction(flat, equation)
     if equation.effects:
       continue
-    if inputs & grown and not product:
-      grown.update(equation.outputs)
+    if inputs & reached and not contracts:
+      reached.update(equation.outputs)
     elif inputs and sum(map(flat.size, inputs)) < largest(equation):
-      grown.update(equation.outputs)
+      reached.update(equation.outputs)
       starts.update(equation.outputs)
-  blocked = set(program.numbers(results))
+  blocked = set(ir.numbers(results))
   for equation in reversed(equations):
     outputs = set(equation.outputs)
-    if outputs & blocked or not outputs <= grown:
-      blocked.update(outputs, program.numbers(equation.inputs))
+    if outputs & blocked or not outputs <= reached:
+      blocked.update(outputs, ir.numbers(equation.inputs))
     elif outputs & starts:
-      blocked.update(program.numbers(equation.inputs))
-  return grown - blocked
+      blocked.update(ir.numbers(equation.inputs))
+  return reached - blocked
 
 
 def find_tail(
-  flat: program.Program,
-  output: program.Value,
+  flat: ir.Program,
+  output: ir.Value,
   per_sample: set[int],
   space: set[int],
 ) -> Tail | None:
-  """Follows a gradient back to its factors.
+  """Finds the tail of a gradient.
 
   Args:
     flat: The program of one sample.
@@ -130,13 +161,13 @@ def find_tail(
     space: The values in weight space.
 
   Returns:
-    Its tail; None if it is the same for every sample.
+    Its tail; None if the gradient is shared.
   """
   if not isinstance(output, int) or output not in per_sample:
     return None
-  equations, leaves = follow_back(flat, output, per_sample, space)
+  equations, sources = follow_back(flat, output, per_sample, space)
   contractions = [e for e in equations if is_contraction(flat, e)]
-  strange = [
+  unknown = [
     e.name
     for e in equations
     if not is_contraction(flat, e) and not moves_or_adds(flat.avals, e)
@@ -144,75 +175,75 @@ def find_tail(
   tail = Tail(
     equations=tuple(equations),
     contractions=tuple(contractions),
-    factors=tuple(v for v in leaves if v in per_sample),
-    shared=tuple(v for v in leaves if v not in per_sample),
+    factors=tuple(v for v in sources if v in per_sample),
+    shared=tuple(v for v in sources if v not in per_sample),
     output=output,
-    unknown=strange[-1] if strange else None,
+    unknown=unknown[-1] if unknown else None,
     avals=flat.avals,
   )
-  if _is_worth_it(flat, tail, per_sample):
+  if _is_cheaper(flat, tail, per_sample):
     return tail
-  unknown = _unknown_maker(flat, output, per_sample)
-  return Tail((), (), (output,), (), output, unknown, flat.avals)
+  maker = _unknown_maker(flat, output, per_sample)
+  return Tail((), (), (output,), (), output, maker, flat.avals)
 
 
-def _is_worth_it(flat, tail, per_sample):
-  """Whether to keep the factors instead of the gradient."""
+def _is_cheaper(flat, tail, per_sample):
+  """Whether the factors cost less than the gradient."""
   if not all(map(flat.size, [tail.output, *tail.factors])):
     return False
-  multiplied = set()
+  contracted = set()
   for equation in tail.contractions:
-    inputs = [v for v in program.numbers(equation.inputs) if v in per_sample]
+    inputs = [v for v in ir.numbers(equation.inputs) if v in per_sample]
     if len(inputs) > 1:
-      multiplied.update(inputs)
-  # Products of two factors are worth it whatever their sizes.
-  if tail.unknown is None and multiplied.issuperset(tail.factors):
+      contracted.update(inputs)
+  # A known contraction of two factors is cheaper, whatever their sizes.
+  if tail.unknown is None and contracted.issuperset(tail.factors):
     return True
   made = [flat.size(v) for e in tail.equations for v in e.outputs]
   return sum(map(flat.size, tail.factors)) < max(made, default=0)
 
 
 def follow_back(
-  flat: program.Program, output: int, varying: set[int], space: set[int]
-) -> tuple[list[program.Equation], list[int]]:
+  flat: ir.Program, output: int, varying: set[int], space: set[int]
+) -> tuple[list[ir.Equation], list[int]]:
   """Follows a gradient back through moves, sums and weight space.
 
   Args:
     flat: A program.
     output: The gradient.
-    varying: The values to follow; at every other the way ends.
+    varying: The values to follow; all others are sources.
     space: The values in weight space.
 
   Returns:
-    The equations on the way, in order, and the values that they start from.
+    The equations on the way, in order, and their sources.
   """
-  found, leaves, pending, seen = {}, {}, [output], set()
+  found, sources, pending, seen = {}, {}, [output], set()
   while pending:
     value = pending.pop()
     if value in seen:
       continue
     seen.add(value)
     equation = flat.producers.get(value) if value in varying else None
-    inputs = program.numbers(equation.inputs) if equation else []
+    inputs = ir.numbers(equation.inputs) if equation else []
     if equation and moves_or_adds(flat.avals, equation):
       onward = inputs
     elif equation and (value in space or is_contraction(flat, equation)):
       onward = [v for v in inputs if v in space]
     else:
-      leaves[value] = None
+      sources[value] = None
       continue
     found[equation.outputs] = equation
     pending.extend(onward)
-    leaves |= dict.fromkeys(v for v in inputs if v not in onward)
+    sources |= dict.fromkeys(v for v in inputs if v not in onward)
   # Values are numbered in the order in which equations make them.
-  return [found[outputs] for outputs in sorted(found)], list(leaves)
+  return [found[outputs] for outputs in sorted(found)], list(sources)
 
 
 def _unknown_maker(flat, output, per_sample):
-  """The name of what makes a tensor that may be larger than what it is of."""
+  """The primitive of a gradient that may be larger than its inputs."""
   equation = flat.producers.get(output)
   if equation is None or len(flat.avals[output].shape) < 2:
     return None
-  inputs = per_sample.intersection(program.numbers(equation.inputs))
+  inputs = per_sample.intersection(ir.numbers(equation.inputs))
   larger = all(flat.size(v) < flat.size(output) for v in inputs)
-  return equation.name if larger or program.holds_jaxprs(equation) else None
+  return equation.name if larger or ir.holds_jaxprs(equation) else None

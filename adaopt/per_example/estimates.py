@@ -1,7 +1,8 @@
-"""What others make of per-example gradients: privacy, importance, pruning.
+"""Reductions of per-example gradients, for users.
 
-Each function turns a loss function into one of parameters and batch. Examples
-are given to the loss as batches of one. All work under jit, vmap and scan.
+Privacy, importance sampling and the pruning of networks need them. Each
+function turns a loss function into a function of parameters and batch, and
+calls the loss with batches of one example. All work under jit, vmap and scan.
 """
 
 from collections.abc import Callable
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 import optax
 
 from adaopt._common import base, checks, losses
-from adaopt.per_example import factors, forward, reductions
+from adaopt.per_example import factorisation, forward, reductions
+from adaopt.per_example.program import pruning
+from adaopt.per_example.rules import choice
 
 
 def _prepare(loss_fn, has_aux, params, batch, args):
-  """Checked arguments of `factors.factorise`: every example is a sample."""
+  """Checked arguments of `factorise`: every example is a sample."""
   checks.check_params(params)
   loss = losses.checked(loss_fn, has_aux, *args)
   return loss, params, *losses.samples(batch, None, 1)
@@ -29,7 +32,7 @@ def _mean(tree):
 def squared_norms(
   loss_fn: base.LossFn, *, has_aux: bool = False
 ) -> Callable[..., tuple[Any, optax.Updates, jax.Array]]:
-  """Like `jax.value_and_grad`, with ‖g_i‖² of every example beside it.
+  """Like `jax.value_and_grad`, with ‖g_i‖² of every example.
 
   Args:
     loss_fn: (params, batch, *args) → the mean loss over the batch, or
@@ -41,8 +44,8 @@ def squared_norms(
     in float32 or wider).
 
   Raises:
-    ValueError: From f, for integer parameters, a loss that is no scalar, a
-      batch that is empty or ragged.
+    ValueError: From f, if parameters are integers, if the loss is not a
+      scalar, or if the batch is empty or ragged.
 
   Example:
     >>> import adaopt
@@ -62,8 +65,8 @@ def squared_norms(
 
   def estimate(params, batch, *args):
     prepared = _prepare(loss_fn, has_aux, params, batch, args)
-    factored = factors.factorise(*prepared)
-    gradient, norms = reductions.norms(factored)
+    factored = factorisation.factorise(*prepared)
+    gradient, norms = pruning.pruned(lambda: reductions.sums(factored)[:2])()
     length = len(factored.values)
     mean = jax.tree.map(lambda g: g / length, gradient)
     value, aux = _mean((factored.values, factored.aux))
@@ -86,11 +89,11 @@ def inner_products(
     has_aux: As for `squared_norms`.
 
   Returns:
-    f(params, batch, direction, *args) → [b], with `direction` like params. Of
-    complex tensors the real part, Re Σ g_i conj(u).
+    f(params, batch, direction, *args) → [b], with `direction` like params. For
+    complex tensors it is the real part, Re Σ g_i conj(u).
 
   Raises:
-    ValueError: As `squared_norms` does, and for a direction unlike params.
+    ValueError: As for `squared_norms`, and if the direction is unlike params.
 
   Example:
     >>> import adaopt
@@ -124,7 +127,7 @@ def second_moment(
     f(params, batch, *args) → like params, real, in float32 or wider.
 
   Raises:
-    ValueError: As `squared_norms` does.
+    ValueError: As for `squared_norms`.
 
   Example:
     >>> import adaopt
@@ -139,8 +142,10 @@ def second_moment(
 
   def estimate(params, batch, *args):
     prepared = _prepare(loss_fn, has_aux, params, batch, args)
-    factored = factors.factorise(*prepared)
-    _, squares = reductions.squares(factored)
+    factored = factorisation.factorise(*prepared)
+    squares = pruning.pruned(
+      lambda: reductions.sums(factored, choice.SQUARES_FIRST).squares
+    )()
     return jax.tree.map(lambda s: s / len(factored.values), squares)
 
   return estimate

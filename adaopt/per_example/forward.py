@@ -1,11 +1,12 @@
-"""Inner products of per-sample gradients with a direction, without them."""
+"""Inner products of per-sample gradients with a direction, by forward mode."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from adaopt._common import base
-from adaopt.per_example import factors, program, reductions
+from adaopt.per_example import factorisation, reductions
+from adaopt.per_example.program import ir
 
 
 def along(
@@ -16,7 +17,8 @@ def along(
 ) -> jax.Array:
   """Re ⟨g_j, u⟩, the derivative of loss_j in direction u.
 
-  By forward mode, or from the factors where a function has a reverse rule only.
+  Computed by forward mode, or from the factors if a function in the loss has a
+  reverse rule only.
 
   Args:
     loss: (params, sample) → (loss, aux).
@@ -25,12 +27,12 @@ def along(
     direction: u, like params.
 
   Returns:
-    The products, [J].
+    The inner products, [J].
   """
   values_of = lambda params: jax.vmap(loss, (None, 0))(params, samples)[0]
-  if 'custom_vjp_call' in program.names(jax.make_jaxpr(values_of)(params)):
+  if 'custom_vjp_call' in ir.names(jax.make_jaxpr(values_of)(params)):
     ones = jnp.ones(len(jax.tree.leaves(samples)[0]))
-    factored = factors.factorise(loss, params, samples, ones)
+    factored = factorisation.factorise(loss, params, samples, ones)
     return reductions.products(factored, direction)
   # JAX's gradient of a real loss is the conjugate of its ascent direction.
   tangents = optax.tree.cast_like(jax.tree.map(jnp.conj, direction), params)

@@ -1,45 +1,43 @@
-"""Reductions over per-sample gradients, contracted from their factors."""
+"""Reductions over per-sample gradients, computed from their factors."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt.per_example import factors, rule
+from adaopt.per_example import factorisation
+from adaopt.per_example.rules import choice, common
 
 
-def _pair(factored, reduce):
-  pairs = [reduce(part)(part.tail, factored.factors) for part in factored.parts]
-  totals, seconds = zip(*pairs, strict=True)
-  return factored.treedef.unflatten(totals), factored.treedef.unflatten(seconds)
+def sums(
+  factored: factorisation.Factored,
+  preference: choice.Preference = choice.NORMS_FIRST,
+) -> common.Sums:
+  """Σ_j g_j, ‖g_j‖² and Σ_j |g_j|² of every tensor.
 
+  Args:
+    factored: The factors.
+    preference: `choice.NORMS_FIRST` or `choice.SQUARES_FIRST`, by what the
+      caller reads. The results are equal, their costs are not.
 
-def norms(factored: factors.Factored) -> tuple[optax.Updates, optax.Updates]:
-  """Σ_j g_j, float32 or wider, and ‖g_j‖² of every tensor, [J]."""
-  return _pair(factored, lambda part: part.rule.norms)
-
-
-def squares(factored: factors.Factored) -> tuple[optax.Updates, optax.Updates]:
-  """Σ_j g_j, float32 or wider, and Σ_j |g_j|², like the parameters."""
-  return _pair(factored, lambda part: part.rule.squares)
-
-
-class Sums(__import__('typing').NamedTuple):
-  total: object
-  norms: object
-  squares: object
-
-
-def sums(factored):
-  total, norms_ = norms(factored)
-  _, squares_ = squares(factored)
-  return Sums(total, norms_, squares_)
-
-
-def products(factored: factors.Factored, direction: optax.Updates) -> jax.Array:
-  """Re ⟨g_j, u⟩ = Re Σ g_j conj(u) for a direction u. [J]."""
-  directions = factored.treedef.flatten_up_to(direction)
+  Returns:
+    Sums of trees like the parameters. Read them within `pruning.pruned`, which
+    removes what is not read.
+  """
   each = [
-    part.rule.products(part.tail, factored.factors, jnp.conj(rule.widen(u)))
-    for part, u in zip(factored.parts, directions, strict=True)
+    choice.choose(tail, preference).sums(tail, factored.factors)
+    for tail in factored.tails
   ]
+  return common.Sums(*map(factored.treedef.unflatten, zip(*each, strict=True)))
+
+
+def products(
+  factored: factorisation.Factored, direction: optax.Updates
+) -> jax.Array:
+  """Inner products Re ⟨g_j, u⟩ = Re Σ g_j conj(u) for a direction u. [J]."""
+  directions = factored.treedef.flatten_up_to(direction)
+  each = []
+  for tail, u in zip(factored.tails, directions, strict=True):
+    rule = choice.choose(tail, choice.NORMS_FIRST)
+    u = jnp.conj(common.widen(u))
+    each.append(rule.products(tail, factored.factors, u))
   return sum(each)

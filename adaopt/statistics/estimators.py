@@ -14,7 +14,9 @@ import optax
 from jax.extend import core
 
 from adaopt._common import arithmetic, base, checks, losses
-from adaopt.per_example import factors, forward, program, reductions
+from adaopt.per_example import factorisation, forward, reductions
+from adaopt.per_example.program import ir, pruning
+from adaopt.per_example.rules import choice
 from adaopt.statistics import merging, reading
 
 
@@ -25,11 +27,14 @@ def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def _moments(
-  factored: factors.Factored, mask: jax.Array, group_size: int
+  factored: factorisation.Factored,
+  mask: jax.Array,
+  group_size: int,
+  preference: choice.Preference,
 ) -> merging.Moments:
   """Moments from the factors of the per-sample gradients."""
   total = functools.partial(_total, mask=mask)
-  sums = reductions.sums(factored)
+  sums = reductions.sums(factored, preference)
   return merging.from_sums(
     jnp.sum(mask, dtype=jnp.int32),
     group_size,
@@ -46,9 +51,15 @@ def _without_spreads(moments: merging.Moments) -> merging.Moments:
 
 
 def measure_moments(
-  loss: base.LossFn, params: optax.Params, samples: base.Batch, mask: jax.Array
+  loss: base.LossFn,
+  params: optax.Params,
+  samples: base.Batch,
+  mask: jax.Array,
+  preference: choice.Preference = choice.NORMS_FIRST,
 ) -> merging.Moments:
   """The moments of a micro-batch, with both spreads.
+
+  For use within `pruning.pruned`, which removes what is not read.
 
   Args:
     loss: (params, sample) → (loss, aux), as `losses.checked` gives it.
@@ -56,12 +67,13 @@ def measure_moments(
     samples: The samples, [J, q, ...].
     mask: Which samples count, [J] bool, at least one. The others get weight 0,
       so that their gradients must be finite, too: 0 · ∞ is NaN.
+    preference: As in `reductions.sums`.
 
   Returns:
     The moments.
   """
-  factored = factors.factorise(loss, params, samples, mask)
-  return _moments(factored, mask, _group_size(samples))
+  factored = factorisation.factorise(loss, params, samples, mask)
+  return _moments(factored, mask, _group_size(samples), preference)
 
 
 def contract_mean(
@@ -69,7 +81,7 @@ def contract_mean(
 ) -> merging.Moments:
   """Like `measure_moments` without spreads, contracted from factors."""
   run = lambda *args: _without_spreads(measure_moments(loss, *args))
-  return reading.pruned(run)(params, samples, mask)
+  return pruning.pruned(run)(params, samples, mask)
 
 
 def measure_mean(
@@ -144,7 +156,7 @@ def _is_in_half_precision(closed: core.ClosedJaxpr) -> bool:
   """Whether a jaxpr computes anything in less than float32."""
   return any(
     jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits < 32
-    for dtype in program.dtypes(closed)
+    for dtype in ir.dtypes(closed)
   )
 
 
@@ -244,15 +256,18 @@ def _mean_measured(loss):
 
 def _measured(loss, only):
   """(params, samples, mask) → loss, aux and the statistics named in `only`."""
+  preference = (
+    choice.NORMS_FIRST if 'variance' in only else choice.SQUARES_FIRST
+  )
 
   def measured(params, samples, mask):
     q = _group_size(samples)
-    factored = factors.factorise(loss, params, samples, mask)
-    found = _moments(factored, mask, q)
+    factored = factorisation.factorise(loss, params, samples, mask)
+    found = _moments(factored, mask, q, preference)
     along = functools.partial(reductions.products, factored)
     spread = q * _deviations(along, found.mean, mask)
     statistics = merging.finish(found, spread)
     left_out = {field: None for field in reading.NOISE if field not in only}
     return found.value, found.aux, statistics._replace(**left_out)
 
-  return reading.pruned(measured)
+  return pruning.pruned(measured)

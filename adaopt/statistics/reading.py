@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend import core
 from jax.interpreters import partial_eval
 
 from adaopt._common import arithmetic, base
@@ -52,27 +51,6 @@ def leaves_read(function: Callable[..., Any], argument: Any, *args: Any) -> Any:
   _, read = partial_eval.dce_jaxpr(closed.jaxpr, outputs)
   structure = jax.tree.structure(argument)
   return jax.tree.unflatten(structure, read[: structure.num_leaves])
-
-
-def pruned(function: Callable[..., Any]) -> Callable[..., Any]:
-  """A function without what does not contribute to its result.
-
-  Equal to `function`. Under `jit` it also drops what XLA keeps within a loop,
-  such as a sum that the loop carries and nothing reads; eagerly, all that is
-  not returned.
-  """
-
-  def run(*args):
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    outputs = [True] * len(closed.jaxpr.outvars)
-    jaxpr, read = partial_eval.dce_jaxpr(closed.jaxpr, outputs)
-    given = zip(jax.tree.leaves(args), read, strict=True)
-    results = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, closed.consts))(
-      *(x for x, is_read in given if is_read)
-    )
-    return jax.tree.unflatten(jax.tree.structure(shapes), results)
-
-  return run
 
 
 def reads_of(

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from adaopt._common import checks, fields
-from adaopt.per_example import program
+from adaopt.per_example.program import ir
 from adaopt.statistics import merging
 from adaopt.training import measuring
 
@@ -148,4 +148,4 @@ def convolves_on_cpu(function: Callable[..., Any], *args: Any) -> bool:
   if jax.default_backend() != 'cpu':
     return False
   jaxpr = jax.make_jaxpr(function)(*args)
-  return 'conv_general_dilated' in program.names(jaxpr)
+  return 'conv_general_dilated' in ir.names(jaxpr)

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from adaopt._common import base, checks, fields, losses
+from adaopt.per_example.program import pruning
+from adaopt.per_example.rules import choice
 from adaopt.statistics import estimators, merging, reading
 from adaopt.training import train_state
 
@@ -208,7 +210,7 @@ def _measurement(loss, micro_batch, read):
     return estimators.measure_along(loss, state.params, *samples, gradient)
 
   def selected(loss, params, samples, mask):
-    found = estimators.measure_moments(loss, params, samples, mask)
+    found = estimators.measure_moments(loss, params, samples, mask, preference)
     return found._replace(
       spread=reading.select(read.variance, found.spread),
       coordinate_spread=reading.select(
@@ -216,11 +218,13 @@ def _measurement(loss, micro_batch, read):
       ),
     )
 
+  by_coordinate = any(jax.tree.leaves(read.coordinate_variance))
+  preference = choice.SQUARES_FIRST if by_coordinate else choice.NORMS_FIRST
   mean = measured_by(estimators.measure_mean)
   contracted = measured_by(estimators.contract_mean)
   second_pass = along if read.variance_along_mean else None
-  if any(jax.tree.leaves((read.variance, read.coordinate_variance))):
-    mean = contracted = reading.pruned(measured_by(selected))
+  if by_coordinate or any(jax.tree.leaves(read.variance)):
+    mean = contracted = pruning.pruned(measured_by(selected))
   return Measurement(mean, contracted, second_pass)
 
 

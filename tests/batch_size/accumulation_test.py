@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import oracles
 import pytest
 from flax import linen as nn
 from flax import nnx
@@ -20,6 +21,11 @@ from flax.training import train_state as linen_train_state
 import adaopt
 
 MICRO = 4
+
+
+def oracle_leaves(tree):
+  """All numbers of a tree as one array."""
+  return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def make_dataset(n=96, d=5):
@@ -714,6 +720,7 @@ def test_any_optimizer_that_holds_a_batch_size_updates_as_by_whole_batches(
   estimate = estimator()
   update, whole_update = jax.jit(multi.update), jax.jit(optimizer.update)
   average = params = make_params()
+  whole_params = average_by_hand = make_params()
   state, whole_state = multi.init(params), optimizer.init(params)
   start, sizes = 0, []
   for i in range(40):
@@ -737,17 +744,134 @@ def test_any_optimizer_that_holds_a_batch_size_updates_as_by_whole_batches(
       )
       # Means of means in place of one mean: some float32 roundings.
       chex.assert_trees_all_close(updates, expected, rtol=1e-4, atol=1e-7)
+      whole_params = optax.apply_updates(whole_params, expected)
+      average_by_hand = jax.tree.map(
+        lambda a, p: 0.5 * a + 0.5 * p, average_by_hand, whole_params
+      )
       start = i + 1
+    else:
+      assert all(not np.any(u) for u in jax.tree.leaves(updates))
     params = optax.apply_updates(params, updates)
     rate = jnp.where(moved, 0.5, 0.0)
     average = optax.incremental_update(params, average, rate)
   assert len(sizes) > 2
-  assert np.all(np.isfinite(average['w']))
+  chex.assert_trees_all_close(params, whole_params, rtol=1e-4, atol=1e-6)
+  chex.assert_trees_all_close(average, average_by_hand, rtol=1e-4, atol=1e-6)
+  for field in ('batch_size', 'required', 'test_due', 'gain', 'examples'):
+    np.testing.assert_allclose(
+      optax.tree.get(state.inner_state, field, 0.0),
+      optax.tree.get(whole_state, field, 0.0),
+      rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize('name', HOLDERS)
+def test_an_nnx_optimizer_tells_whether_it_has_updated(name):
+  model = nnx.Linear(5, 1, rngs=nnx.Rngs(0))
+  multi = adaopt.accumulate(HOLDERS[name])
+  optimizer = nnx.Optimizer(model, multi, wrt=nnx.Param)
+  graph, params = nnx.split(model)
+  params = jax.tree.map(jnp.copy, params)
+  state = multi.init(params)
+  estimate = adaopt.value_and_statistics(
+    lambda params, batch: jnp.mean(
+      (nnx.merge(graph, params)(batch['x'])[:, 0] - batch['y']) ** 2
+    )
+  )
+
+  @nnx.jit
+  def nnx_step(model, optimizer, batch):
+    _, statistics = estimate(nnx.state(model, nnx.Param), batch)
+    optimizer.update(model, statistics.mean, statistics=statistics)
+
+  @jax.jit
+  def step(params, state, batch):
+    _, statistics = estimate(params, batch)
+    updates, state = multi.update(
+      statistics.mean, state, params, statistics=statistics
+    )
+    return optax.apply_updates(params, updates), state
+
+  history = []
+  for i in range(10):
+    batch = jax.tree.map(lambda x, i=i: x[i], drawn(3))
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
+    nnx_step(model, optimizer, batch)
+    params, state = step(params, state, batch)
+    moved = bool(adaopt.has_updated(optimizer.opt_state))
+    assert moved == bool(adaopt.has_updated(state))
+    after = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
+    assert moved == np.any(before['kernel'] != after['kernel'])
+    history.append(moved)
+  assert set(history) == {False, True}
 
 
 def test_has_updated_asks_for_one_accumulate():
   with pytest.raises(ValueError, match='one accumulate, got 0'):
     adaopt.has_updated(optax.adam(0.1).init(ONES))
+  two = optax.chain(*2 * [adaopt.accumulate(HOLDERS['schedule'], group_size=2)])
+  with pytest.raises(ValueError, match='one accumulate, got 2'):
+    adaopt.has_updated(two.init(ONES))
+  multi = optax.MultiSteps(optax.sgd(0.1), 2).init(ONES)
+  with pytest.raises(ValueError, match=r'optax\.MultiSteps ask its own'):
+    adaopt.has_updated(multi)
+
+
+def test_has_updated_is_told_under_jit_and_in_wrappers():
+  optimizer = optax.chain(
+    optax.clip(10.0), adaopt.accumulate(HOLDERS['schedule'], group_size=6)
+  )
+  state = optimizer.init(ONES)
+  assert not adaopt.has_updated(state)
+  found = []
+  for _ in range(6):
+    _, state = jax.jit(optimizer.update)(ONES, state, ONES)
+    found.append(bool(jax.jit(adaopt.has_updated)(state)))
+  assert found == 3 * [False, True]
+
+
+@pytest.mark.parametrize('group_size', [1, 2])
+@pytest.mark.parametrize('sizes', [(4, 4, 4), (2, 6, 4), (8, 4)])
+def test_what_merges_is_what_the_gradients_of_the_batch_say(sizes, group_size):
+  seen = []
+
+  def criterion(statistics):
+    jax.debug.callback(
+      lambda *x: seen.append(x),
+      *map(oracle_leaves, statistics[:4]),
+    )
+    return 12.0
+
+  optimizer = _sgd(
+    criterion, init_batch_size=12, max_batch_size=24, group_size=group_size
+  )
+  params = {'w': jnp.linspace(-1.0, 1.0, 5), 'b': jnp.array(0.5)}
+  batch = jax.tree.map(lambda x: x[:12], make_dataset())
+  estimate = estimator(group_size=group_size)
+  state, start = optimizer.init(params), 0
+  for size in sizes:
+    micro = jax.tree.map(lambda x, a=start, b=size: x[a : a + b], batch)
+    _, statistics = estimate(params, micro)
+    _, state = optimizer.update(
+      statistics.mean, state, params, statistics=statistics
+    )
+    start += size
+  jax.effects_barrier()
+  assert adaopt.has_updated(state)
+  ((size, mean, variance, coordinates),) = seen
+  with jax.enable_x64(True):
+    g = oracles.sample_gradients(
+      loss_fn, *jax.tree.map(lambda x: np.asarray(x, float), (params, batch))
+    )
+  assert size == [12]
+  of = lambda estimate: oracles.group_estimate(estimate, g, group_size)
+  np.testing.assert_allclose(mean, oracles.mean(g), rtol=1e-5)
+  np.testing.assert_allclose(
+    coordinates, of(oracles.coordinate_variances), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    variance, of(lambda g: oracles.tensor_variances(g, params)), rtol=1e-5
+  )
 
 
 def test_spreads_are_held_only_where_the_optimizer_reads_them():

@@ -221,6 +221,26 @@ def test_state_tells_the_last_requirement_and_the_updates():
     (dict(policy=adaopt.capped_growth(8.0)), [64.0], [True, False]),
     (dict(init_batch_size=64), [], [False]),
     (dict(policy=adaopt.follow), [64.0, 9.0], [True, True, True]),
+    (
+      dict(policy=adaopt.batch_size.hysteresis(4.0)),
+      [64.0, 32.0, 9.0, 9.0],
+      [True] * 5,
+    ),
+    (
+      dict(policy=adaopt.Policy(lambda current, required: required, False)),
+      [32.0, 9.0, 64.0, 9.0],
+      [True, True, True, False, False],
+    ),
+    (
+      dict(policy=adaopt.Policy(adaopt.capped_growth(8.0))),
+      [64.0],
+      [True, True],
+    ),
+    (
+      dict(policy=lambda b, required: required),
+      [64.0, 9.0],
+      [True] + 2 * [False],
+    ),
     (dict(policy=adaopt.follow, init_batch_size=64), [], [True]),
     (
       dict(policy=adaopt.batch_size.measure, init_batch_size=64),
@@ -247,6 +267,10 @@ def test_state_tells_the_last_requirement_and_the_updates():
     'not_at_max_value_by_capped_growth',
     'never_if_it_starts_there',
     'at_max_value_if_it_can_shrink',
+    'at_max_value_by_hysteresis',
+    'not_at_max_value_if_it_says_so',
+    'at_max_value_if_it_says_so',
+    'not_at_max_value_by_a_plain_function_that_shrinks',
     'from_the_start_if_it_can_shrink',
     'at_max_value_to_measure',
     'not_at_max_value_by_a_policy_with_a_cap_of_its_own',
@@ -453,6 +477,23 @@ def test_a_test_without_statistics_is_put_off_not_dropped():
       lambda current, required: jnp.stack([current, required]),
       r'policy must return a number, got shape \[2\]',
     ),
+    (
+      lambda s: 9.0,
+      adaopt.Policy(lambda current, required: None),
+      'policy must return a number, got None',
+    ),
+    (
+      lambda s: 9.0,
+      adaopt.Policy(lambda current, required: adaopt.follow.next_size),
+      'policy must return a number, got <function',
+    ),
+    (
+      adaopt.StatefulCriterion(
+        lambda params: (), lambda s, state, **_: (None, ())
+      ),
+      jnp.maximum,
+      'criterion must return a number, got None',
+    ),
   ],
 )
 def test_what_is_not_a_number_is_refused(criterion, policy, sentence):
@@ -470,6 +511,15 @@ def test_what_is_not_a_number_is_refused(criterion, policy, sentence):
     ),
     (dict(criterion=adaopt.debiased_norm_test), 'debiased_norm_test makes one'),
     (dict(policy=adaopt.capped_growth), 'capped_growth makes one: call it'),
+    (
+      dict(policy=adaopt.batch_size.hysteresis),
+      'hysteresis makes one: call it',
+    ),
+    (
+      dict(policy=adaopt.Policy(adaopt.batch_size.geometric_growth)),
+      'geometric_growth makes one: call it',
+    ),
+    (dict(policy=adaopt.Policy(0.5)), r'policy must be a function .* got 0\.5'),
     (
       dict(policy=lambda factor: jnp.maximum),
       'does not take two arguments. Where it makes a policy, call it',
@@ -568,6 +618,47 @@ def test_a_state_above_a_lowered_maximum_comes_down(required):
   )
   assert state.batch_size == 64
   assert not state.test_due
+
+
+@pytest.mark.parametrize('test_interval', [1, 10])
+def test_a_lowered_maximum_comes_down_between_tests_and_in_jit(test_interval):
+  state = _states(_adapt(max_batch_size=512), [300.0])[-1]
+  lowered = _adapt(
+    max_batch_size=48, policy=adaopt.follow, test_interval=test_interval
+  )
+  state = state._replace(test_due=jnp.bool_(test_interval == 1))
+  update = jax.jit(lowered.update)
+  _, state = update(UPDATES, state, statistics=_statistics(60.0))
+  assert state.batch_size == 48
+  # From there it goes on as ever.
+  state = state._replace(test_due=jnp.bool_(True))
+  _, state = update(UPDATES, state, statistics=_statistics(20.0))
+  assert state.batch_size == 20
+
+
+def test_a_size_shrinks_again_from_the_largest_by_hysteresis():
+  transform = _adapt(policy=adaopt.batch_size.hysteresis(4.0))
+  # 16 = 64 / 4 stays; 15.5 does not.
+  assert _sizes(transform, [1e9, 16.0, 15.5, 15.0, 4.0, 3.5, np.inf]) == [
+    64,
+    64,
+    16,
+    16,
+    16,
+    8,
+    64,
+  ]
+
+
+def test_measuring_moves_nothing_and_tests_at_every_size():
+  for size in (8, 64):
+    transform = _adapt(policy=adaopt.batch_size.measure, init_batch_size=size)
+    states = _states(transform, [9.0, np.inf, 2.0, np.nan])
+    assert [int(s.batch_size) for s in states] == [size] * 5
+    assert all(s.test_due for s in states)
+    np.testing.assert_array_equal(
+      [s.required for s in states], [np.nan, 9.0, np.inf, 2.0, np.nan]
+    )
 
 
 def _largest_so_far():

@@ -1,12 +1,15 @@
 """If these fail, a wrong argument meets a traceback instead of a sentence."""
 
+import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import adaopt
 from adaopt._common import checks
 
 NAN, INF = float('nan'), float('inf')
@@ -233,3 +236,163 @@ def test_num_examples_is_static_under_jit():
 def test_what_is_no_batch_meets_a_sentence(batch, message):
   with pytest.raises(ValueError, match=message):
     checks.num_examples(batch)
+
+
+@pytest.mark.parametrize('value', [3, 3.5, np.float32(3), jnp.array(4)])
+def test_values_from_the_minimum_on_pass(value):
+  checks.check_at_least(3, size=value)
+
+
+@pytest.mark.parametrize('value', [2.9, -3, NAN, INF, -INF])
+def test_a_value_below_the_minimum_is_named(value):
+  message = f'^size must be finite and at least 3, got {value}'
+  with pytest.raises(ValueError, match=message):
+    checks.check_at_least(3, other=3, size=value)
+
+
+@pytest.mark.parametrize(
+  'made',
+  [
+    adaopt.norm_test(0.5),
+    adaopt.capped_growth(2.0),
+    jnp.maximum,
+    len,
+    lambda statistics: 3.0,
+    jax.jit(jnp.sin),
+    functools.partial(adaopt.norm_test, 0.5),
+  ],
+)
+def test_a_function_that_was_made_passes(made):
+  checks.check_made('of the statistics', criterion=made)
+
+
+@pytest.mark.parametrize(
+  'factory',
+  [
+    adaopt.norm_test,
+    adaopt.debiased_norm_test,
+    adaopt.all_of,
+    adaopt.capped_growth,
+    adaopt.batch_size.hysteresis,
+  ],
+)
+def test_a_factory_left_uncalled_is_named_with_the_remedy(factory):
+  name = factory.__name__
+  message = (
+    f'^criterion must be a function of x, and {name} makes one: call it, as in '
+    rf'{name}\('
+  )
+  with pytest.raises(ValueError, match=message):
+    checks.check_made('of x', other=len, criterion=factory)
+
+
+@pytest.mark.parametrize('value', [None, 'max', 0.1])
+def test_what_cannot_be_called_was_not_made_either(value):
+  message = f'^policy must be a function of x, got {value!r}'
+  with pytest.raises(ValueError, match=message):
+    checks.check_made('of x', policy=value)
+
+
+@pytest.mark.parametrize(
+  'optimizer',
+  [
+    optax.adam(0.1),
+    adaopt.schedule_batch_size(8),
+    optax.MultiSteps(optax.sgd(0.1), 2),
+    optax.contrib.mechanize(optax.sgd(0.1)),
+  ],
+)
+def test_an_optimizer_passes(optimizer):
+  checks.check_optimizer(optimizer)
+
+
+@pytest.mark.parametrize(
+  ('optimizer', 'message'),
+  [
+    (None, r'got None\.$'),
+    (0.1, r'got 0\.1\.$'),
+    ('adam', r"got 'adam'\.$"),
+    (optax.adamw, r'got <function adamw .*>; call it first, as in adamw\('),
+    (lambda rate: optax.sgd(rate), 'got <function .*; call it first'),
+    (optax.adam(0.1).init, 'got <function .*; call it first'),
+  ],
+  ids=['none', 'number', 'string', 'uncalled', 'a factory', 'half of one'],
+)
+def test_what_is_no_optimizer_is_named(optimizer, message):
+  with pytest.raises(
+    ValueError, match=f'must be an optax optimizer, {message}'
+  ):
+    checks.check_optimizer(optimizer)
+
+
+@pytest.mark.parametrize(
+  'rate',
+  [0, 0.1, -0.1, np.float64(1), jnp.bfloat16(0.5), optax.constant_schedule(1)],
+)
+def test_a_learning_rate_passes(rate):
+  checks.check_learning_rate(rate)
+
+
+def test_a_traced_learning_rate_passes():
+  def double(rate):
+    checks.check_learning_rate(rate)
+    return 2 * rate
+
+  assert jnp.isnan(jax.jit(double)(NAN))
+
+
+@pytest.mark.parametrize(
+  ('rate', 'message'),
+  [
+    *((bad, f'must be finite, got {bad}') for bad in (NAN, INF, -INF)),
+    *(
+      (bad, f'must be a number, got {re.escape(repr(bad))}')
+      for bad in (None, '0.5', [0.1], 1j, np.ones(2))
+    ),
+  ],
+)
+def test_what_is_no_learning_rate_is_named(rate, message):
+  with pytest.raises(ValueError, match=f'^learning_rate {message}'):
+    checks.check_learning_rate(rate)
+
+
+@pytest.mark.parametrize(
+  ('leaf', 'message'),
+  [
+    (len, "the function 'len'"),
+    ('text', "the string 'text'"),
+    (np.array(['a', 'b']), 'of type <U1'),
+    (np.array([None]), 'of type object'),
+    (np.array(['2020-01-01'], 'datetime64[D]'), r'of type datetime64\[D\]'),
+  ],
+  ids=['function', 'string', 'strings', 'objects', 'dates'],
+)
+def test_what_is_not_an_array_of_numbers_is_named(leaf, message):
+  with pytest.raises(
+    ValueError, match=rf"^parameter \['a'\] is {message}, which has no gradient"
+  ):
+    checks.check_params({'a': leaf})
+  with pytest.raises(
+    ValueError, match=rf"^dataset\['a'\] is {message}; a dataset holds only"
+  ):
+    checks.check_arrays(other=jnp.ones(2), dataset={'a': leaf})
+  with pytest.raises(ValueError, match=rf"^batch\['a'\] is {message}"):
+    checks.num_examples({'a': leaf})
+
+
+def test_no_parameter_at_all_is_told():
+  with pytest.raises(ValueError, match='hold no array; there is nothing to'):
+    checks.check_params({'w': None})
+
+
+def test_arrays_of_any_number_and_keys_pass():
+  checks.check_arrays(
+    batch={
+      'image': np.zeros((2, 3), np.uint8),
+      'label': [1, 2],
+      'mask': jnp.ones(2, bool),
+      'half': jnp.ones(2, jnp.bfloat16),
+      'key': jax.random.split(jax.random.key(0), 2),
+      'none': None,
+    }
+  )

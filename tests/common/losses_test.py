@@ -1,106 +1,98 @@
-"""The check that examples are independent."""
+"""If these fail, a loss that has no gradient, or half a group, is measured."""
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 import pytest
-from flax import linen as nn
 
-import adaopt
-
-IMAGES = jax.random.normal(jax.random.key(0), [6, 8, 8, 3])
+from adaopt._common import losses
 
 
-class Network(nn.Module):
-  norm: nn.Module
-
-  @nn.compact
-  def __call__(self, x):
-    return nn.Dense(2)(nn.relu(self.norm(nn.Dense(4)(x))))
-
-
-def loss_of(norm, **kwargs):
-  model = Network(norm)
-  variables = model.init(jax.random.key(1), IMAGES)
-  params = variables.pop('params')
-
-  def loss_fn(params, batch):
-    outputs, _ = model.apply(
-      {'params': params, **variables}, batch, mutable=['batch_stats'], **kwargs
-    )
-    return jnp.mean(outputs**2)
-
-  return loss_fn, params
+def _returns(output):
+  return lambda params, batch: output
 
 
 @pytest.mark.parametrize(
-  'norm', [nn.LayerNorm(), nn.GroupNorm(2), nn.BatchNorm(True)]
+  ('has_aux', 'output', 'expected'),
+  [
+    (False, jnp.float32(2.0), (2.0, ())),
+    (False, np.float64(2.0), (2.0, ())),
+    (False, jnp.bfloat16(2.0), (2.0, ())),
+    (True, (jnp.float32(2.0), {'n': 3}), (2.0, {'n': 3})),
+    (True, (jnp.float32(2.0), ()), (2.0, ())),
+  ],
 )
-def test_independent_examples_pass(norm):
-  adaopt.check_independent_examples(*loss_of(norm), IMAGES)
+def test_a_checked_loss_has_an_aux(has_aux, output, expected):
+  assert losses.checked(_returns(output), has_aux)(None, None) == expected
 
 
-def test_batch_norm_in_training_mode_is_told_of_groups():
-  loss_fn, params = loss_of(nn.BatchNorm(use_running_average=False))
-  with pytest.raises(ValueError, match=r'BatchNorm.*group_size'):
-    adaopt.check_independent_examples(loss_fn, params, IMAGES)
-
-
-def test_a_sum_over_examples_is_told():
-  with pytest.raises(ValueError, match='a sum in place of the mean'):
-    adaopt.check_independent_examples(
-      lambda w, x: jnp.sum(w * x), jnp.array(1.0), jnp.arange(3.0)
-    )
-
-
-@pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_a_loss_that_is_not_finite_cannot_tell(value):
-  x = jnp.arange(3.0).at[1].set(value)
-  with pytest.raises(ValueError, match=f'is {value}, which cannot tell'):
-    adaopt.check_independent_examples(
-      lambda w, x: jnp.mean(w * x), jnp.array(1.0), x
-    )
-
-
-@pytest.mark.parametrize(('w', 'mean'), [(0, 'nan'), (1, 'inf')])
-def test_single_losses_that_are_not_finite_tell_of_coupling(w, mean):
-  """A single example has no spread to be divided by: w / 0."""
-  loss_fn = lambda w, x: w / jnp.std(x)
-  with pytest.raises(ValueError, match=f'losses is {mean}; .* coupled'):
-    adaopt.check_independent_examples(loss_fn, jnp.float32(w), jnp.arange(4.0))
-
-
-def dropout(w, x, key):
-  keep = jax.random.bernoulli(key, 0.5, x.shape)
-  return jnp.mean((x * keep) @ w)
-
-
-def test_one_key_for_all_examples_couples_them():
-  x = jnp.exp(jax.random.normal(jax.random.key(0), [8, 3]))
-  with pytest.raises(ValueError, match='random key for the whole batch'):
-    adaopt.check_independent_examples(
-      dropout, jnp.ones(3), x, jax.random.key(2)
-    )
-
-
-def test_a_key_of_its_own_leaves_an_example_independent():
-  x = jax.random.normal(jax.random.key(0), [8, 3])
-  keys = jax.random.split(jax.random.key(1), 8)
-  loss = lambda w, batch: jnp.mean(
-    jax.vmap(lambda x, key: dropout(w, x, key))(*batch)
+def test_a_checked_loss_is_passed_the_further_arguments():
+  loss_fn = lambda params, batch, *rest: jnp.float32(
+    sum((params, batch, *rest))
   )
-  adaopt.check_independent_examples(loss, jnp.ones(3), (x, keys))
+  assert losses.checked(loss_fn, False, 3, 4)(1, 2)[0] == 10
 
 
-def test_half_precision_and_aux_pass():
-  model = nn.Dense(3, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
-  x = jax.random.normal(jax.random.key(0), [9, 40], jnp.bfloat16)
-  params = model.init(jax.random.key(1), x)
+ONE = jnp.float32(1.0)
 
-  def loss_fn(params, batch):
-    logits = model.apply(params, batch)
-    labels = jnp.zeros(len(batch), int)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses.mean(), {'examples': len(batch)}
 
-  adaopt.check_independent_examples(loss_fn, params, x, has_aux=True)
+@pytest.mark.parametrize(
+  ('has_aux', 'output', 'sentence'),
+  [
+    (False, (ONE, ONE), 'with has_aux=False it returned tuple'),
+    (True, ONE, 'with has_aux=True it returned Array'),
+    (True, (ONE, ONE, ONE), 'with has_aux=True it returned tuple'),
+    (True, [ONE, ONE], 'with has_aux=True it returned list'),
+    (False, 1.0, r'returned 1\.0, which is not an array and has no gradient'),
+    (False, None, 'returned None, which is not an array'),
+    (True, (1.0, ONE), r'returned 1\.0, which is not an array'),
+    (False, jnp.ones(3), r'must return a real scalar.* got float32\[3\]'),
+    (False, jnp.ones(1), r'must return a real scalar.* got float32\[1\]'),
+    (False, jnp.int32(1), r'must return a real scalar.* got int32\[\]'),
+    (False, jnp.complex64(1), r'must return a real scalar.* got complex64\[\]'),
+  ],
+)
+def test_what_is_not_a_loss_meets_a_sentence(has_aux, output, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    losses.checked(_returns(output), has_aux)(None, None)
+
+
+BATCH = {'x': np.arange(12.0).reshape(6, 2), 'y': np.arange(6)}
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 6])
+def test_groups_are_of_consecutive_examples(size):
+  groups = losses.grouped(BATCH, size)
+  for name, array in BATCH.items():
+    assert len(groups[name]) == 6 // size
+    for i, group in enumerate(groups[name]):
+      np.testing.assert_array_equal(group, array[i * size : (i + 1) * size])
+
+
+def test_half_a_group_is_refused():
+  sentence = '6 examples is not a multiple of group_size=4'
+  with pytest.raises(ValueError, match=sentence):
+    losses.grouped(BATCH, 4)
+
+
+def test_random_keys_can_be_grouped():
+  keys = jax.random.split(jax.random.key(0), 6)
+  groups = losses.grouped(keys, 2)
+  assert groups.shape == (3, 2)
+  assert jnp.all(groups[1] == keys[2:4])
+
+
+def test_a_sample_counts_where_all_of_its_examples_do():
+  mask = jnp.array([True, True, True, False, False, False])
+  groups, counts = losses.samples(BATCH, mask, 2)
+  assert groups['x'].shape == (3, 2, 2)
+  assert counts.tolist() == [True, False, False]
+  _, every = losses.samples(BATCH, None, 3)
+  assert every.tolist() == [True, True]
+
+
+def test_what_does_not_count_is_zero_even_where_it_is_no_number():
+  samples = jnp.array([[1.0, 2.0], [jnp.nan, jnp.inf], [3.0, jnp.nan]])
+  kept = losses.keep(samples, jnp.array([True, False, True]))
+  np.testing.assert_array_equal(kept, [[1, 2], [0, 0], [3, np.nan]])
+  assert losses.keep(samples[:, 0], jnp.zeros(3, bool)).tolist() == [0, 0, 0]

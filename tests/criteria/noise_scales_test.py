@@ -1,15 +1,11 @@
 """If these fail, a moving average forgets, doubles or hides its noise."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 
 import adaopt
-from adaopt.criteria import averaging
 
 NAN, INF = float('nan'), float('inf')
 
@@ -121,28 +117,6 @@ def test_noise_and_signal_are_averaged_apart_with_weights_that_add_up(
     noise, signal, floor = weights @ parts[:t] / weights.sum()
     # Float32 differences of numbers of one size: a few ulps.
     np.testing.assert_allclose(required, noise / max(signal, floor), 1e-5)
-
-
-def test_the_signal_is_unbiased_over_all_batches_of_a_population():
-  population = np.array([[1.0, 2.0], [3.0, -1.0], [-0.5, 0.5]])
-  signals, powers = [], []
-  for batch in itertools.product(population, repeat=2):
-    g = np.stack(batch)
-    measured = averaging.debiased(
-      adaopt.GradientStatistics(
-        jnp.int32(2),
-        jnp.asarray(oracles.mean(g), jnp.float32),
-        jnp.float32(oracles.total_variance(g)),
-      ),
-      floor=0.01,
-      test='a test',
-    )
-    signals.append(measured.signal)
-    powers.append(oracles.squared_norm(oracles.mean(g)))
-  truth = oracles.squared_norm(oracles.mean(population))
-  # Nine float32 numbers of order 10.
-  np.testing.assert_allclose(np.mean(signals), truth, rtol=1e-5)
-  assert np.mean(powers) > 2 * truth
 
 
 @pytest.mark.parametrize('eta', [0.1, 0.5, 2.0])
@@ -301,7 +275,7 @@ NO_VARIANCE = STATISTICS._replace(variance=None, coordinate_variance=None)
     (
       adaopt.debiased_norm_test(0.1),
       NO_VARIANCE,
-      r'debiased_norm_test needs statistics\.variance, which is None; value_and',
+      r'debiased_norm_test needs statistics\.variance, which is None; value_',
     ),
     (
       adaopt.gradient_noise_scale(),

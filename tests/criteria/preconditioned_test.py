@@ -168,8 +168,8 @@ def test_half_precision_moments_make_a_float32_diagonal():
         (),
         opt_state=(),
       ),
-      r'preconditioned_norm_test needs statistics\.coordinate_variance, which is '
-      'None; value_and_statistics computes it unless only=',
+      r'preconditioned_norm_test needs statistics\.coordinate_variance, which '
+      'is None; value_and_statistics computes it unless only=',
     ),
     (
       lambda: adaopt.criteria.preconditioned_norm_test(

@@ -1,4 +1,4 @@
-"""The optimizers against the algorithms of the papers, step by step by hand.
+"""Optimizers with a batch size against the algorithms, step by step by hand.
 
 A failure here means that a chain is put together wrongly: the new batch size
 applies a step early or late, an option is lost on its way to a transform, the
@@ -7,6 +7,7 @@ sign is wrong, or a learning-rate schedule counts steps instead of examples.
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,15 +127,6 @@ def _updates(optimizer, batch_sizes):
   return found
 
 
-@pytest.mark.parametrize('make', [adaopt.adagrad, adaopt.adagrad_norm])
-def test_schedules_of_adagrad_count_steps(make):
-  schedule = optax.linear_schedule(1.0, 0.0, transition_steps=4)
-  found = _updates(make(schedule), [10, 40, 30])
-  # The rate over the root of the number of gradients, all of them 1.
-  expected = [-1, -0.75 / np.sqrt(2), -0.5 / np.sqrt(3)]
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
 @pytest.mark.parametrize('make', [adaopt.adadagrad, adaopt.adadagrad_norm])
 def test_schedules_of_adadagrad_count_examples(make):
   schedule = optax.linear_schedule(1.0, 0.0, transition_steps=100)
@@ -179,20 +171,23 @@ def test_a_policy_decides_over_the_next_size(norm):
 
 
 @NORMS
-def test_without_statistics_adadagrad_is_adagrad(norm):
+def test_with_none_for_statistics_adadagrad_is_adagrad(norm):
   gradient = jnp.array([3.0, -4.0])
-  adaptive, plain = (
+  adapting, plain = (
     (adaopt.adadagrad_norm, adaopt.adagrad_norm)
     if norm
     else (adaopt.adadagrad, adaopt.adagrad)
   )
-  optimizer = adaptive(
+  optimizer = adapting(
     0.5, adaopt.norm_test(1.0), init_batch_size=8, max_batch_size=64
   )
-  updates, state = optimizer.update(gradient, optimizer.init(gradient))
+  updates, state = optimizer.update(
+    gradient, optimizer.init(gradient), statistics=None
+  )
   expected, _ = plain(0.5).update(gradient, plain(0.5).init(gradient))
   np.testing.assert_array_equal(updates, expected)
   assert optax.tree.get(state, 'batch_size') == 8
+  assert optax.tree.get(state, 'test_due')
 
 
 @NORMS
@@ -203,24 +198,11 @@ def test_a_schedule_without_statistics_asks_for_them(norm):
     init_batch_size=8,
     max_batch_size=64,
   )
+  state = optimizer.init(jnp.ones(1))
   with pytest.raises(ValueError, match='pass statistics='):
-    optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))
-
-
-@pytest.mark.parametrize(
-  ('make', 'bad'),
-  [
-    (adaopt.adagrad, dict(eps=-1.0)),
-    (adaopt.adagrad, dict(eps_root=-1.0)),
-    (adaopt.adagrad, dict(initial_accumulator_value=-1.0)),
-    (adaopt.adagrad_norm, dict(eps=-1.0)),
-    (adaopt.adagrad_norm, dict(initial_accumulator_value=-1.0)),
-  ],
-)
-def test_negative_constants_are_refused_at_construction(make, bad):
-  (name,) = bad
-  with pytest.raises(ValueError, match=rf'{name} must be .* got -1\.0'):
-    make(0.1, **bad)
+    optimizer.update(jnp.ones(1), state)
+  with pytest.raises(ValueError, match='needs the batch size in every update'):
+    optimizer.update(jnp.ones(1), state, statistics=None)
 
 
 @NORMS
@@ -229,7 +211,7 @@ def test_negative_constants_are_refused_at_construction(make, bad):
   [
     (dict(init_batch_size=0), 'got 0'),
     (dict(max_batch_size=4), '8 exceeds .*4'),
-    (dict(multiple_of=3), '8 is no multiple of 3'),
+    (dict(multiple_of=3), '8 is not a multiple of multiple_of=3'),
     (dict(test_interval=0), 'test_interval .* got 0'),
     (dict(policy='grow'), "policy .* got 'grow'"),
     (dict(criterion=0.1), r'criterion .* got 0\.1'),
@@ -245,3 +227,319 @@ def test_bad_options_are_refused_at_construction(norm, bad, sentence):
   make = adaopt.adadagrad_norm if norm else adaopt.adadagrad
   with pytest.raises(ValueError, match=sentence):
     make(0.1, **(options | bad))
+
+
+def _noisy(size, key=0):
+  """Gradients and variances of as many steps, of two tensors."""
+  rng = np.random.default_rng(key)
+  return [
+    (
+      {'w': rng.normal(size=(2, 2)) + 0.5, 'b': rng.normal(size=2)},
+      {'w': rng.uniform(2, 60), 'b': rng.uniform(2, 60)},
+    )
+    for _ in range(size)
+  ]
+
+
+def _walk(optimizer, steps, batch_sizes=None):
+  """Sizes after, and parameters of, every step; of the sizes held, or given."""
+  as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
+  params = as_arrays(jax.tree.map(np.zeros_like, steps[0][0]))
+  state = optimizer.init(params)
+  update = jax.jit(optimizer.update)
+  sizes, history = [], []
+  for i, (gradient, variance) in enumerate(steps):
+    b = batch_sizes[i] if batch_sizes else optax.tree.get(state, 'batch_size')
+    statistics = adaopt.GradientStatistics(
+      jnp.int32(b), as_arrays(gradient), as_arrays(variance)
+    )
+    updates, state = update(
+      statistics.mean, state, params, statistics=statistics
+    )
+    params = optax.apply_updates(params, updates)
+    sizes.append(int(optax.tree.get(state, 'batch_size')))
+    history.append(params)
+  return sizes, history
+
+
+def _adaptive_by_hand(steps, rate, b_0, b_max, exponent):
+  """The default criterion and policy of `adaptive` around SGD, in float64.
+
+  b ← min(max(b, v̄ / max(m̄ − …, 0.01 …)), 2 b), averages of decay 0.95;
+  x ← x − α(n) (b / b_0)^exponent ḡ, with b that of this batch.
+  """
+  x = jax.tree.map(np.zeros_like, steps[0][0])
+  b, examples, parts = b_0, 0, []
+  sizes, history = [], []
+  for gradient, variance in steps:
+    factor = rate(examples) * (b / b_0) ** exponent
+    x = jax.tree.map(lambda p, g, f=factor: p - f * g, x, gradient)
+    examples += b
+    power = sum((g**2).sum() for g in gradient.values())
+    noise = sum(variance.values())
+    parts.append((noise, power - noise / b, 0.01 * power))
+    weights = 0.95 ** np.arange(len(parts) - 1, -1, -1)
+    v, signal, floor = weights @ np.array(parts)
+    required = v / max(signal, floor)
+    b = math.ceil(min(max(b, required), 2 * b, b_max))
+    sizes.append(b)
+    history.append(x)
+  return sizes, history
+
+
+@pytest.mark.parametrize(
+  ('options', 'exponent'),
+  [({}, 0.5), (dict(exponent=1.0), 1.0), (dict(exponent=0), 0.0)],
+  ids=['default', 'linear', 'none'],
+)
+@pytest.mark.parametrize(
+  ('learning_rate', 'rate'),
+  [
+    (0.3, lambda examples: 0.3),
+    (
+      optax.linear_schedule(0.5, 0.1, 500),
+      lambda examples: np.interp(examples, [0, 500], [0.5, 0.1]),
+    ),
+  ],
+  ids=['number', 'schedule'],
+)
+def test_adaptive_is_its_algorithm_by_hand(
+  options, exponent, learning_rate, rate
+):
+  steps = _noisy(10)
+  hand_sizes, hand_params = _adaptive_by_hand(steps, rate, 4, 200, exponent)
+  grown = np.diff([4, *hand_sizes])
+  # By the factor of 2, by what is required, and not at all.
+  assert hand_sizes[:2] == [8, 16]
+  assert len(set(hand_sizes)) > 4
+  assert 0 in grown
+  sizes, params = _walk(
+    adaopt.adaptive(
+      optax.sgd(1.0),
+      learning_rate,
+      init_batch_size=4,
+      max_batch_size=200,
+      **options,
+    ),
+    steps,
+  )
+  assert sizes == hand_sizes
+  chex.assert_trees_all_close(params, hand_params, rtol=1e-5, atol=1e-6)
+
+
+def test_adaptive_has_the_criterion_policy_and_exponent_that_it_says():
+  sizes = dict(init_batch_size=4, max_batch_size=5000)
+  make = lambda **options: adaopt.adaptive(
+    optax.adamw(1.0, weight_decay=0.1), 0.1, **sizes, **options
+  )
+  # ‖ḡ‖² = 24 and v = 80: 80 / (24 − 80 / 4) = 20 at first, and then about 9.
+  gradient = {'w': np.full((2, 2), 2.0), 'b': np.full(2, 2.0)}
+  steps = 4 * [(gradient, {'w': 50.0, 'b': 30.0})]
+  default, found = _walk(make(), steps)
+  explicit = dict(
+    criterion=adaopt.debiased_norm_test(1.0),
+    policy=adaopt.capped_growth(2.0),
+    exponent=0.5,
+    multiple_of=1,
+    test_interval=1,
+  )
+  same, expected = _walk(make(**explicit), steps)
+  assert default == same
+  assert default[:2] == [8, 9]
+  chex.assert_trees_all_equal(found, expected)
+  for other in (
+    dict(criterion=adaopt.norm_test(1.0)),
+    dict(criterion=adaopt.debiased_norm_test(0.5)),
+    dict(policy=jnp.maximum),
+    dict(test_interval=2),
+  ):
+    assert _walk(make(**other), steps)[0] != default, other
+
+
+@pytest.mark.parametrize(
+  ('learning_rate', 'scale'),
+  [
+    (0.1, optax.scale(0.1)),
+    (
+      optax.linear_schedule(0.1, 0.0, 300),
+      adaopt.scale_by_example_schedule(optax.linear_schedule(0.1, 0.0, 300)),
+    ),
+  ],
+  ids=['number', 'schedule'],
+)
+@pytest.mark.parametrize(
+  'inner',
+  [optax.adamw(1.0, weight_decay=0.3), optax.sgd(1.0, momentum=0.9)],
+  ids=['adamw', 'momentum'],
+)
+def test_adaptive_is_the_chain_that_it_stands_for(inner, learning_rate, scale):
+  options = dict(
+    init_batch_size=4,
+    max_batch_size=1024,
+    multiple_of=2,
+    test_interval=2,
+    policy=adaopt.follow,
+  )
+  criterion = adaopt.gradient_noise_scale()
+  chain = optax.chain(
+    adaopt.adapt_batch_size(criterion, **options),
+    inner,
+    adaopt.scale_by_batch_size(1.0),
+    scale,
+  )
+  adaptive = adaopt.adaptive(
+    inner, learning_rate, criterion=criterion, exponent=1.0, **options
+  )
+  sizes, params = _walk(adaptive, _noisy(12))
+  expected_sizes, expected = _walk(chain, _noisy(12))
+  assert sizes == expected_sizes
+  assert len(set(sizes)) > 2
+  chex.assert_trees_all_equal(params, expected)
+
+
+def test_adaptive_at_one_size_is_the_optimizer_with_that_rate():
+  steps = _noisy(8)
+  _, found = _walk(
+    adaopt.adaptive(
+      optax.adamw(1.0, weight_decay=0.3),
+      0.05,
+      init_batch_size=8,
+      max_batch_size=8,
+    ),
+    steps,
+  )
+  _, expected = _walk(
+    optax.chain(
+      adaopt.schedule_batch_size(8), optax.adamw(0.05, weight_decay=0.3)
+    ),
+    steps,
+  )
+  # The rate times a sum in place of a sum of products.
+  chex.assert_trees_all_close(found, expected, rtol=2e-6, atol=1e-7)
+
+
+SIZES = dict(init_batch_size=8, max_batch_size=64)
+BY_RATE = {
+  'adaptive': lambda rate: adaopt.adaptive(optax.sgd(1.0), rate, **SIZES),
+  'adadagrad': lambda rate: adaopt.adadagrad(
+    rate, adaopt.norm_test(1.0), **SIZES
+  ),
+  'adadagrad_norm': lambda rate: adaopt.adadagrad_norm(
+    rate, adaopt.norm_test(1.0), **SIZES
+  ),
+}
+
+
+@pytest.mark.parametrize('name', BY_RATE)
+@pytest.mark.parametrize(
+  ('rate', 'sentence'),
+  [
+    (np.nan, 'learning_rate must be finite, got nan'),
+    (jnp.float32(np.inf), 'learning_rate must be finite, got inf'),
+    (None, 'learning_rate must be a number, got None'),
+    ('0.5', "learning_rate must be a number, got '0.5'"),
+    ([0.1], r'learning_rate must be a number, got \[0\.1\]'),
+    (jnp.ones(2), 'learning_rate must be a number, got Array'),
+  ],
+  ids=['nan', 'inf', 'none', 'string', 'list', 'array'],
+)
+def test_what_is_not_a_learning_rate_is_refused(name, rate, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    BY_RATE[name](rate)
+
+
+@pytest.mark.parametrize('name', BY_RATE)
+def test_a_learning_rate_may_be_an_array_or_traced(name):
+  def first_update(rate):
+    gradient = jnp.array([3.0, -4.0])
+    optimizer = BY_RATE[name](rate)
+    return optimizer.update(
+      gradient,
+      optimizer.init(gradient),
+      statistics=adaopt.GradientStatistics(8, gradient, jnp.float32(1)),
+    )[0]
+
+  expected = first_update(0.5)
+  for rate in (np.float64(0.5), jnp.bfloat16(0.5), jnp.array(0.5)):
+    np.testing.assert_array_equal(first_update(rate), expected)
+  np.testing.assert_allclose(jax.jit(first_update)(0.5), expected, rtol=1e-6)
+  assert np.all(np.sign(expected) == [-1, 1])
+
+
+@pytest.mark.parametrize(
+  ('bad', 'sentence'),
+  [
+    (dict(optimizer=None), 'optimizer must be an optax optimizer, got None'),
+    (
+      dict(optimizer=optax.sgd),
+      r'got <function sgd .*call it first, as in sgd',
+    ),
+    (dict(optimizer=adaopt.adagrad), r'call it first, as in adagrad\('),
+    (dict(criterion=adaopt.norm_test), r'norm_test makes one: call it, as in'),
+    (dict(policy=adaopt.capped_growth), 'capped_growth makes one: call it'),
+    (dict(exponent=-1.0), r'exponent must be .* got -1\.0'),
+    (dict(init_batch_size=0), 'init_batch_size must be an integer .* got 0'),
+    (dict(init_batch_size=128), 'init_batch_size=128 exceeds .*=64'),
+    (dict(multiple_of=3), '8 is not a multiple of multiple_of=3'),
+    (dict(test_interval=0), 'test_interval .* got 0'),
+  ],
+  ids=lambda bad: next(iter(bad)) if isinstance(bad, dict) else '',
+)
+def test_adaptive_refuses(bad, sentence):
+  good = dict(optimizer=optax.sgd(1.0), learning_rate=0.1, **SIZES)
+  with pytest.raises(ValueError, match=sentence):
+    adaopt.adaptive(**(good | bad))
+
+
+CONTRIB = {
+  'dog': optax.contrib.dog(),
+  'dowg': optax.contrib.dowg(),
+  'prodigy': optax.contrib.prodigy(),
+  'cocob': optax.contrib.cocob(),
+  'mechanize': optax.contrib.mechanize(optax.adamw(1e-3)),
+  'dadapt_adamw': optax.contrib.dadapt_adamw(),
+  'schedule_free': optax.contrib.schedule_free_sgd(0.1),
+  'muon': optax.contrib.muon(0.1),
+}
+
+
+@pytest.mark.parametrize('name', CONTRIB)
+def test_optimizers_of_optax_contrib_adapt_and_step_as_they_do_alone(name):
+  inner = CONTRIB[name]
+  adapt = adaopt.adapt_batch_size(
+    adaopt.norm_test(1.0), init_batch_size=4, max_batch_size=64
+  )
+  steps = _noisy(6)
+  sizes, found = _walk(optax.chain(adapt, inner), steps)
+  _, expected = _walk(optax.chain(adaopt.schedule_batch_size(4), inner), steps)
+  chex.assert_trees_all_equal(found, expected)
+  requirements = [
+    sum(v.values()) / sum((g**2).sum() for g in gradient.values())
+    for gradient, v in steps
+  ]
+  largest = np.maximum.accumulate(np.clip(np.ceil(requirements), 4, 64))
+  assert sizes == largest.tolist()
+  assert any(np.any(x != 0) for x in jax.tree.leaves(found[-1]))
+
+
+@pytest.mark.parametrize('name', CONTRIB)
+def test_optimizers_of_optax_contrib_train_with_a_batch_size(name):
+  optimizer = optax.chain(
+    adaopt.adapt_batch_size(
+      adaopt.norm_test(0.3), init_batch_size=4, max_batch_size=64
+    ),
+    CONTRIB[name],
+  )
+  target = jnp.array([[1.0, -2.0], [3.0, 0.5]])
+  data = target[None] + jax.random.normal(jax.random.key(0), [128, 2, 2])
+  step = adaopt.train_step(
+    lambda w, batch: jnp.mean(jnp.sum((w[None] - batch) ** 2, (1, 2))),
+    optimizer,
+    micro_batch_size=16,
+  )
+  state = adaopt.init_train_state(jnp.zeros([2, 2]), optimizer)
+  for _ in range(3):
+    state, metrics = step(state, data)
+  assert metrics.finite
+  assert np.all(np.isfinite(state.params))
+  assert np.any(np.asarray(state.params) != 0)

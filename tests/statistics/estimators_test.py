@@ -628,7 +628,7 @@ def test_float32_is_differentiated_without_factors(monkeypatch):
   def factorise(*args):
     raise AssertionError('half precision alone needs factors')
 
-  monkeypatch.setattr(estimators.factors, 'factorise', factorise)
+  monkeypatch.setattr(estimators.factorisation, 'factorise', factorise)
   estimate = adaopt.value_and_statistics(_squared_error, only=())
   params, batch = _cast((_params('one array'), _batch()), jnp.float32)
   _, stats = estimate(params, batch)

@@ -261,6 +261,7 @@ def test_micro_batch_size_changes_nothing_but_rounding():
     ({'num_examples': 1.5}, 'num_examples .* got 1.5'),
     ({'num_examples': 2**30}, 'too large'),
     ({'num_examples': 9, 'max_micro_batch_size': -1}, 'got -1'),
+    ({'num_examples': 9, 'seed': 2}, 'has a seed of its own, 1, got seed=2'),
   ],
 )
 def test_bad_budgets_are_rejected_at_the_call(options, message):

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
 from adaopt.training import drivers
-from tests import per_example_test
+from tests import per_example_cases
 
 AUTO = jax.sharding.AxisType.Auto
 COLLECTIVE = re.compile(
@@ -46,11 +46,11 @@ def shardings():
 
 def case(name):
   """A loss, its parameters and sixteen examples."""
-  apply, params, x = per_example_test.CASES[name]()
+  apply, params, x = per_example_cases.CASES[name]()
   x = np.concatenate([x, x, x, x])
   if x.dtype == np.float32:
     x += 0.1 * np.arange(16, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-  one = lambda params, x: per_example_test.loss_of(apply)(params, x)[0]
+  one = lambda params, x: per_example_cases.loss_of(apply)(params, x)[0]
   loss = lambda params, x: jnp.mean(jax.vmap(one, (None, 0))(params, x))
   return loss, params, x
 
@@ -89,8 +89,18 @@ def test_statistics_of_sharded_examples(name):
   loss, params, x = case(name)
   size = sum(leaf.size for leaf in jax.tree.leaves(params))
   scalars = 3 * (len(jax.tree.leaves(params)) + 2)
-  estimate = adaopt.value_and_statistics(loss, along_mean=True)
+  only = ('variance', 'variance_along_mean')
+  estimate = adaopt.value_and_statistics(loss, only=only)
   check(estimate, params, x, size + scalars)
+
+
+@pytest.mark.parametrize('name', ['dense', 'conv few positions', 'embed'])
+def test_every_statistic_of_sharded_examples(name):
+  loss, params, x = case(name)
+  size = sum(leaf.size for leaf in jax.tree.leaves(params))
+  scalars = 3 * (len(jax.tree.leaves(params)) + 2)
+  # Sums of gradients and of their squares.
+  check(adaopt.value_and_statistics(loss), params, x, 2 * size + scalars)
 
 
 @pytest.mark.parametrize('name', ['dense', 'conv few positions', 'embed'])
@@ -120,10 +130,10 @@ def draw_sharded(dataset, seed, positions):
   return jax.lax.with_sharding_constraint(batch, shardings()[1])
 
 
-def norm_tested():
+def adapted_by(criterion):
   return adaopt.adadagrad(
     0.1,
-    adaopt.norm_test(0.5),
+    criterion,
     init_batch_size=12,
     max_batch_size=64,
     test_interval=2,
@@ -133,12 +143,11 @@ def norm_tested():
 @pytest.mark.parametrize('name', ['dense', 'conv few positions', 'embed'])
 def test_a_step_adds_up_gradients_and_scalars_alone_between_devices(name):
   loss, params, x = case(name)
-  optimizer = norm_tested()
+  optimizer = adapted_by(adaopt.augmented_inner_product_test(0.5, nu=0.5))
   step = adaopt.train_step(
     loss,
     optimizer,
     micro_batch_size=8,
-    along_mean=True,
     draw=draw_sharded,
     driver=drivers.traced,
   )
@@ -154,7 +163,7 @@ def test_a_step_adds_up_gradients_and_scalars_alone_between_devices(name):
 
 def test_training_with_sharded_micro_batches():
   loss, params, x = case('dense on long sequences')
-  optimizer = norm_tested()
+  optimizer = adapted_by(adaopt.norm_test(0.5))
 
   def train(draw, place):
     step = adaopt.train_step(loss, optimizer, micro_batch_size=8, draw=draw)

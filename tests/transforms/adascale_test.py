@@ -83,21 +83,26 @@ def test_gain_and_progress_are_those_of_the_formula(decay):
   ],
 )
 def test_the_first_gain(step, expected):
-  assert _gains(adaopt.scale_by_adascale(base_batch_size=8), [step])[0] == [expected]
+  assert _gains(adaopt.scale_by_adascale(base_batch_size=8), [step])[0] == [
+    expected
+  ]
 
 
 @pytest.mark.parametrize('variance', [None, NAN])
 def test_without_a_variance_the_last_averages_serve_at_the_new_size(variance):
   # σ² = 16 / 8 = 2, μ² = 9 − 16 / 16 = 8: 10 / (2 / S + 8).
   gains, state = _gains(
-    adaopt.scale_by_adascale(base_batch_size=8), [(3.0, 16.0, 16), (7.0, variance, 32)]
+    adaopt.scale_by_adascale(base_batch_size=8),
+    [(3.0, 16.0, 16), (7.0, variance, 32)],
   )
   np.testing.assert_allclose(gains, [10 / 9, 10 / 8.5], rtol=1e-6)
   np.testing.assert_allclose(state.progress, 10 / 9 + 10 / 8.5, rtol=1e-6)
 
 
 def test_a_schedule_is_read_at_the_progress_before_the_update():
-  transform = adaopt.scale_by_adascale(base_batch_size=8, schedule=optax.linear_schedule(1.0, 0.0, transition_steps=10)
+  transform = adaopt.scale_by_adascale(
+    base_batch_size=8,
+    schedule=optax.linear_schedule(1.0, 0.0, transition_steps=10),
   )
   updates = jnp.full(2, 2.0, jnp.bfloat16)
   state = transform.init(updates)
@@ -119,21 +124,32 @@ def test_a_schedule_is_read_at_the_progress_before_the_update():
       adaopt.norm_test(1.0),
       init_batch_size=8,
       max_batch_size=8,
+      policy=adaopt.batch_size.measure,
+    ),
+    lambda: adaopt.adapt_batch_size(
+      adaopt.norm_test(1.0),
+      init_batch_size=8,
+      max_batch_size=8,
       policy=lambda current, required: current,
     ),
     lambda: adaopt.adapt_batch_size(
       lambda statistics: 8.0, init_batch_size=2, max_batch_size=8
     ),
     lambda: adaopt.adapt_batch_size(
-      lambda statistics: 0.0, init_batch_size=8, max_batch_size=16, test_interval=100
+      lambda statistics: 0.0,
+      init_batch_size=8,
+      max_batch_size=16,
+      test_interval=100,
     ),
     lambda: adaopt.schedule_batch_size(8),
   ],
-  ids=['held', 'grown to b_max', 'between tests', 'scheduled'],
+  ids=['measured', 'held', 'grown to b_max', 'between tests', 'scheduled'],
 )
 def test_every_step_measures_whatever_holds_the_size(hold):
   optimizer = optax.chain(
-    hold(), adaopt.scale_by_adascale(base_batch_size=2, decay=0.0), optax.sgd(0.0)
+    hold(),
+    adaopt.scale_by_adascale(base_batch_size=2, decay=0.0),
+    optax.sgd(0.0),
   )
   step = adaopt.train_step(
     lambda params, batch: jnp.mean((params - batch) ** 2),
@@ -152,12 +168,24 @@ def test_every_step_measures_whatever_holds_the_size(hold):
   np.testing.assert_allclose(gain, 124 / 112, rtol=1e-6)
 
 
-def test_an_accumulated_batch_waits_for_a_second_sample_to_measure():
+@pytest.mark.parametrize(
+  'hold',
+  [
+    lambda: adaopt.schedule_batch_size(4),
+    lambda: adaopt.adapt_batch_size(
+      adaopt.norm_test(1.0),
+      init_batch_size=4,
+      max_batch_size=4,
+      policy=adaopt.batch_size.measure,
+    ),
+  ],
+  ids=['scheduled', 'measured'],
+)
+def test_an_accumulated_batch_waits_for_a_second_sample_to_measure(hold):
   optimizer = adaopt.accumulate(
-    optax.chain(adaopt.scale_by_adascale(base_batch_size=4), optax.sgd(1.0)),
-    adaopt.norm_test(1.0),
-    init_batch_size=4,
-    max_batch_size=4,
+    optax.chain(
+      hold(), adaopt.scale_by_adascale(base_batch_size=4), optax.sgd(1.0)
+    ),
     group_size=4,
   )
   params = jnp.zeros(1)
@@ -171,10 +199,12 @@ def test_an_accumulated_batch_waits_for_a_second_sample_to_measure():
 
 
 def test_it_trains_with_a_size_that_is_held():
-  stay = lambda current, required: current
   optimizer = optax.chain(
     adaopt.adapt_batch_size(
-      adaopt.norm_test(1.0), init_batch_size=32, max_batch_size=64, policy=stay
+      adaopt.norm_test(1.0),
+      init_batch_size=32,
+      max_batch_size=64,
+      policy=adaopt.batch_size.measure,
     ),
     adaopt.scale_by_adascale(base_batch_size=8, decay=0.8),
     optax.sgd(0.05),
@@ -203,7 +233,7 @@ def test_it_trains_with_a_size_that_is_held():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    (dict(init_batch_size=0), 'init_value must be positive .* got 0'),
+    (dict(base_batch_size=0), 'base_batch_size must be positive .* got 0'),
     (dict(schedule=0.1), r'schedule must be a function .* got 0\.1'),
     (dict(decay=1.0), r'decay must be below 1, got 1\.0'),
     (dict(floor=2.0), r'floor must be at most 1, got 2\.0'),
@@ -211,10 +241,14 @@ def test_it_trains_with_a_size_that_is_held():
 )
 def test_a_constant_out_of_range_is_refused(options, message):
   with pytest.raises(ValueError, match=message):
-    adaopt.scale_by_adascale(**dict(init_batch_size=8) | options)
+    adaopt.scale_by_adascale(**dict(base_batch_size=8) | options)
 
 
 def test_missing_statistics_are_asked_for():
   transform = adaopt.scale_by_adascale(base_batch_size=8)
   with pytest.raises(ValueError, match=r'scale_by_adascale needs .* pass stat'):
     transform.update(jnp.ones(2), transform.init(jnp.ones(2)))
+  with pytest.raises(
+    ValueError, match='scale_by_adascale needs the batch size'
+  ):
+    transform.update(jnp.ones(2), transform.init(jnp.ones(2)), statistics=None)

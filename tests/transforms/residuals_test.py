@@ -6,7 +6,6 @@ LR+GD that the paper does not have, or an aux that train_step keeps to itself.
 """
 
 import decimal
-import functools
 import math
 
 import jax
@@ -193,17 +192,15 @@ def test_a_flax_model_trains_in_batches_of_an_adaptive_size():
     ),
     adaopt.normalized_lr_gd(optax.linear_schedule(0.3, 0.03, 150)),
   )
-  make_step = functools.partial(
-    adaopt.train_step, loss_fn, optimizer, has_aux=True
-  )
-  state = adaopt.init_train_state(params, optimizer)
   history = []
   for trained, metrics in adaopt.fit(
-    make_step,
-    state,
+    loss_fn,
+    optimizer,
+    params,
     dataset,
     num_examples=30_000,
     max_micro_batch_size=16,
+    has_aux=True,
   ):
     params = trained.params
     history.append(metrics)

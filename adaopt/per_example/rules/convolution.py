@@ -1,20 +1,18 @@
 """The rule for a convolution's kernel: patches times cotangents.
 
-XLA's CPU backend is slow at the weight gradient of a convolution, above all in
-a loop; a product of matrices is not.
+XLA's CPU backend is slow at the kernel gradient of a convolution, above all in
+a loop, and fast at a matrix product.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from adaopt._common import arithmetic
-from adaopt.per_example import materialised, program, rule
+from adaopt.per_example.rules import common, materialised
 
 
 def _padded(lhs, params):
@@ -25,7 +23,7 @@ def _padded(lhs, params):
 
 
 def _windows(rhs, params, offsets):
-  """For every spatial axis the slice of lhs that each offset looks at."""
+  """The slices of lhs that each offset reads, for every spatial axis."""
   axes = zip(
     offsets,
     params['window_strides'],
@@ -43,15 +41,15 @@ def _windows(rhs, params, offsets):
 
 
 NARROW = 12
-"""Up to as many columns a product is faster with its positions first."""
+"""The number of columns up to which a product is faster, positions first."""
 
 
 def _correlate(params, lhs, rhs, offsets):
   """Σ over positions of shifted lhs times rhs, for every offset: [K, N, O].
 
-  Where there are more positions than features, the shifts along the first
-  spatial axis are a batch of products: their slices are copied much faster
-  than patches are gathered, and there are fewer patches.
+  With more positions than features, the shifts along the first spatial axis
+  are a batch of products: slices are copied much faster than patches are
+  gathered, and there are fewer patches.
   """
   groups = params['feature_group_count'] * params['batch_group_count']
   product = functools.partial(_product if groups == 1 else _grouped, params)
@@ -69,7 +67,7 @@ def _correlate(params, lhs, rhs, offsets):
 
 
 def _patches(lhs, *windows):
-  """lhs as every offset sees it: [K, N, C, ...]."""
+  """The part of lhs that every offset reads: [K, N, C, ...]."""
   return jnp.stack([lhs[:, :, *each] for each in itertools.product(*windows)])
 
 
@@ -86,7 +84,7 @@ def _product(params, patches, rhs):
 
 
 def _narrow_product(params, lhs, rhs, first, *others):
-  """The same of all patches, a product for every shift of rows."""
+  """Like `_product` of all patches, with a product for every shift of rows."""
   lhs = jnp.moveaxis(lhs, 0, -1)  # [C, ..., N]
   patches = jnp.concatenate(
     [lhs[:, :, *each] for each in itertools.product(*others)], -1
@@ -103,7 +101,7 @@ def _narrow_product(params, lhs, rhs, first, *others):
 
 
 def _grouped(params, patches, rhs):
-  """The same where groups of features, or of samples, meet groups of rhs."""
+  """Like `_product`, with groups of features, or of the batch, and of rhs."""
   axis = 2 if params['feature_group_count'] > 1 else 1
   groups = params['feature_group_count'] * params['batch_group_count']
   split = lambda x, axis: jnp.moveaxis(
@@ -115,7 +113,7 @@ def _grouped(params, patches, rhs):
   return product.reshape(*product.shape[:2], -1)
 
 
-def _make(tail, factors):
+def _recipe(tail, factors):
   (equation,) = tail.contractions
   spec = equation.params['dimension_numbers']
   shape = tail.shape(equation.outputs[0])
@@ -131,24 +129,16 @@ def _make(tail, factors):
   def restore(product):
     product = product.reshape(*offsets, *product.shape[1:])
     in_order = jnp.moveaxis(product, (-2, -1), (0, 1))
-    return rule.moved(tail, jnp.transpose(in_order, _inverse(spec.out_spec)))
+    return common.moved(tail, jnp.transpose(in_order, _inverse(spec.out_spec)))
 
   samples = {value: factors[value] for value in tail.factors}
-  return materialised.Made(samples, gradient_of, restore)
+  return materialised.Recipe(samples, gradient_of, restore)
 
 
 def _inverse(permutation):
   return sorted(range(len(permutation)), key=permutation.__getitem__)
 
 
-CONVOLUTION = materialised.materialised(
-  lambda tail: rule.only(tail, 'conv_general_dilated'), _make
+CONVOLUTION = materialised.by_chunks(
+  lambda tail: common.only(tail, 'conv_general_dilated'), _recipe
 )
-
-
-def convolves_on_cpu(function: Callable[..., Any], *args: Any) -> bool:
-  """Whether a function has convolutions, and they run on a CPU."""
-  if jax.default_backend() != 'cpu':
-    return False
-  jaxpr = jax.make_jaxpr(function)(*args)
-  return 'conv_general_dilated' in program.names(jaxpr)

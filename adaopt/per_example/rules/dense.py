@@ -1,6 +1,6 @@
 """Rules for sums of outer products, g_j = Σ_t x_jt δ_jtᵀ: dense layers.
 
-Batch dimensions of the contraction are further such layers, l < L.
+The batch dimensions of the contraction count as L separate layers l < L.
 """
 
 import math
@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from adaopt._common import arithmetic
-from adaopt.per_example import cut, materialised, rule
+from adaopt.per_example import cut
+from adaopt.per_example.rules import common, materialised
 
 PASS = 16
-"""The multiplications in a product that take as long as making, squaring and
-adding up one coordinate of a gradient. Measured on a CPU."""
+"""The number of multiplications of a contraction that take as long as it takes
+to materialise, square and add one coordinate of a gradient. Measured on a CPU.
+"""
 
 
 def _lengths(tail: cut.Tail) -> tuple[int, int, int, int]:
@@ -33,7 +35,7 @@ def _precision(tail):
 
 def _is_dense(tail):
   return (
-    rule.only(tail, 'dot_general')
+    common.only(tail, 'dot_general')
     and not tail.shared
     and math.prod(tail.shape(tail.output)) > 1
   )
@@ -54,20 +56,20 @@ def _matrices(tail, factors):
 
 
 def _axes(tail, x):
-  """The axes of L, and those of J and T."""
+  """The axes of L, and the axes of J and T."""
   layers, length, *_ = _lengths(tail)
   batched = (1,) if layers > 1 else ()
   return batched, (0, x.ndim - 2) if length > 1 else (0,)
 
 
 def _restore(tail):
-  """Moves [L, I, O] to where the gradient is."""
+  """Moves [L, I, O] to the layout of the gradient."""
   shape = tail.shape(tail.contractions[0].outputs[0])
-  return lambda x: rule.moved(tail, x.reshape(shape))
+  return lambda x: common.moved(tail, x.reshape(shape))
 
 
 def _outer_sum(tail, x, cotangent):
-  """Σ_j Σ_t x_jt δ_jtᵀ, where the gradient is."""
+  """Σ_j Σ_t x_jt δ_jtᵀ, like the gradient."""
   batched, summed = _axes(tail, x)
   total = jax.lax.dot_general(
     x,
@@ -79,69 +81,43 @@ def _outer_sum(tail, x, cotangent):
   return _restore(tail)(total)
 
 
-def _outer_norms(tail, factors):
-  """‖x δᵀ‖² = ‖x‖² ‖δ‖²."""
+def _outer_sums(tail, factors):
+  """‖x δᵀ‖² = ‖x‖² ‖δ‖², and |x_i δ_o|² = |x_i|² |δ_o|²."""
   x, cotangent = _matrices(tail, factors)
-  square = lambda a: rule.squared_rows(rule.widen(a))
-  norms = rule.rowwise(square(x) * square(cotangent))
-  return _outer_sum(tail, x, cotangent), norms
-
-
-def _outer_squares(tail, factors):
-  """|x_i δ_o|² = |x_i|² |δ_o|²."""
-  x, cotangent = _matrices(tail, factors)
-  squares = map(arithmetic.abs_sq, (x, cotangent))
-  return _outer_sum(tail, x, cotangent), _outer_sum(tail, *squares)
+  square = lambda a: common.squared_rows(common.widen(a))
+  return common.Sums(
+    total=_outer_sum(tail, x, cotangent),
+    norms=common.rowwise(square(x) * square(cotangent)),
+    squares=_outer_sum(tail, *map(arithmetic.abs_sq, (x, cotangent))),
+  )
 
 
 def _products(tail, factors, direction):
   """⟨Σ_t x_t δ_tᵀ, U⟩ = Σ_t x_tᵀ U δ_t."""
-  x, cotangent = map(rule.widen, _matrices(tail, factors))
+  x, cotangent = map(common.widen, _matrices(tail, factors))
   batched, _ = _axes(tail, x)
   layers, _, *widths = _lengths(tail)
-  u = rule.moved_back(tail, direction)
+  u = common.moved_back(tail, direction)
   u = u.reshape(*[layers] * len(batched), *widths)
   rows = len(batched)
-  forward = jax.lax.dot_general(
+  contracted = jax.lax.dot_general(
     x,
     u,
     (((x.ndim - 1,), (rows,)), (batched, tuple(range(rows)))),
     precision=_precision(tail),
   )  # [L, J, T, O]
-  forward = jnp.moveaxis(forward, 0, rows)
-  return rule.rowwise(jnp.real(forward * cotangent))
+  contracted = jnp.moveaxis(contracted, 0, rows)
+  return common.rowwise(jnp.real(contracted * cotangent))
 
 
-OUTER = rule.Rule(
+OUTER = common.Rule(
   applies=lambda tail: _is_dense(tail) and _lengths(tail)[1] == 1,
-  norms=_outer_norms,
-  squares=_outer_squares,
+  sums=_outer_sums,
   products=_products,
 )
 
 
-def _gram_norms(tail, factors):
-  """‖X Δᵀ‖² = Σ_ts ⟨x_t, x_s⟩ ⟨δ_t, δ_s⟩."""
-  x, cotangent = _matrices(tail, factors)
-  gram = lambda a: jnp.einsum(
-    'j...ti,j...si->j...ts',
-    rule.widen(a),
-    jnp.conj(rule.widen(a)),
-    precision=_precision(tail),
-  )
-  norms = rule.rowwise(jnp.real(gram(x) * gram(cotangent)))
-  # A sum with cancellation may round to less than nothing.
-  norms = jnp.maximum(norms, 0)
-  return _outer_sum(tail, x, cotangent), norms
-
-
-def _prefers_gram(tail):
-  """Whether Gram matrices cost less than a pass over the gradient."""
-  _, length, rows, columns = _lengths(tail)
-  return length**2 * (rows + columns) < PASS * rows * columns
-
-
-def _make(tail, factors):
+def _recipe(tail, factors):
   x, cotangent = _matrices(tail, factors)
 
   def gradient_of(sample):
@@ -154,15 +130,39 @@ def _make(tail, factors):
       preferred_element_type=arithmetic.accumulator_dtype(x),
     )
 
-  return materialised.Made((x, cotangent), gradient_of, _restore(tail))
+  return materialised.Recipe((x, cotangent), gradient_of, _restore(tail))
 
 
-SEQUENCE = materialised.materialised(_is_dense, _make)._replace(
+SEQUENCE = materialised.by_chunks(_is_dense, _recipe)._replace(
   products=_products
 )
-GRAM = rule.Rule(
+
+
+def _gram_sums(tail, factors):
+  """‖X Δᵀ‖² = Σ_ts ⟨x_t, x_s⟩ ⟨δ_t, δ_s⟩."""
+  x, cotangent = _matrices(tail, factors)
+  gram = lambda a: jnp.einsum(
+    'j...ti,j...si->j...ts',
+    common.widen(a),
+    jnp.conj(common.widen(a)),
+    precision=_precision(tail),
+  )
+  norms = common.rowwise(jnp.real(gram(x) * gram(cotangent)))
+  return common.Sums(
+    total=_outer_sum(tail, x, cotangent),
+    norms=jnp.maximum(norms, 0),  # the sum may round to less than 0
+    squares=SEQUENCE.sums(tail, factors).squares,
+  )
+
+
+def _prefers_gram(tail):
+  """Whether Gram matrices cost less than to materialise the gradient."""
+  _, length, rows, columns = _lengths(tail)
+  return length**2 * (rows + columns) < PASS * rows * columns
+
+
+GRAM = common.Rule(
   applies=lambda tail: _is_dense(tail) and _prefers_gram(tail),
-  norms=_gram_norms,
-  squares=SEQUENCE.squares,
+  sums=_gram_sums,
   products=_products,
 )

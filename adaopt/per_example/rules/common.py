@@ -1,48 +1,66 @@
-"""What a rule is, and what all rules share.
+"""The type of a rule, and what several rules use.
 
-A rule is given a tail and the values of its factors, [J, ...], and reduces the
+A rule takes a tail and the arrays of its factors, [J, ...], and reduces the
 gradients g_j that the tail would make.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from adaopt._common import arithmetic
-from adaopt.per_example import cut, program
+from adaopt.per_example import cut
+from adaopt.per_example.program import ir
 
 Factors = dict[int, jax.Array]
+"""The arrays of factors, [J, ...], and of shared values, by number."""
+
+
+class Shared(NamedTuple):
+  """In place of a tail: gradients w_j g that differ by their weights alone."""
+
+  weights: jax.Array  # w_j, [J]
+  gradient: jax.Array  # g
+
+
+class Sums(NamedTuple):
+  """Sums over gradients g_j, of one tensor or of trees of them.
+
+  A rule states all three. Whoever reads only some of them lets
+  `pruning.pruned` or `jax.jit` remove the others.
+  """
+
+  total: Any  # Σ_j g_j, float32 or wider
+  norms: Any  # ‖g_j‖², [J]
+  squares: Any  # Σ_j |g_j|², like the tensor
 
 
 class Rule(NamedTuple):
   """When a rule applies to a tail, and its reductions."""
 
-  applies: Callable[[cut.Tail], bool]
-  # Σ g_j, and ‖g_j‖² [J].
-  norms: Callable[[cut.Tail, Factors], tuple[jax.Array, jax.Array]]
-  # Σ g_j, and Σ |g_j|².
-  squares: Callable[[cut.Tail, Factors], tuple[jax.Array, jax.Array]]
+  applies: Callable[[cut.Tail | Shared], bool]
+  sums: Callable[[cut.Tail | Shared, Factors], Sums]
   # Re Σ g_j · u over all coordinates [J], for u like the gradient.
-  products: Callable[[cut.Tail, Factors, jax.Array], jax.Array]
+  products: Callable[[cut.Tail | Shared, Factors, jax.Array], jax.Array]
 
 
 def widen(x: jax.Array) -> jax.Array:
-  """At least float32."""
+  """Casts to float32 or wider."""
   return x.astype(arithmetic.accumulator_dtype(x))
 
 
 def squared_rows(x: jax.Array) -> jax.Array:
   """Σ |x|² over the last axis, in the precision of x on every backend.
 
-  A product, which XLA reads once, where it would store squares.
+  Uses a dot product, since XLA would store the squares before a sum of them.
   """
   return jnp.real(jnp.vecdot(x, x, precision=jax.lax.Precision.HIGHEST))
 
 
 def only(tail: cut.Tail, name: str) -> bool:
-  """Whether the tail is one contraction of this name, moved around."""
+  """Whether a tail is one contraction of this name, and moves."""
   if [e.name for e in tail.contractions] != [name]:
     return False
   (contraction,) = tail.contractions
@@ -52,10 +70,10 @@ def only(tail: cut.Tail, name: str) -> bool:
 
 
 def moved(tail: cut.Tail, array: jax.Array) -> jax.Array:
-  """Moves a reduction of the only contraction to where the gradient is."""
+  """Applies the moves of a tail to a reduction of its only contraction."""
   (contraction,) = tail.contractions
   known = {contraction.outputs[0]: array}
-  # The reduction may be of a wider type than the gradient; it keeps it.
+  # A reduction keeps its type, which may be wider than the gradient's.
   keep = lambda source: lambda read: [read(source)]
   instead = {
     e.outputs: keep(e.inputs[0])
@@ -63,11 +81,11 @@ def moved(tail: cut.Tail, array: jax.Array) -> jax.Array:
     if e.name in ('convert_element_type', 'copy')
   }
   moves = [e for e in tail.equations if e is not contraction]
-  return program.evaluate(moves, known, [tail.output], instead)[0]
+  return ir.evaluate(moves, known, [tail.output], instead)[0]
 
 
 def moved_back(tail: cut.Tail, array: jax.Array) -> jax.Array:
-  """Moves an array like the gradient to where the contraction is."""
+  """Undoes the moves of a tail for an array like the gradient."""
   (contraction,) = tail.contractions
   shape = tail.shape(contraction.outputs[0])
   source = jax.ShapeDtypeStruct(shape, array.dtype)

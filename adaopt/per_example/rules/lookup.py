@@ -1,7 +1,7 @@
-"""The rule for rows added into a table, g_j = Σ_t e(k_jt) δ_jtᵀ: embeddings.
+"""The rule for rows added to a table, g_j = Σ_t e(k_jt) δ_jtᵀ: embeddings.
 
-The rows of one sample that meet in the table are merged after a sort by their
-keys k_jt, so that no table is made for every sample.
+Rows of one sample with equal keys k_jt are merged after a sort by key, so that
+no table is made for every sample.
 """
 
 import math
@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from adaopt._common import arithmetic
-from adaopt.per_example import rule
+from adaopt.per_example.rules import common
 
 
 def _adds_rows(tail):
-  if not rule.only(tail, 'scatter-add'):
+  if not common.only(tail, 'scatter-add'):
     return False
   (equation,) = tail.contractions
   table, keys, rows = (tail.shape(value) for value in equation.inputs)
@@ -32,32 +32,32 @@ def _adds_rows(tail):
 
 
 def _keys_and_rows(tail, factors):
-  """Keys [J, T], in the table or past its end, and rows [J, T, ...]."""
+  """Keys [J, T], at most the size of the table, and rows [J, T, ...]."""
   (equation,) = tail.contractions
   table, keys, updates = equation.inputs
   rows = factors[updates]
   keys = factors[keys] if keys in tail.factors else factors[keys][None]
   size, *width = tail.shape(table)
-  # Wide enough for the size of the table.
+  # Wide enough to hold the size of the table.
   keys = keys.astype(jnp.promote_types(keys.dtype, jnp.int32))
   keys = keys.reshape(len(keys), -1)
   if equation.params['mode'] == jax.lax.GatherScatterMode.CLIP:
     keys = jnp.clip(keys, 0, size - 1)
   keys = jnp.where((keys >= 0) & (keys < size), keys, size)
   keys = jnp.broadcast_to(keys, (len(rows), keys.shape[1]))
-  return keys, rule.widen(rows).reshape(*keys.shape, *width)
+  return keys, common.widen(rows).reshape(*keys.shape, *width)
 
 
 def _added(tail, keys, rows):
-  """Rows [J, T, ...] added into one table, where the gradient is."""
+  """Adds rows [J, T, ...] to one table, like the gradient."""
   (equation,) = tail.contractions
   shape = tail.shape(equation.inputs[0])
   table = jnp.zeros(shape, rows.dtype).at[keys].add(rows, mode='drop')
-  return rule.moved(tail, table)
+  return common.moved(tail, table)
 
 
 def _merged(tail, keys, rows):
-  """Keys [J, T] and rows [J, T, ...] with one row a key, and zeros."""
+  """Keys [J, T] and rows [J, T, ...], merged to one row per key, and zeros."""
   (equation,) = tail.contractions
   size = tail.shape(equation.inputs[0])[0]
 
@@ -75,26 +75,24 @@ def _merged(tail, keys, rows):
   return jax.vmap(merge)(keys, rows)
 
 
-def _norms(tail, factors):
+def _sums(tail, factors):
   """‖g‖² = Σ_k |Σ_t [k_t = k] δ_t|²."""
   keys, rows = _keys_and_rows(tail, factors)
-  _, merged = _merged(tail, keys, rows)
-  return _added(tail, keys, rows), rule.rowwise(arithmetic.abs_sq(merged))
-
-
-def _squares(tail, factors):
-  keys, rows = _keys_and_rows(tail, factors)
   merged_keys, merged = _merged(tail, keys, rows)
-  squares = _added(tail, merged_keys, arithmetic.abs_sq(merged))
-  return _added(tail, keys, rows), squares
+  power = arithmetic.abs_sq(merged)
+  return common.Sums(
+    total=_added(tail, keys, rows),
+    norms=common.rowwise(power),
+    squares=_added(tail, merged_keys, power),
+  )
 
 
 def _products(tail, factors, direction):
   """⟨g, U⟩ = Σ_t ⟨δ_t, u(k_t)⟩."""
   keys, rows = _keys_and_rows(tail, factors)
-  table = rule.moved_back(tail, direction)
+  table = common.moved_back(tail, direction)
   u = table.at[keys].get(mode='fill', fill_value=0)
-  return rule.rowwise(jnp.real(rows * u))
+  return common.rowwise(jnp.real(rows * u))
 
 
 def _is_large(tail):
@@ -104,9 +102,8 @@ def _is_large(tail):
   return table > 2 * rows
 
 
-LOOKUP = rule.Rule(
+LOOKUP = common.Rule(
   applies=lambda tail: _adds_rows(tail) and _is_large(tail),
-  norms=_norms,
-  squares=_squares,
+  sums=_sums,
   products=_products,
 )

@@ -1,7 +1,7 @@
-"""A jaxpr as a flat program: calls inlined, repetitions left out.
+"""Turns a jaxpr into a flat program: inlines calls, removes repetitions.
 
-Jaxprs nest, and two calls of one function share its variables; here every call
-gets values of its own.
+Jaxprs nest, and two calls of one function share its variables. In a flat
+program every call has values of its own.
 """
 
 import collections
@@ -11,9 +11,9 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from adaopt.per_example import program
+from adaopt.per_example.program import ir
 
-# Calls that are replaced by what they call, and where they keep it.
+# The calls to inline, and the parameter that holds what they call.
 CALLS = {
   'jit': 'jaxpr',
   'closed_call': 'call_jaxpr',
@@ -31,7 +31,7 @@ def _barrier() -> Any:
 
 
 def _key(primitive, params, inputs):
-  """What equal equations have in common, if that can be told."""
+  """A key that equal equations share; a new one if params have no hash."""
   try:
     key = primitive, inputs, tuple(params.items())
     hash(key)
@@ -40,15 +40,16 @@ def _key(primitive, params, inputs):
   return key
 
 
-def flatten(closed: core.ClosedJaxpr) -> program.Program:
+def flatten(closed: core.ClosedJaxpr) -> ir.Program:
   """Numbers the values of a jaxpr and inlines its calls.
 
   Args:
     closed: The jaxpr.
 
   Returns:
-    The program, without repetitions. What `jax.checkpoint` computes again stays
-    behind a barrier, so that neither it nor the compiler keeps it instead.
+    The program, without repetitions. What `jax.checkpoint` recomputes reads its
+    inputs through a barrier, so that neither this function nor the compiler
+    keeps the first result instead.
   """
   equations, constants, avals, made = [], {}, [], {}
 
@@ -62,7 +63,7 @@ def flatten(closed: core.ClosedJaxpr) -> program.Program:
       return made[key]
     outputs = tuple(map(number, out_avals))
     equations.append(
-      program.Equation(primitive, params, inputs, outputs, frozenset(effects))
+      ir.Equation(primitive, params, inputs, outputs, frozenset(effects))
     )
     return made.setdefault(key, outputs)
 
@@ -70,7 +71,7 @@ def flatten(closed: core.ClosedJaxpr) -> program.Program:
     prevented = params['prevent_cse']
     if isinstance(prevented, bool):
       prevented = (prevented,) * len(inputs)
-    held = program.numbers(
+    held = ir.numbers(
       v for v, hold in zip(inputs, prevented, strict=True) if hold
     )
     if not params['differentiated'] or not held:
@@ -112,9 +113,9 @@ def flatten(closed: core.ClosedJaxpr) -> program.Program:
   inputs = tuple(number(var.aval) for var in closed.jaxpr.invars)
   outputs = inline(closed.jaxpr, closed.consts, inputs)
   producers = {value: e for e in equations for value in e.outputs}
-  uses = collections.Counter(program.numbers(outputs))
-  for equation in program.needed(equations, outputs):
-    uses.update(program.numbers(equation.inputs))
-  return program.Program(
+  uses = collections.Counter(ir.numbers(outputs))
+  for equation in ir.needed(equations, outputs):
+    uses.update(ir.numbers(equation.inputs))
+  return ir.Program(
     inputs, outputs, tuple(equations), constants, avals, producers, uses
   )

@@ -1,7 +1,7 @@
-"""Slices of a product of matrices as products of slices.
+"""Turns slices of a matrix product into products of slices.
 
 A recurrent cell computes several gradients in one product and then splits it.
-Split in their factors instead, each of them is a product of its own.
+With its factors split instead, each gradient has a product of its own.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,19 +9,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from adaopt.per_example import program
+from adaopt.per_example.program import ir
 
 
-def is_of_product(flat: program.Program, equation: program.Equation) -> bool:
-  """Whether a slice or a split is one of a product."""
+def is_of_product(flat: ir.Program, equation: ir.Equation) -> bool:
+  """Whether a slice or a split is that of a matrix product."""
   product, _ = _through_transposes(flat, equation.inputs[0])
   return product is not None and product.name == 'dot_general'
 
 
 def of_factors(
-  flat: program.Program, equation: program.Equation
-) -> Callable[[program.Read], Iterable[Any]]:
-  """Another way to compute a slice or a split: from slices of the factors."""
+  flat: ir.Program, equation: ir.Equation
+) -> Callable[[ir.Read], Iterable[Any]]:
+  """Computes a slice or a split of a product from slices of its factors."""
   product, permutation = _through_transposes(flat, equation.inputs[0])
   (contracted, batched) = product.params['dimension_numbers']
   ranks = [len(flat.avals[v].shape) for v in product.inputs]
@@ -29,19 +29,19 @@ def of_factors(
     [d for d in range(rank) if d not in (*summed, *batch)]
     for rank, summed, batch in zip(ranks, contracted, batched, strict=True)
   ]
-  # Where every axis of the product comes from: axes of either factor.
-  sources = [*zip(*batched, strict=True)]
-  sources += [(d, None) for d in free[0]] + [(None, d) for d in free[1]]
+  # The axis of either factor that every axis of the product comes from.
+  origins = [*zip(*batched, strict=True)]
+  origins += [(d, None) for d in free[0]] + [(None, d) for d in free[1]]
 
   def of_slices(read, slices):
     factors = list(map(read, product.inputs))
     for axis, selected in zip(permutation, slices, strict=True):
-      for side, source in enumerate(sources[axis]):
-        if source is not None:
+      for side, origin in enumerate(origins[axis]):
+        if origin is not None:
           index = [slice(None)] * ranks[side]
-          index[source] = selected
+          index[origin] = selected
           factors[side] = factors[side][tuple(index)]
-    return jnp.transpose(program.bind(product, *factors)[0], permutation)
+    return jnp.transpose(ir.bind(product, *factors)[0], permutation)
 
   shape = flat.avals[equation.inputs[0]].shape
   every = SELECTIONS[equation.name](shape, equation.params)
@@ -49,7 +49,7 @@ def of_factors(
 
 
 def _through_transposes(flat, value):
-  """What a value is a transpose of, and how."""
+  """The equation whose output a value is a transpose of, and the order."""
   permutation = range(len(flat.avals[value].shape))
   equation = flat.producers.get(value)
   while equation and equation.name == 'transpose':
@@ -67,7 +67,7 @@ def _of_slice(shape, params):
 
 
 def _of_split(shape, params):
-  """One list of slices for every part."""
+  """A list of slices for every part."""
   parts, start = [], 0
   for size in params['sizes']:
     part = [slice(length) for length in shape]
@@ -77,5 +77,5 @@ def _of_split(shape, params):
   return parts
 
 
-# The slices that an equation makes of a shape, a list for every output.
+# Primitive → the slices of a shape that it selects, a list for every output.
 SELECTIONS = {'slice': _of_slice, 'split': _of_split}

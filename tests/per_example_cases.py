@@ -1,4 +1,4 @@
-"""Contracted reductions against one gradient per example, `vmap(grad)`."""
+"""Models and functions whose per-example gradients take every rule."""
 
 import functools
 from collections.abc import Callable
@@ -6,12 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import linen as nn
-
-import adaopt
-from adaopt import per_example
-from adaopt.per_example import cut, inlining, loops, program, rules
 
 
 class Tied(nn.Module):
@@ -309,7 +304,6 @@ def of_function(name):
 CASES = {name: functools.partial(of_model, name) for name in MODELS} | {
   name: functools.partial(of_function, name) for name in FUNCTIONS
 }
-WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0])
 
 
 def loss_of(apply):
@@ -319,139 +313,3 @@ def loss_of(apply):
     return jnp.mean(jnp.sin(outputs) * targets + outputs**2), jnp.sum(x)
 
   return loss
-
-
-def check(make, dtype, rtol):
-  apply, params, x = make()
-  cast = lambda a: a.astype(dtype) if a.dtype == np.float32 else a
-  params, x = jax.tree.map(cast, (params, x))
-  loss, weights = loss_of(apply), WEIGHTS.astype(dtype)
-  directions = jax.tree.map(lambda p: np.cos(p + 0.3, dtype=dtype), params)
-
-  @jax.jit
-  def reduce(params, x, weights, directions):
-    factored = per_example.factorise(loss, params, x, weights)
-    return (
-      (factored.values, factored.aux),
-      *per_example.norms(factored),
-      *per_example.squares(factored),
-      per_example.products(factored, directions),
-    )
-
-  results, *trees, products = jax.device_get(
-    reduce(params, x, weights, directions)
-  )
-  value_and_grad = jax.vmap(jax.value_and_grad(loss, has_aux=True), (None, 0))
-  (values, aux), gradients = jax.device_get(jax.jit(value_and_grad)(params, x))
-  np.testing.assert_allclose(results[0], values * WEIGHTS, rtol, rtol)
-  np.testing.assert_allclose(results[1], aux, rtol, rtol)
-  by_leaf = zip(*map(jax.tree.leaves, (gradients, *trees)), strict=True)
-  whole = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients)))
-  for gradient, total, norm, total_again, square in by_leaf:
-    g = np.asarray(gradient) * WEIGHTS.reshape(-1, *[1] * (gradient.ndim - 1))
-    # A gradient that cancels, such as an attention key's bias, has no
-    # precision of its own, hence the whole gradient as the scale.
-    close = lambda a, b, scale: np.testing.assert_allclose(
-      a, b, rtol, rtol * scale
-    )
-    close(total, g.sum(0), whole)
-    close(total_again, g.sum(0), whole)
-    close(norm, np.square(g).sum(tuple(range(1, g.ndim))), whole**2)
-    close(square, np.square(g).sum(0), whole**2)
-  expected = sum(
-    np.reshape(g, (len(x), -1)) @ np.ravel(u) * WEIGHTS
-    for g, u in zip(*map(jax.tree.leaves, (gradients, directions)), strict=True)
-  )
-  norm = np.sqrt(sum(np.sum(np.square(u)) for u in jax.tree.leaves(directions)))
-  np.testing.assert_allclose(products, expected, rtol, rtol * whole * norm)
-
-
-@pytest.mark.parametrize('name', CASES)
-def test_reductions_equal_those_of_every_gradient(name):
-  # A few hundred float32 operations in another order.
-  check(CASES[name], jnp.float32, 1e-5)
-
-
-@pytest.mark.parametrize(
-  'name',
-  [
-    'conv few positions',
-    'dense on short sequences',
-    'tied embeddings',
-    'attention',
-    'scan over layers, remat',
-  ],
-)
-def test_reductions_are_exact_in_float64(name):
-  with jax.enable_x64(True):
-    check(CASES[name], jnp.float64, 1e-11)
-
-
-def rules_of(name):
-  """The rule of every parameter, by its path."""
-  apply, params, x = CASES[name]()
-  loss = lambda params, x: loss_of(apply)(params, x)[0]
-  leaves, treedef = jax.tree.flatten(params)
-  gradient = jax.grad(lambda leaves, x: loss(treedef.unflatten(leaves), x))
-  flat = inlining.flatten(jax.make_jaxpr(gradient)(leaves, x[0]))
-  flat = loops.hoist(flat, range(len(leaves)))
-  per_sample = program.dependents(flat.equations, flat.inputs[len(leaves) :])
-  paths, _ = zip(*jax.tree_util.tree_leaves_with_path(params), strict=True)
-  space = cut.weight_space(flat, [], per_sample)
-  tails = [
-    cut.find_tail(flat, output, per_sample, space) for output in flat.outputs
-  ]
-  return {
-    jax.tree_util.keystr(path): tail and rules.choose(tail)
-    for path, tail in zip(paths, tails, strict=True)
-  }
-
-
-@pytest.mark.parametrize(
-  ('name', 'parameter', 'rule'),
-  [
-    ('dense', 'kernel', rules.OUTER),
-    ('dense', 'bias', rules.DIRECT),
-    ('jit inside', 'w', rules.GRAM),
-    ('unused parameter', 'b', None),
-    ('dense on short sequences', 'kernel', rules.GRAM),
-    ('dense on long sequences', 'kernel', rules.SEQUENCE),
-    ('lstm', 'kernel', rules.SEQUENCE),
-    ('lstm on short sequences', 'kernel', rules.GRAM),
-    ('gru', 'kernel', rules.SEQUENCE),
-    ('scan over recurrent layers', 'kernel', rules.SEQUENCE),
-    ('scan over convolutions', 'kernel', rules.CONVOLUTION),
-    ('convolutional lstm', 'kernel', rules.CONVOLUTION),
-    ('dense of several heads', 'kernel', rules.OUTER),
-    ('dense of several heads on sequences', 'kernel', rules.SEQUENCE),
-    ('map', 'w', rules.GRAM),
-    ('scan', 'w', rules.GRAM),
-    ('sliced product', 'w', rules.GRAM),
-    ('scan over layers, remat', 'kernel', rules.OUTER),
-    ('embed', 'embedding', rules.LOOKUP),
-    ('positions', 'embedding', rules.LOOKUP),
-    ('conv depthwise', 'kernel', rules.CONVOLUTION),
-    ('conv grouped', 'kernel', rules.CONVOLUTION),
-    ('conv same', 'kernel', rules.CONVOLUTION),
-    ('conv transposed', 'kernel', rules.CONVOLUTION),
-    ('used twice', 'kernel', rules.MATERIALISED),
-    ('layer norm', 'scale', rules.DIRECT),
-  ],
-)
-def test_layers_take_the_cheap_rule(name, parameter, rule):
-  chosen = [r for path, r in rules_of(name).items() if parameter in path]
-  assert rule in chosen
-
-
-def test_an_mlp_holds_no_gradient_per_example():
-  """The compiled program's memory stays that of a plain gradient."""
-  model = nn.Sequential([nn.Dense(256), nn.relu, nn.Dense(256)])
-  x = jnp.ones([128, 256])
-  params = model.init(jax.random.key(0), x)
-  loss = lambda params, x: jnp.mean(model.apply(params, x) ** 2)
-  estimate = jax.jit(adaopt.value_and_statistics(loss))
-  memory = lambda f: f.lower(params, x).compile().memory_analysis()
-  ours = memory(estimate).temp_size_in_bytes
-  plain = memory(jax.jit(jax.value_and_grad(loss))).temp_size_in_bytes
-  per_example = 4 * 128 * 2 * 256 * 256
-  assert ours < plain + per_example / 20

@@ -1,9 +1,8 @@
-"""The factors of per-sample gradients, at the price of a gradient.
+"""Computes the factors of per-sample gradients, at the cost of a gradient.
 
-The gradient of one sample's loss is traced to a program and cut in front of
-the equations that only assemble parameter gradients (`cut`). What is left is
-evaluated once for all samples under `vmap`, an ordinary batched forward and
-backward pass; its values are the factors of the gradients.
+The gradient of one sample's loss is traced to a program, and its tails are cut
+off (`cut`). The rest is evaluated once for all samples under `vmap`, which is
+an ordinary batched forward and backward pass. It yields the factors.
 """
 
 from typing import Any, NamedTuple
@@ -14,22 +13,10 @@ import optax
 from absl import logging
 
 from adaopt._common import base
-from adaopt.per_example import (
-  cut,
-  direct,
-  inlining,
-  loops,
-  program,
-  rule,
-  rules,
-)
-
-
-class Part(NamedTuple):
-  """One parameter's gradients, w_j g_j."""
-
-  rule: rule.Rule
-  tail: cut.Tail | None
+from adaopt.per_example import cut
+from adaopt.per_example.hoisting import loops
+from adaopt.per_example.program import inlining, ir
+from adaopt.per_example.rules import common
 
 
 class Factored(NamedTuple):
@@ -37,9 +24,9 @@ class Factored(NamedTuple):
 
   values: jax.Array  # w_j · loss_j, [J]
   aux: Any  # of every sample, [J, ...]
-  parts: list[Part]  # for every parameter
+  tails: list[cut.Tail | common.Shared]  # of every parameter
   treedef: jax.tree_util.PyTreeDef  # of the parameters
-  factors: rule.Factors
+  factors: common.Factors
 
 
 def factorise(
@@ -48,7 +35,7 @@ def factorise(
   samples: base.Batch,
   weights: jax.Array,
 ) -> Factored:
-  """Evaluates a loss and the factors of its per-sample gradients.
+  """Computes the losses of samples and the factors of their gradients.
 
   Args:
     loss: (params, sample) → (loss, aux).
@@ -57,45 +44,42 @@ def factorise(
     weights: w_j, [J], float or bool.
 
   Returns:
-    Values and factors, for the functions in `reductions`.
+    Losses and factors, for `reductions`.
   """
   leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
   flat, structure = _trace(loss, treedef, leaves, (samples, weights))
   count = structure.num_leaves
   results, gradients = flat.outputs[:count], flat.outputs[count:]
-  per_sample = program.dependents(flat.equations, flat.inputs[len(leaves) :])
+  per_sample = ir.dependents(flat.equations, flat.inputs[len(leaves) :])
   space = cut.weight_space(flat, results, per_sample)
   tails = [cut.find_tail(flat, g, per_sample, space) for g in gradients]
   _log_unknown(params, tails)
-  cuts = [tail for tail in tails if tail]
-  factors = list(dict.fromkeys(v for tail in cuts for v in tail.factors))
-  shared = list(dict.fromkeys(v for tail in cuts for v in tail.shared))
-  same = {i: gradients[i] for i, tail in enumerate(tails) if not tail}
+  factors = list(dict.fromkeys(v for t in tails if t for v in t.factors))
+  shared = list(dict.fromkeys(v for t in tails if t for v in t.shared))
+  without = {i: gradients[i] for i, tail in enumerate(tails) if not tail}
 
   known = flat.constants | dict(zip(flat.inputs, leaves, strict=False))
   each = _evaluate_each(flat, known, [*results, *factors], (samples, weights))
-  fixed = _evaluate(flat, known, [*shared, *same.values()])
-  constants = dict(zip(same, fixed[len(shared) :], strict=True))
+  once = _evaluate(flat, known, [*shared, *without.values()])
+  shared_gradients = dict(zip(without, once[len(shared) :], strict=True))
   values, aux = structure.unflatten(each[:count])
   return Factored(
     values=values,
     aux=aux,
-    parts=[
-      Part(rules.choose(tail), tail)
-      if tail
-      else Part(direct.constant(weights, constants[i]), None)
+    tails=[
+      tail or common.Shared(weights, jnp.asarray(shared_gradients[i]))
       for i, tail in enumerate(tails)
     ],
     treedef=treedef,
     factors=dict(zip(factors, each[count:], strict=True))
-    | dict(zip(shared, fixed, strict=False)),
+    | dict(zip(shared, once, strict=False)),
   )
 
 
 def _trace(loss, treedef, leaves, arguments):
   """The program of one sample's weighted loss, aux and gradient.
 
-  Also the structure of loss and aux, which come before the gradient.
+  Also returns the structure of loss and aux, its first outputs.
   """
 
   def value_and_gradient(leaves, sample, weight):
@@ -118,32 +102,32 @@ def _trace(loss, treedef, leaves, arguments):
 
 
 def _evaluate(flat, known, wanted):
-  """Evaluates values that depend on no sample."""
-  equations = program.needed(flat.equations, wanted)
-  return program.evaluate(equations, known, wanted)
+  """Evaluates values that do not depend on a sample."""
+  equations = ir.needed(flat.equations, wanted)
+  return ir.evaluate(equations, known, wanted)
 
 
 def _evaluate_each(flat, known, wanted, arguments):
   """Evaluates values for every sample, [J, ...]."""
   arguments = jax.tree.leaves(arguments)
   inputs = flat.inputs[-len(arguments) :]
-  equations = program.needed(flat.equations, wanted, effects=True)
+  equations = ir.needed(flat.equations, wanted, effects=True)
 
   def evaluate(*one):
     given = known | dict(zip(inputs, one, strict=True))
-    return program.evaluate(equations, given, wanted)
+    return ir.evaluate(equations, given, wanted)
 
   return jax.vmap(evaluate)(*arguments)
 
 
 def _log_unknown(params, tails):
-  """Says which gradients are made one by one for want of a rule."""
+  """Logs the gradients that are materialised because no rule fits."""
   paths = jax.tree_util.tree_leaves_with_path(params)
   for (path, leaf), tail in zip(paths, tails, strict=True):
     if tail and tail.unknown:
       logging.debug(
-        'The gradient of params%s %s is made for every example: no rule for '
-        'the equation %r.',
+        'The gradient of params%s %s is materialised for every sample: no rule '
+        'for the equation %r.',
         jax.tree_util.keystr(path),
         list(leaf.shape),
         tail.unknown,

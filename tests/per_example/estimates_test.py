@@ -62,7 +62,7 @@ def test_they_are_those_of_every_gradient(loss):
 @pytest.mark.parametrize('loss', [loss_fn, clipped_loss])
 def test_v_along_the_mean_needs_no_forward_rule(loss):
   g = gradients(loss)
-  estimate = adaopt.value_and_statistics(loss, along_mean=True)
+  estimate = adaopt.value_and_statistics(loss)
   _, statistics = jax.jit(estimate)(PARAMS, X)
   close(statistics.variance_along_mean, oracles.variance_along_mean(g))
 

@@ -1,7 +1,7 @@
-"""Flat programs: equations of numbered values.
+"""Flat programs: equations between numbered values.
 
-Every value has one producer, and any part of a program can be evaluated on its
-own, under whatever transformation.
+Every value has one producer. Any part of a program can be evaluated on its own,
+under any transformation.
 """
 
 import collections
@@ -14,11 +14,11 @@ import jax
 from jax.extend import core
 
 Value = int | core.Literal
-"""A number, or a constant in its place."""
+"""The number of a value, or a constant."""
 
 
 class Equation(NamedTuple):
-  """outputs = primitive(*inputs, **params), values by number."""
+  """outputs = primitive(*inputs, **params)."""
 
   primitive: Any
   params: dict[str, Any]
@@ -32,15 +32,15 @@ class Equation(NamedTuple):
 
 
 class Program(NamedTuple):
-  """Equations in order, and what is known of their values."""
+  """Equations in order, and the facts about their values."""
 
   inputs: tuple[int, ...]
   outputs: tuple[Value, ...]
   equations: tuple[Equation, ...]
   constants: dict[int, Any]
   avals: list[Any]  # shape and dtype of every value
-  producers: dict[int, Equation]  # of every value that an equation makes
-  uses: collections.Counter  # how often what is needed reads a value
+  producers: dict[int, Equation]  # by output
+  uses: collections.Counter  # how often needed equations read each value
 
   def size(self, value: int) -> int:
     """The number of elements of a value."""
@@ -79,7 +79,7 @@ def names(closed: core.ClosedJaxpr) -> set[str]:
 
 
 def dtypes(closed: core.ClosedJaxpr) -> set[Any]:
-  """The dtypes of what a jaxpr computes, at any depth, and returns."""
+  """The dtypes of what a jaxpr computes at any depth, and of its outputs."""
   computed = (v.aval for e in _equations(closed) for v in e.outvars)
   avals = itertools.chain(computed, closed.out_avals)
   return {aval.dtype for aval in avals if hasattr(aval, 'dtype')}
@@ -91,7 +91,16 @@ def needed(
   *,
   effects: bool = False,
 ) -> tuple[Equation, ...]:
-  """The equations that values depend on, in order; maybe all with effects."""
+  """The equations that values depend on, in order.
+
+  Args:
+    equations: The equations.
+    values: The values.
+    effects: Whether to keep all equations with effects, too.
+
+  Returns:
+    The needed equations.
+  """
   wanted, kept = set(numbers(values)), []
   for equation in reversed(tuple(equations)):
     has_effects = effects and equation.effects
@@ -104,7 +113,7 @@ def needed(
 def dependents(
   equations: Iterable[Equation], values: Iterable[int]
 ) -> set[int]:
-  """All values that depend on one of these, themselves included."""
+  """The values that depend on one of these, and these themselves."""
   reached = set(values)
   for equation in equations:
     if reached.intersection(numbers(equation.inputs)):
@@ -132,10 +141,10 @@ def evaluate(
 
   Args:
     equations: The equations.
-    known: The values they start from.
+    known: The values that the equations start from.
     values: The values to return.
-    instead: Other ways to compute the outputs of some equations, from a
-      function that reads values.
+    instead: Functions that compute the outputs of some equations in another
+      way. Each takes a function that reads values.
 
   Returns:
     The values.

@@ -1,15 +1,16 @@
-"""Sums of products over the steps of a loop, each as one product."""
+"""Sums a contraction over the steps of a loop, by one contraction."""
 
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from adaopt.per_example import cut, program
+from adaopt.per_example import cut
+from adaopt.per_example.program import ir
 
 
-def is_summable(flat: program.Program, equation: program.Equation) -> bool:
-  """Whether a sum of such products is one product."""
+def is_summable(flat: ir.Program, equation: ir.Equation) -> bool:
+  """Whether the sum of a contraction over steps is one contraction."""
   params = equation.params
   if not cut.is_contraction(flat, equation):
     return False
@@ -19,45 +20,44 @@ def is_summable(flat: program.Program, equation: program.Equation) -> bool:
   return all(params.get(count, 1) == 1 for count in counts)
 
 
-def over_steps(
-  equation: program.Equation,
-  read: program.Read,
+def summed(
+  equation: ir.Equation,
+  read: ir.Read,
   stacks: Mapping[int, jax.Array],
 ) -> jax.Array:
-  """Σ_t of a product.
+  """Σ_t of a contraction over steps t.
 
   Args:
-    equation: The product of one step.
-    read: Reads a value: of one that varies with the step its sum, of others
-      the value in every step.
+    equation: The contraction of one step.
+    read: Reads a value. Of a value that varies with the step it reads the sum.
     stacks: The values that vary with the step, stacked over steps.
 
   Returns:
     The sum.
   """
-  stacked = [stacks.get(value) for value in program.numbers(equation.inputs)]
+  stacked = [stacks.get(value) for value in ir.numbers(equation.inputs)]
   if equation.name == 'scatter-add':
     varies = stacked[1] is not None  # the keys
   else:
     varies = all(x is not None for x in stacked)
   if not varies:
-    # Linear in what varies, so that the sum of that will do.
-    return program.bind(equation, *map(read, equation.inputs))[0]
-  return PRODUCTS[equation.name](equation, read, stacked)
+    # Linear in the one input that varies, so its sum is enough.
+    return ir.bind(equation, *map(read, equation.inputs))[0]
+  return SUMS[equation.name](equation, read, stacked)
 
 
 def _of_matrices(equation, read, stacked):
-  """Contracts the steps, too."""
+  """Contracts the step axis, too."""
   contracted, batched = jax.tree.map(
     lambda axis: axis + 1, equation.params['dimension_numbers']
   )
   dimensions = (tuple((0, *axes) for axes in contracted), batched)
   params = equation.params | {'dimension_numbers': dimensions}
-  return program.bind(equation._replace(params=params), *stacked)[0]
+  return ir.bind(equation._replace(params=params), *stacked)[0]
 
 
 def _of_convolution(equation, read, stacked):
-  """Makes the steps features, which are summed over."""
+  """Merges the step axis into the features, which are summed over."""
   spec = equation.params['dimension_numbers']
 
   def merged(x, axis):
@@ -65,7 +65,7 @@ def _of_convolution(equation, read, stacked):
     return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
   axes = spec.lhs_spec[1], spec.rhs_spec[1]
-  return program.bind(equation, *map(merged, stacked, axes))[0]
+  return ir.bind(equation, *map(merged, stacked, axes))[0]
 
 
 def _of_rows(equation, read, stacked):
@@ -82,10 +82,10 @@ def _of_rows(equation, read, stacked):
     'indices_are_sorted': False,
   }
   equation = equation._replace(params=params)
-  return program.bind(equation, read(table), keys, all_rows)[0]
+  return ir.bind(equation, read(table), keys, all_rows)[0]
 
 
-PRODUCTS = {
+SUMS = {
   'dot_general': _of_matrices,
   'conv_general_dilated': _of_convolution,
   'scatter-add': _of_rows,

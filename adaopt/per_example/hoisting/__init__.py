@@ -1,0 +1,1 @@
+"""Hoisting: the contractions of gradients are moved out of loops."""

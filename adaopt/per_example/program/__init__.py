@@ -1,0 +1,1 @@
+"""Flat programs: what a jaxpr is turned into, evaluated, pruned and printed."""

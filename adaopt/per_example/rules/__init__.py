@@ -1,0 +1,1 @@
+"""Rules: how a kind of gradients is reduced, given its factors."""

@@ -1,0 +1,56 @@
+"""Rules for gradients that are factors themselves, such as those of biases.
+
+Such a gradient is not larger than what it is computed from.
+"""
+
+import jax.numpy as jnp
+
+from adaopt._common import arithmetic
+from adaopt.per_example.rules import common
+
+
+def _sums(tail, factors):
+  gradients = common.widen(factors[tail.output])
+  power = arithmetic.abs_sq(gradients)
+  return common.Sums(
+    total=jnp.sum(gradients, 0),
+    norms=common.rowwise(power),
+    squares=jnp.sum(power, 0),
+  )
+
+
+def _products(tail, factors, direction):
+  gradients = common.widen(factors[tail.output])
+  return common.rowwise(jnp.real(gradients * direction[None]))
+
+
+DIRECT = common.Rule(
+  applies=lambda tail: not tail.equations,
+  sums=_sums,
+  products=_products,
+)
+
+
+def _shared_sums(shared, factors):
+  gradient = common.widen(shared.gradient)
+  weights = shared.weights.astype(gradient.dtype)
+  power = arithmetic.abs_sq(gradient)
+  squared_weights = arithmetic.abs_sq(weights)
+  return common.Sums(
+    total=jnp.sum(weights) * gradient,
+    norms=squared_weights * jnp.sum(power),
+    squares=jnp.sum(squared_weights) * power,
+  )
+
+
+def _shared_products(shared, factors, direction):
+  gradient = common.widen(shared.gradient)
+  weights = shared.weights.astype(gradient.dtype)
+  return jnp.real(weights * jnp.sum(gradient * direction))
+
+
+SHARED = common.Rule(
+  applies=lambda tail: isinstance(tail, common.Shared),
+  sums=_shared_sums,
+  products=_shared_products,
+)

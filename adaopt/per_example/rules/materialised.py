@@ -1,0 +1,153 @@
+"""Fallback: materialises per-sample gradients in chunks."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from adaopt._common import arithmetic
+from adaopt.per_example import cut
+from adaopt.per_example.program import ir
+from adaopt.per_example.rules import common
+
+
+class Recipe(NamedTuple):
+  """How to materialise a gradient, in a layout of the rule's choice."""
+
+  samples: Any  # factors, [J, ...]
+  gradient_of: Callable[[Any], jax.Array]  # the gradient of one sample
+  restore: Callable[[jax.Array], jax.Array]  # moves it to the tensor's layout
+
+
+def by_chunks(
+  applies: Callable[[cut.Tail], bool],
+  recipe_of: Callable[[cut.Tail, common.Factors], Recipe],
+) -> common.Rule:
+  """Returns a rule that loops over chunks of samples."""
+
+  def sums(tail, factors):
+    recipe = recipe_of(tail, factors)
+    zeros = _zeros(recipe)
+
+    def reduce(carry, gradients):
+      total, squares = carry
+      rows = gradients.reshape(len(gradients), -1)
+      return (
+        _add(total, gradients),
+        _add(squares, arithmetic.abs_sq(gradients)),
+      ), common.squared_rows(rows)
+
+    init = zeros, jnp.real(zeros)
+    (total, squares), norms = _loop(reduce, init, recipe, zeros.size)
+    return common.Sums(
+      total=recipe.restore(total),
+      norms=norms.reshape(-1),
+      squares=recipe.restore(squares),
+    )
+
+  def products(tail, factors, direction):
+    recipe = recipe_of(tail, factors)
+    zeros = _zeros(recipe)
+    (u,) = jax.linear_transpose(recipe.restore, zeros)(direction)
+
+    def reduce(_, gradients):
+      rows = gradients.reshape(len(gradients), -1)
+      highest = jax.lax.Precision.HIGHEST
+      return (), jnp.real(jnp.matmul(rows, u.ravel(), precision=highest))
+
+    return _loop(reduce, (), recipe, zeros.size)[1].reshape(-1)
+
+  return common.Rule(applies, sums, products)
+
+
+def _zeros(recipe):
+  """The initial value of a sum of gradients."""
+  one = jax.tree.map(lambda x: x[0], recipe.samples)
+  shape = jax.eval_shape(recipe.gradient_of, one)
+  return jnp.zeros(shape.shape, arithmetic.accumulator_dtype(shape))
+
+
+def _loop(reduce, init, recipe, elements):
+  """Scans over chunks of gradients, in lanes.
+
+  Samples that are sharded have a lane for each device. Only the carries of the
+  lanes are added up between devices.
+  """
+  samples = jax.tree.leaves(recipe.samples)
+  length = len(samples[0])
+  lanes = math.gcd(length, _num_devices(recipe.samples))
+  elements += sum(math.prod(x.shape[1:]) for x in samples)
+  size = _chunk_size(length // lanes, elements)
+  one = lambda sample: common.widen(recipe.gradient_of(sample))
+  many = _mapped(one, size)
+  step = lambda carry, chunk: reduce(carry, many(chunk))
+  lane = lambda chunks: jax.lax.scan(step, init, chunks)
+  chunks = jax.tree.map(
+    lambda x: x.reshape(lanes, -1, size, *x.shape[1:]), recipe.samples
+  )
+  carries, outputs = _mapped(lane, lanes)(chunks)
+  return jax.tree.map(lambda x: jnp.sum(x, 0), carries), outputs
+
+
+def _num_devices(samples: Any) -> int:
+  """The number of devices to shard samples over; 1 within `shard_map`."""
+  meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(samples)]
+  return max(
+    math.prod(n for axis, n in m.shape.items() if axis not in m.manual_axes)
+    for m in meshes
+  )
+
+
+def _mapped(function: Callable, size: int) -> Callable:
+  """Maps over a leading axis; without `vmap` if its length is 1."""
+  if size > 1:
+    return jax.vmap(function)
+  first = lambda tree: jax.tree.map(lambda x: x[0], tree)
+  return lambda tree: jax.tree.map(lambda x: x[None], function(first(tree)))
+
+
+FEW = 8 if jax.__version_info__ >= (0, 11) else 2
+"""The largest chunk on a CPU.
+
+XLA contracts the gradients of a chunk in parallel since JAX 0.11; before, a
+larger chunk only leaves the cache.
+"""
+
+
+def _add(total: jax.Array, gradients: jax.Array) -> jax.Array:
+  """Adds a chunk of gradients to a total.
+
+  Adds a few gradients one by one, since XLA's CPU backend is many times slower
+  at a sum over a short leading axis.
+  """
+  if len(gradients) <= FEW:
+    return functools.reduce(jnp.add, gradients, total)
+  return total + jnp.sum(gradients, 0)
+
+
+def _chunk_size(length: int, elements: int) -> int:
+  """The number of gradients in a chunk, a divisor of `length`.
+
+  The gradients and their factors have at most 2^21 elements on a CPU, and at
+  most 2^26 elsewhere.
+  """
+  on_cpu = jax.default_backend() == 'cpu'
+  fits = max(1, 2 ** (21 if on_cpu else 26) // max(1, elements))
+  most = min(length, fits, FEW if on_cpu else length)
+  return max(n for n in range(1, most + 1) if length % n == 0)
+
+
+def _as_in_the_tail(tail, factors):
+  shared = {value: factors[value] for value in tail.shared}
+
+  def gradient_of(sample):
+    return ir.evaluate(tail.equations, shared | sample, [tail.output])[0]
+
+  samples = {value: factors[value] for value in tail.factors}
+  return Recipe(samples, gradient_of, lambda gradient: gradient)
+
+
+MATERIALISED = by_chunks(lambda tail: True, _as_in_the_tail)

@@ -1,0 +1,78 @@
+"""Reductions from factors against one gradient per example, `vmap(grad)`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adaopt.per_example import factorisation, reductions
+from adaopt.per_example.rules import choice
+from tests import per_example_cases
+
+WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0])
+
+
+def check(make, dtype, rtol):
+  apply, params, x = make()
+  cast = lambda a: a.astype(dtype) if a.dtype == np.float32 else a
+  params, x = jax.tree.map(cast, (params, x))
+  loss, weights = per_example_cases.loss_of(apply), WEIGHTS.astype(dtype)
+  directions = jax.tree.map(lambda p: np.cos(p + 0.3, dtype=dtype), params)
+
+  @jax.jit
+  def reduce(params, x, weights, directions):
+    factored = factorisation.factorise(loss, params, x, weights)
+    return (
+      (factored.values, factored.aux),
+      reductions.sums(factored, choice.NORMS_FIRST),
+      reductions.sums(factored, choice.SQUARES_FIRST),
+      reductions.products(factored, directions),
+    )
+
+  results, *sums, products = jax.device_get(
+    reduce(params, x, weights, directions)
+  )
+  value_and_grad = jax.vmap(jax.value_and_grad(loss, has_aux=True), (None, 0))
+  (values, aux), gradients = jax.device_get(jax.jit(value_and_grad)(params, x))
+  np.testing.assert_allclose(results[0], values * WEIGHTS, rtol, rtol)
+  np.testing.assert_allclose(results[1], aux, rtol, rtol)
+  trees = (gradients, *sums[0], *sums[1])
+  whole = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients)))
+  for gradient, *reduced in zip(*map(jax.tree.leaves, trees), strict=True):
+    g = np.asarray(gradient) * WEIGHTS.reshape(-1, *[1] * (gradient.ndim - 1))
+    # A gradient that cancels, such as an attention key's bias, has no
+    # precision of its own, hence the whole gradient as the scale.
+    close = lambda a, b, scale: np.testing.assert_allclose(
+      a, b, rtol, rtol * scale
+    )
+    for total, norms, squares in (reduced[:3], reduced[3:]):
+      close(total, g.sum(0), whole)
+      close(norms, np.square(g).sum(tuple(range(1, g.ndim))), whole**2)
+      close(squares, np.square(g).sum(0), whole**2)
+  expected = sum(
+    np.reshape(g, (len(x), -1)) @ np.ravel(u) * WEIGHTS
+    for g, u in zip(*map(jax.tree.leaves, (gradients, directions)), strict=True)
+  )
+  norm = np.sqrt(sum(np.sum(np.square(u)) for u in jax.tree.leaves(directions)))
+  np.testing.assert_allclose(products, expected, rtol, rtol * whole * norm)
+
+
+@pytest.mark.parametrize('name', per_example_cases.CASES)
+def test_reductions_equal_those_of_every_gradient(name):
+  # A few hundred float32 operations in another order.
+  check(per_example_cases.CASES[name], jnp.float32, 1e-5)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'conv few positions',
+    'dense on short sequences',
+    'tied embeddings',
+    'attention',
+    'scan over layers, remat',
+  ],
+)
+def test_reductions_are_exact_in_float64(name):
+  with jax.enable_x64(True):
+    check(per_example_cases.CASES[name], jnp.float64, 1e-11)
