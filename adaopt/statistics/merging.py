@@ -43,9 +43,10 @@ def from_sums(
 ) -> Moments:
   r"""The moments of J samples of one micro-batch, from their sums.
 
-  With q examples in a sample, M_k = q (Σ_j |g_jk|² − J |ḡ_k|²), clamped at 0:
-  its rounding error is about 1e-7 · q J |ḡ_k|², so it matters only where the
-  noise is far below the signal and no test asks for more examples.
+  With q examples in a sample, M_k = q (Σ_j |g_jk|² − J |ḡ_k|²), clamped at 0,
+  and exactly 0 for J = 1. The rounding error is about 1e-7 · q J |ḡ_k|², so it
+  matters only where the noise is far below the signal and no test asks for
+  more examples.
 
   Args:
     count: J, at least 1. [] int32.
@@ -63,7 +64,7 @@ def from_sums(
 
   def spread(square, tensor, reduce):
     deviation = square - count * reduce(arithmetic.abs_sq(tensor))
-    return group_size * jnp.maximum(deviation, 0)
+    return jnp.where(count > 1, group_size * jnp.maximum(deviation, 0), 0)
 
   return Moments(
     examples=group_size * count,

@@ -757,12 +757,7 @@ def test_any_optimizer_that_holds_a_batch_size_updates_as_by_whole_batches(
   assert len(sizes) > 2
   chex.assert_trees_all_close(params, whole_params, rtol=1e-4, atol=1e-6)
   chex.assert_trees_all_close(average, average_by_hand, rtol=1e-4, atol=1e-6)
-  for field in ('batch_size', 'required', 'test_due', 'gain', 'examples'):
-    np.testing.assert_allclose(
-      optax.tree.get(state.inner_state, field, 0.0),
-      optax.tree.get(whole_state, field, 0.0),
-      rtol=1e-4,
-    )
+  chex.assert_trees_all_close(state.inner_state, whole_state, rtol=1e-3)
 
 
 @pytest.mark.parametrize('name', HOLDERS)
@@ -798,7 +793,7 @@ def test_an_nnx_optimizer_tells_whether_it_has_updated(name):
     before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
     nnx_step(model, optimizer, batch)
     params, state = step(params, state, batch)
-    moved = bool(adaopt.has_updated(optimizer.opt_state))
+    moved = bool(jnp.asarray(adaopt.has_updated(optimizer.opt_state)))
     assert moved == bool(adaopt.has_updated(state))
     after = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
     assert moved == np.any(before['kernel'] != after['kernel'])
@@ -815,6 +810,19 @@ def test_has_updated_asks_for_one_accumulate():
   multi = optax.MultiSteps(optax.sgd(0.1), 2).init(ONES)
   with pytest.raises(ValueError, match=r'optax\.MultiSteps ask its own'):
     adaopt.has_updated(multi)
+
+
+def test_has_updated_of_an_nnx_optimizer_is_an_array_to_branch_on():
+  model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+  multi = adaopt.accumulate(HOLDERS['schedule'], group_size=6)
+  optimizer = nnx.Optimizer(model, multi, wrt=nnx.Param)
+  found = []
+  for _ in range(4):
+    optimizer.update(model, optax.tree.ones_like(nnx.state(model, nnx.Param)))
+    updated = adaopt.has_updated(optimizer.opt_state)
+    assert isinstance(updated, jax.Array)
+    found.append(1 if updated else 0)
+  assert found == [0, 1, 0, 1]
 
 
 def test_has_updated_is_told_under_jit_and_in_wrappers():
@@ -847,10 +855,12 @@ def test_what_merges_is_what_the_gradients_of_the_batch_say(sizes, group_size):
   )
   params = {'w': jnp.linspace(-1.0, 1.0, 5), 'b': jnp.array(0.5)}
   batch = jax.tree.map(lambda x: x[:12], make_dataset())
-  estimate = estimator(group_size=group_size)
   state, start = optimizer.init(params), 0
   for size in sizes:
     micro = jax.tree.map(lambda x, a=start, b=size: x[a : a + b], batch)
+    # One sample alone has no variance.
+    several = {} if size > group_size else dict(only=())
+    estimate = estimator(group_size=group_size, **several)
     _, statistics = estimate(params, micro)
     _, state = optimizer.update(
       statistics.mean, state, params, statistics=statistics
@@ -863,7 +873,7 @@ def test_what_merges_is_what_the_gradients_of_the_batch_say(sizes, group_size):
     g = oracles.sample_gradients(
       loss_fn, *jax.tree.map(lambda x: np.asarray(x, float), (params, batch))
     )
-  assert size == [12]
+  assert size.tolist() == [12]
   of = lambda estimate: oracles.group_estimate(estimate, g, group_size)
   np.testing.assert_allclose(mean, oracles.mean(g), rtol=1e-5)
   np.testing.assert_allclose(

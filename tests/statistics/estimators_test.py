@@ -261,7 +261,11 @@ def test_bfloat16_params_are_summed_in_float32():
   assert stats.variance_along_mean.dtype == jnp.float32
   np.testing.assert_array_equal(stats.mean, x.mean(0))
   rtol = RTOL[np.float32]
+  assert stats.coordinate_variance.dtype == jnp.float32
   _assert_close(stats.variance, oracles.total_variance(x), rtol)
+  _assert_close(
+    stats.coordinate_variance, oracles.coordinate_variances(x), rtol
+  )
   _assert_close(stats.variance_along_mean, oracles.total_variance(x), rtol)
 
 
@@ -391,14 +395,22 @@ def _measured(measure, loss_fn, group_size=1):
   return jax.jit(measured)
 
 
+MEASURES = [
+  estimators.measure_moments,
+  estimators.contract_mean,
+  estimators.measure_mean,
+]
+
+
 @functools.cache
-def _measured_scaled_tanh(group_size):
+def _measured_scaled_tanh(measure, group_size):
   return [
-    _measured(measure, _scaled_tanh, group_size)
-    for measure in (estimators.measure_moments, estimators.measure_along)
+    _measured(one, _scaled_tanh, group_size)
+    for one in (measure, estimators.measure_along)
   ]
 
 
+@pytest.mark.parametrize('measure', MEASURES)
 @pytest.mark.parametrize('group_size', [1, 2])
 @hypothesis.given(
   cuts=st.lists(st.integers(0, BATCH_SIZE), max_size=5),
@@ -406,9 +418,9 @@ def _measured_scaled_tanh(group_size):
 )
 @hypothesis.settings(max_examples=15, deadline=None)
 def test_masked_chunks_of_any_size_merge_to_the_moments_of_the_batch(
-  group_size, cuts, shifts
+  group_size, measure, cuts, shifts
 ):
-  moments_of, along_of = _measured_scaled_tanh(group_size)
+  moments_of, along_of = _measured_scaled_tanh(measure, group_size)
   cuts = sorted(cut // group_size * group_size for cut in cuts)
   with jax.enable_x64(True):
     params = _cast(_params('nested dict with a scalar'), jnp.float64)
@@ -435,13 +447,19 @@ def test_masked_chunks_of_any_size_merge_to_the_moments_of_the_batch(
       added += along_of(params, chunk, roll(mask), whole.mean)
     jax.tree.map(lambda a, b: _assert_close(a, b, 1e-12), merged, whole)
     _assert_close(added, along, 1e-12)
-
-
-MEASURES = [
-  estimators.measure_moments,
-  estimators.contract_mean,
-  estimators.measure_mean,
-]
+    statistics = jax.device_get(merging.finish(merged, added))
+    _, gradients = _float64_reference('nested dict with a scalar')
+    if measure is estimators.measure_moments:
+      _assert_statistics(
+        statistics, gradients, rtol=RTOL[np.float64], group_size=group_size
+      )
+    else:
+      assert statistics.variance is statistics.coordinate_variance is None
+      _assert_close(
+        oracles.ravel(statistics.mean),
+        oracles.mean(gradients),
+        RTOL[np.float64],
+      )
 
 
 @pytest.mark.parametrize('measure', MEASURES)
@@ -477,6 +495,8 @@ def test_a_group_counts_only_if_all_its_examples_do(measure):
   assert result.mean == (2.0 + 6.0) / 2
   if measure is estimators.measure_moments:
     assert result.spread == result.coordinate_spread == 2 * (2.0**2 + 2.0**2)
+  else:
+    assert result.spread is result.coordinate_spread is None
 
 
 def _linear(params, gradients):
@@ -575,7 +595,8 @@ def test_a_batch_of_equal_examples_has_no_variance():
   estimate = adaopt.value_and_statistics(_linear)
   params = {'a': jnp.zeros(3), 'b': jnp.zeros(())}
   _, stats = jax.jit(estimate)(params, x)
-  assert all(0 <= leaf < 1e-6 for leaf in jax.tree.leaves(stats.variance))
+  for noise in (stats.variance, stats.coordinate_variance):
+    assert all(np.all((x >= 0) & (x < 1e-6)) for x in jax.tree.leaves(noise))
   assert 0 <= stats.variance_along_mean < 1e-6
 
 
