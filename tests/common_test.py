@@ -57,8 +57,9 @@ def _example_scheduled_sgd(schedule):
 
 
 def _rescaled_sgd(learning_rate, exponent):
+  # The first batch is the reference, so that a constant size is not scaled.
   return optax.chain(
-    adaopt.schedule_batch_size(16),
+    adaopt.schedule_batch_size(optax.linear_schedule(16, 64, 200)),
     adaopt.scale_by_batch_size(exponent),
     optax.scale_by_learning_rate(learning_rate),
   )
@@ -83,6 +84,13 @@ def _adaptive_momentum(learning_rate, init_batch_size, max_batch_size):
     learning_rate,
     init_batch_size=init_batch_size,
     max_batch_size=max_batch_size,
+  )
+
+
+def _accumulated_momentum(learning_rate, init_batch_size, max_batch_size):
+  # The statistics are those of as many examples as the batch size held.
+  return adaopt.accumulate(
+    _adaptive_momentum(learning_rate, init_batch_size, max_batch_size)
   )
 
 
@@ -151,6 +159,15 @@ ROWS = {
   'adaptive_momentum': Row(
     _adaptive_momentum, dict(learning_rate=0.05, **_SIZES)
   ),
+  'adaptive': Row(
+    adaopt.adaptive,
+    dict(
+      optimizer=optax.adamw(1.0, weight_decay=0.0),
+      learning_rate=optax.linear_schedule(0.3, 0.1, 10_000),
+      **_SIZES,
+    ),
+    static_args=('optimizer', 'learning_rate', 'criterion', 'policy'),
+  ),
   'debiased_norm_test_adamw': Row(
     _adaptive_adamw,
     dict(
@@ -200,6 +217,11 @@ ROWS = {
     ),
     reads_statistics=False,
     static_args=('criterion',),
+  ),
+  'accumulate_adaptive': Row(
+    _accumulated_momentum,
+    dict(learning_rate=0.05, **_SIZES),
+    can_be_masked=False,
   ),
   'scale_by_example_schedule': Row(
     _example_scheduled_sgd,

@@ -113,7 +113,7 @@ def check_optimizer(optimizer: Any) -> None:
     and callable(getattr(optimizer, 'update', None))
   ):
     name = getattr(optimizer, '__name__', '')
-    call = f'; call it first, as in {name}(0.1)' if name else ''
+    call = f'; call it first, as in {name}(learning_rate)' if name else ''
     raise ValueError(
       f'optimizer must be an optax optimizer, got {optimizer!r}{call}.'
     )

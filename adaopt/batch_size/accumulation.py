@@ -63,7 +63,7 @@ def has_updated(state: optax.OptState) -> jax.Array:
       f'has_updated needs the state of one accumulate, got {len(found)}; for '
       'optax.MultiSteps ask its own has_updated.'
     )
-  return found[0].updated
+  return jnp.asarray(found[0].updated)
 
 
 def accumulate(
@@ -208,8 +208,11 @@ def _reads_at_init(optimizer, params, inner_state):
       opt_state=state,
     )
 
-  # An update may need arguments that init does not know: then every spread is
-  # held. An update that is wrong raises the same in the loop.
+  # An update may need arguments that init does not know, and optax calls init
+  # with a placeholder for the parameters: then every spread is held. An update
+  # that is wrong raises the same in the loop.
+  if not jax.tree.leaves(params):
+    return True, True
   try:
     reads = reading.reads_of(update, params, params, inner_state)
   except Exception:  # pylint: disable=broad-except

@@ -183,8 +183,9 @@ def value_and_statistics(
   """Like `jax.value_and_grad`, with the noise of the gradient beside it.
 
   Under `jit` it computes no statistic that the rest of the program does not
-  read: hand all of them to an optimizer, and the step costs what its criterion
-  needs.
+  read: pass all of them to an optimizer, and the step costs what its criterion
+  needs. Only for a test by coordinate of a network on sequences does
+  only=('coordinate_variance',) save more, one product of matrices a layer.
 
   Args:
     loss_fn: (params, batch, *args) → the mean loss over the batch, or
@@ -256,9 +257,8 @@ def _mean_measured(loss):
 
 def _measured(loss, only):
   """(params, samples, mask) → loss, aux and the statistics named in `only`."""
-  preference = (
-    choice.NORMS_FIRST if 'variance' in only else choice.SQUARES_FIRST
-  )
+  by_coordinate = 'coordinate_variance' in only and 'variance' not in only
+  preference = choice.SQUARES_FIRST if by_coordinate else choice.NORMS_FIRST
 
   def measured(params, samples, mask):
     q = _group_size(samples)

@@ -573,6 +573,30 @@ def _squares(params, batch):
 BATCH = {'x': jnp.eye(4, 3), 'y': jnp.arange(4.0)}
 
 
+@pytest.mark.parametrize('name', ADAPTS)
+def test_the_optimizers_of_flax_raise_the_sentence_instead_of_standing_still(
+  name,
+):
+  state = linen_train_state.TrainState.create(
+    apply_fn=None, params={'w': jnp.ones(3)}, tx=ADAPTS[name]
+  )
+  for step in (
+    lambda: state.apply_gradients(grads=state.params),
+    lambda: jax.jit(lambda s: s.apply_gradients(grads=s.params))(state),
+  ):
+    with pytest.raises(ValueError, match=f'needs the statistics.*{HOW}'):
+      step()
+  model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+  optimizer = nnx.Optimizer(model, ADAPTS[name], wrt=nnx.Param)
+  gradient = nnx.state(model, nnx.Param)
+  for update in (
+    lambda: optimizer.update(model, gradient),
+    lambda: nnx.jit(lambda m, o, g: o.update(m, g))(model, optimizer, gradient),
+  ):
+    with pytest.raises(ValueError, match=f'needs the statistics.*{HOW}'):
+      update()
+
+
 def test_a_linen_train_state_raises_and_the_remedy_works():
   state = linen_train_state.TrainState.create(
     apply_fn=None, params={'w': jnp.ones(3)}, tx=ADAPTS['adadagrad']
@@ -648,6 +672,17 @@ def test_a_size_shrinks_again_from_the_largest_by_hysteresis():
     8,
     64,
   ]
+
+
+def test_a_declared_policy_shrinks_from_the_largest_whatever_it_does_at_zero():
+  # One that takes no noise at all for no evidence: asked for the size after a
+  # requirement of 0, it would seem one that only grows.
+  def shrinks_by_noise(current, required):
+    shrinks = (required > 0) & (required < current / 4)
+    return jnp.where(shrinks, required, jnp.maximum(current, required))
+
+  transform = _adapt(policy=adaopt.Policy(shrinks_by_noise))
+  assert _sizes(transform, [1e9, 0.0, 9.0, 0.0]) == [64, 64, 9, 9]
 
 
 def test_measuring_moves_nothing_and_tests_at_every_size():

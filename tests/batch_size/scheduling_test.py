@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
+from flax.training import train_state as linen_train_state
 
 import adaopt
 
@@ -140,6 +142,23 @@ def test_a_schedule_takes_statistics_of_the_right_type_or_none():
     assert moved.examples == 8
   with pytest.raises(ValueError, match=r'GradientStatistics.* got tuple'):
     transform.update(UPDATES, state, statistics=(8, UPDATES))
+
+
+def test_a_schedule_needs_no_statistics_in_the_optimizers_of_flax():
+  tx = optax.chain(
+    adaopt.schedule_batch_size(optax.linear_schedule(8, 108, 100)),
+    optax.sgd(0.5),
+  )
+  state = linen_train_state.TrainState.create(
+    apply_fn=None, params={'w': UPDATES}, tx=tx
+  )
+  state = state.apply_gradients(grads={'w': UPDATES})
+  model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+  optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+  optimizer.update(model, nnx.state(model, nnx.Param))
+  np.testing.assert_array_equal(state.params['w'], [0.5, 0.5])
+  for opt_state in (state.opt_state, optimizer.opt_state):
+    assert jnp.asarray(optax.tree.get(opt_state, 'batch_size')) == 16
 
 
 def test_scheduled_examples_saturate_instead_of_wrapping_around():
