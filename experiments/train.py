@@ -197,10 +197,11 @@ def _train(job, state, progress):
       if to_save:
         _save(job, state, progress)
         saved = int(state.examples), time.monotonic()
-      if job.stop.is_set() and metrics.examples < config.num_examples:
-        if not to_evaluate:
-          _evaluate(job, state, progress)
-        return False, progress.seconds, skipped
+        # A stop that was requested since `to_save` waits for the next step.
+        if job.stop.is_set() and metrics.examples < config.num_examples:
+          if not to_evaluate:
+            _evaluate(job, state, progress)
+          return False, progress.seconds, skipped
       begin = time.perf_counter()
   progress = timed(state, progress)
   _save(job, state, progress)

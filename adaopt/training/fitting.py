@@ -70,8 +70,9 @@ def fit(
     draw: As in `train_step`.
     driver: As in `train_step`.
     donate: Whether each step overwrites the state before it. Saves two copies
-      of the state on the device; a state is valid until the next iteration,
-      and the device waits for the loop body.
+      of the state on the device, and on a CPU time where the state is large
+      beside a batch; a state is valid until the next iteration, and the device
+      waits for the loop body.
 
   Yields:
     (state, metrics) once a step: the state after it, on the device, and its

@@ -16,6 +16,7 @@ import pytest
 
 import adaopt
 from experiments import (
+  checkpoints,
   compare,
   datasets,
   models,
@@ -277,6 +278,27 @@ def test_seeds_together_stop_where_an_update_is_skipped(tmp_path, monkeypatch):
     train.train(
       'broken', run, small_digits(), folders, NEVER, threading.Event()
     )
+
+
+def test_a_stop_that_comes_during_an_evaluation_loses_nothing(tmp_path):
+  config, stop = small_digits(), threading.Event()
+  (planned,) = runs.plan(config, ['adagrad_256'], 1)
+  run = planned.prepare(planned.seeds)
+  calls = []
+
+  def evaluate(params):
+    calls.append(params)
+    if len(calls) == 2:  # the first one is before training
+      stop.set()
+    return run.evaluate(params)
+
+  interrupted = run._replace(evaluate=evaluate)
+  assert not train.train('s', interrupted, config, [tmp_path], NEVER, stop)
+  with checkpoints.open_folder(tmp_path / 'checkpoints') as manager:
+    state, _ = checkpoints.latest(manager, run.state)
+  seen = records.read(tmp_path).train['examples']
+  assert len(seen) > 1
+  assert seen[-1] == state.examples
 
 
 def test_evaluation_counts_every_example_once():
