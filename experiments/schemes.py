@@ -1,4 +1,4 @@
-"""Schemes: what a config calls an optimizer with a way to size its batches."""
+"""Schemes: what a config calls an optimizer with a rule for its batch sizes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -63,7 +63,7 @@ REDUCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'median': jnp.median,
 }
 
-# From a scheme to the direction in which its optimizer steps.
+# Scheme → the direction in which its optimizer steps.
 OPTIMIZERS = {
   'adagrad': lambda scheme: adaopt.scale_by_adagrad(),
   'adagrad_norm': lambda scheme: adaopt.scale_by_adagrad_norm(),
@@ -75,7 +75,7 @@ OPTIMIZERS = {
   ),
 }
 
-# Those whose update takes the mean residual of the batch.
+# The optimizers whose update takes the mean residual of the batch.
 NORMALIZED = ('normalized_lr_gd',)
 
 
@@ -96,8 +96,8 @@ def _staged(scheme):
   return optax.join_schedules(stages, examples[1:])
 
 
-# What sizes the batches of a scheme: the key that says so, and from the scheme
-# the transform that holds the size and the statistics that it reads.
+# The key of a scheme that sizes its batches → a function from the scheme to the
+# transform that holds the size, and the statistics that the transform reads.
 SIZES = {
   'test': _adapted,
   'batch_size': lambda scheme: (
@@ -113,10 +113,10 @@ SIZES = {
 
 
 def lookup(table: dict[str, Any], kind: str, name: str) -> Any:
-  """The entry of a table, or a sentence that lists them."""
+  """The entry of a table; raises ValueError listing the names if missing."""
   if name not in table:
     raise ValueError(
-      f'unknown {kind} {name!r}; there are {", ".join(map(repr, table))}.'
+      f'unknown {kind} {name!r}; choose from {", ".join(map(repr, table))}.'
     )
   return table[name]
 
@@ -138,20 +138,20 @@ def make_optimizer(
 
   Args:
     scheme: `optimizer` with its constants; `learning_rate`, a number or the
-      arguments of `optax.warmup_cosine_decay_schedule`, whose steps are
-      examples here; `learning_rate_exponent`, if it follows the batch size
+      arguments of `optax.warmup_cosine_decay_schedule`, with steps counted in
+      examples; `learning_rate_exponent`, if the rate follows the batch size
       over `init_batch_size`; and one of `batch_size`, a number; `stages`,
       pairs of (examples, batch size) that start at 0; `ramp`, (first size,
       last size, examples); `test` with its tolerances, `init_batch_size`,
-      `max_batch_size` and, where it is not 1, `test_interval`.
+      `max_batch_size` and, if it is not 1, `test_interval`.
 
   Returns:
     The optimizer, which holds the batch size, and keyword arguments of
     `adaopt.train_step`.
 
   Raises:
-    ValueError: For an unknown optimizer or test, constants out of range, or
-      one that is missing.
+    ValueError: If an optimizer or test is unknown, or a constant is missing or
+      out of range.
   """
   try:
     return _make_optimizer(scheme)
@@ -164,7 +164,7 @@ def _make_optimizer(scheme):
   sized_by = [key for key in SIZES if key in scheme]
   if len(sized_by) != 1:
     raise ValueError(
-      f'a scheme sizes its batches by one of {", ".join(SIZES)}; got '
+      f'a scheme must set exactly one of {", ".join(SIZES)}; got '
       f'{" and ".join(sized_by) or "none"}.'
     )
   hold, statistics = SIZES[sized_by[0]](scheme)

@@ -1,4 +1,4 @@
-"""A data file misread, a foreign file obeyed, or a test set that changes."""
+"""A misread data file, code run from a file, or a test set that changes."""
 
 import bz2
 import errno

@@ -1,4 +1,4 @@
-"""A picture that cannot be saved, found out only after the work is done."""
+"""A picture that cannot be saved, noticed only after the work is done."""
 
 import numpy as np
 import pytest
