@@ -1,4 +1,4 @@
-"""MNIST and its like, read from their four idx files."""
+"""MNIST and Fashion-MNIST, read from their four idx files."""
 
 import gzip
 import os
@@ -10,7 +10,7 @@ from experiments.datasets import base
 
 MNIST = base.Source(
   folders=('mnist', 'MNIST/raw', '.'),
-  origin='https://yann.lecun.com/exdb/mnist/, or by torchvision.datasets.MNIST',
+  origin='https://yann.lecun.com/exdb/mnist/, or torchvision.datasets.MNIST',
 )
 FASHION_MNIST = base.Source(
   folders=(
@@ -52,12 +52,12 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     with base.telling_damage(path):
       content = gzip.decompress(content)
   if len(content) < 4 or content[:3] != b'\0\0\x08':
-    raise ValueError(f'{path} is no idx file of unsigned bytes.')
+    raise ValueError(f'{path} is not an idx file of unsigned bytes.')
   start = 4 + 4 * content[3]
   shape = tuple(np.frombuffer(content[4:start], '>u4').astype(int))
   if len(content) != start + np.prod(shape):
     raise ValueError(
-      f'{path} holds {len(content) - start} bytes where its header promises '
+      f'{path} holds {len(content) - start} bytes, but its header promises '
       f'{np.prod(shape)}; get a fresh copy of it.'
     )
   return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
