@@ -1,8 +1,8 @@
 """Random crops and flips, drawn with the examples on the device.
 
-What happens to an image is a pure function of the seed and of the position at
-which it comes in the example stream: a batch is the same however it is split,
-and the same image changes in another way in a later epoch.
+The change to an image is a pure function of the seed and of its position in the
+example stream: a batch does not depend on how it is split, and an image that
+recurs in a later epoch gets a new change.
 """
 
 import jax
@@ -16,16 +16,16 @@ _PADDING = 4
 def crop_and_flip(
   dataset: adaopt.Batch, seed: jax.typing.ArrayLike, positions: jax.Array
 ) -> adaopt.Batch:
-  """The examples at these positions, their images shifted and mirrored.
+  """The examples at these positions, with images cropped and flipped.
 
-  An image is padded with 4 zeros on every side, cropped back to its size at a
-  place drawn uniformly from the 9·9, and mirrored left to right with
-  probability 1/2. A `draw` for `adaopt.train_step`.
+  An image is padded with 4 zeros on every side, cropped back to its size at one
+  of the 9·9 offsets, drawn uniformly, and mirrored left to right with
+  probability 1/2. Pass it as `draw` to `adaopt.train_step`.
 
   Args:
-    dataset: 'input' [n, h, w, c], and what else an example has.
+    dataset: 'input' [n, h, w, c], and any other fields.
     seed: The seed of the stream. [] integer.
-    positions: Where in the stream. [b] integer.
+    positions: Positions in the stream. [b] integer.
 
   Returns:
     The batch: like dataset, with leading axis b.

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: its state and progress, saved whole or not at all."""
+"""Checkpoints of a state and its run's progress, whole or not at all."""
 
 import hashlib
 import pathlib
@@ -12,15 +12,15 @@ from absl import logging
 
 
 class Progress(NamedTuple):
-  """What a run resumes with beside its state."""
+  """What a run needs besides its state to resume."""
 
-  positions: list[int]  # bytes of the metrics of every seed, so far
-  evaluated: int  # examples, at the last evaluation
+  positions: list[int]  # bytes of each seed's metrics so far
+  evaluated: int  # examples at the last evaluation
   seconds: float  # of training
 
 
 def open_folder(folder: pathlib.Path) -> ocp.CheckpointManager:
-  """The checkpoints in a folder, which keeps the last two."""
+  """Opens the checkpoints in a folder; the last two are kept."""
   return ocp.CheckpointManager(
     folder.resolve(),
     options=ocp.CheckpointManagerOptions(
@@ -30,7 +30,7 @@ def open_folder(folder: pathlib.Path) -> ocp.CheckpointManager:
 
 
 def _layout(state: Any) -> list[str]:
-  """Where each array of a state is, its type and its shape."""
+  """The path, type and shape of each array in a state."""
   return [
     f'{jax.tree_util.keystr(path)}: {leaf.dtype}{list(leaf.shape)}'
     for path, leaf in jax.tree_util.tree_leaves_with_path(state)
@@ -48,7 +48,7 @@ def _digest(state: Any) -> str:
 def save(
   manager: ocp.CheckpointManager, state: Any, progress: Progress
 ) -> None:
-  """Saves a state of a new step; a crash leaves the older ones as they are."""
+  """Saves the state of a new step; a crash leaves older checkpoints intact."""
   if int(state.step) in manager.all_steps():
     return
   manager.save(
@@ -69,22 +69,22 @@ def _restore(manager, step, like):
     step, args=ocp.args.Composite(progress=read, made_of=read)
   )
   if found.made_of['layout'] != _layout(like):
-    raise ValueError('it is of other parameters or another optimizer')
+    raise ValueError('it has other parameters or another optimizer')
   args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
   state = manager.restore(step, args=args).state
   if found.made_of['digest'] != _digest(state):
-    raise ValueError('its values are not those that were saved')
+    raise ValueError('its values differ from those that were saved')
   return state, Progress(**found.progress)
 
 
 def _set_aside(manager, steps):
-  """Renames steps: orbax saves nothing before the newest one that it sees."""
+  """Renames steps: orbax saves no step before the newest one it sees."""
   for step in steps:
     aside = manager.directory / f'damaged_{step}'
-    shutil.rmtree(aside, ignore_errors=True)  # of an earlier damage
+    shutil.rmtree(aside, ignore_errors=True)  # from earlier damage
     (manager.directory / str(step)).rename(aside)
     logging.warning(
-      'Checkpoint %d is kept as %s, to look at; delete it when you like.',
+      'Checkpoint %d was renamed to %s for inspection; it is safe to delete.',
       step,
       aside,
     )
@@ -94,30 +94,30 @@ def _set_aside(manager, steps):
 def latest(
   manager: ocp.CheckpointManager, like: Any
 ) -> tuple[Any, Progress] | None:
-  """The newest checkpoint that is whole, or None where there is none.
+  """The newest checkpoint that is whole, or None if there are none.
 
   Args:
     manager: From `open_folder`.
     like: A state of the same structure, shapes and types.
 
   Returns:
-    The state and the progress. A damaged checkpoint is passed over with a
-    warning that names it, and renamed once an older one has been restored, so
-    that the steps from there on are saved again.
+    The state and the progress. A damaged checkpoint is skipped with a warning
+    that names it, and renamed once an older one has been restored, so that the
+    steps after that one are saved again.
 
   Raises:
-    ValueError: If there are checkpoints, and none can be used.
+    ValueError: If there are checkpoints but none can be used.
   """
   reasons = {}
   for step in sorted(manager.all_steps(), reverse=True):
-    # Orbax raises errors of many types for what it cannot read.
+    # Orbax raises many types of errors for files that it cannot read.
     try:
       found = _restore(manager, step, like)
     except Exception as error:  # pylint: disable=broad-except
       reasons[step] = str(error).split('\n')[0][:200]
       logging.warning(
-        'The checkpoint %s/%d is damaged or of another run (%s); it is left '
-        'out.',
+        'Skipping the checkpoint %s/%d: it is damaged or from another run '
+        '(%s).',
         manager.directory,
         step,
         reasons[step],
@@ -129,6 +129,6 @@ def latest(
     raise ValueError(
       f'none of the checkpoints in {manager.directory} can be used: '
       + '; '.join(reasons.values())
-      + '. Delete the folder to start the run again.'
+      + '. Delete the folder to restart the run from scratch.'
     )
   return None

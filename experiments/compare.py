@@ -21,13 +21,13 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The config file; --config.key=value overrides it.'
 )
 _SCHEMES = flags.DEFINE_list(
-  'schemes', None, 'Which schemes of the config; by default all.'
+  'schemes', None, 'Schemes of the config to run. Default: all.'
 )
 _CHECKPOINT_EXAMPLES = flags.DEFINE_integer(
-  'checkpoint_examples', 2**30, 'Save after so many examples.', lower_bound=1
+  'checkpoint_examples', 2**30, 'Examples between checkpoints.', lower_bound=1
 )
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
-  'checkpoint_minutes', 5.0, 'Save after so many minutes.', lower_bound=0.0
+  'checkpoint_minutes', 5.0, 'Minutes between checkpoints.', lower_bound=0.0
 )
 
 
@@ -36,7 +36,7 @@ def _folder(workdir, scheme, seed):
 
 
 def _claim(planned, config, workdir):
-  """Takes the folders of all runs, or raises before anything is trained."""
+  """Claims the folders of all runs, or raises before any training."""
   shared = {k: v for k, v in config.items() if k not in ('schemes', 'seed')}
   settings = {
     _folder(workdir, name, seed): ml_collections.ConfigDict(
@@ -51,11 +51,11 @@ def _claim(planned, config, workdir):
 
 
 def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
-  """Writes tables and pictures of all runs that came to an end or a stop.
+  """Writes tables and pictures of all runs that finished or stopped.
 
   Args:
-    config: Of the runs.
-    workdir: Where they are; gets results.csv, results.md and the pictures.
+    config: The config of the runs.
+    workdir: Their folder; receives results.csv, results.md and the pictures.
 
   Returns:
     The table.
@@ -82,16 +82,16 @@ def run_all(
   workdir: pathlib.Path,
   interval: train.Interval,
 ) -> str:
-  """Trains what is planned and not yet done; reports after every run.
+  """Trains all planned runs that are not finished; reports after each.
 
   Args:
     planned: From `runs.plan`.
-    config: The same.
-    workdir: Gets SCHEME/seed_N for every run, and what `report` writes.
-    interval: How often a run is saved.
+    config: The config passed to `runs.plan`.
+    workdir: Receives SCHEME/seed_N for every run, and what `report` writes.
+    interval: How often to save a run.
 
   Returns:
-    The table, of fewer runs after Ctrl-C.
+    The table; after Ctrl-C, of fewer runs.
   """
   _claim(planned, config, workdir)
   table = ''
@@ -105,7 +105,7 @@ def run_all(
         finished = train.train(name, run, config, folders, interval, stop)
       table = report(config, workdir)
       if left and not finished:
-        print(f'Stopped in {name}; the same command resumes it.')
+        print(f'Stopped in {name}; the same command resumes the run.')
         break
   return table
 

@@ -1,10 +1,10 @@
-"""Checks the rates of AdAdaGrad-Norm where the full gradient is at hand.
+"""Checks the rates of AdAdaGrad-Norm where the full gradient is available.
 
 python -m experiments.convergence --workdir=DIR --data_dir=DIR
 
-Every step draws its batch afresh, uniformly and without replacement, so that
-the theory's expectations over batches are known: with V the covariance of the
-n examples' gradients, E‖g_B − ∇F‖² = (1 − b/n) tr V / b, nothing at b = n.
+Every step draws a new batch, uniformly without replacement, so the theory's
+expectations over batches are known: with V the covariance of the n examples'
+gradients, E‖g_B − ∇F‖² = (1 − b/n) tr V / b, which is 0 at b = n.
 """
 
 import pathlib
@@ -28,7 +28,9 @@ from experiments.plots import rates as rate_plots
 _DATASET = flags.DEFINE_enum(
   'dataset', 'a9a', list(libsvm.SETS), 'The LIBSVM set.'
 )
-_STEPS = flags.DEFINE_integer('num_steps', 1000, 'K.', lower_bound=1)
+_STEPS = flags.DEFINE_integer(
+  'num_steps', 1000, 'K, the steps of each run.', lower_bound=1
+)
 
 FIXED_SIZES = (2, 16, 128)
 ETA, LOOSE_ETA, THETA, NU = 0.5, 0.9, 0.5, 1.0
@@ -39,7 +41,7 @@ Exact = Callable[[jax.Array], adaopt.GradientStatistics]
 
 
 class Scheme(NamedTuple):
-  """An optimizer that holds a batch size, and the test it is held to."""
+  """An optimizer that holds a batch size, and the test to check it by."""
 
   optimizer: optax.GradientTransformationExtraArgs
   eta: float  # of the exact-variance norm test
@@ -48,7 +50,7 @@ class Scheme(NamedTuple):
 def with_exact_statistics(
   hold: optax.GradientTransformationExtraArgs, exact: Exact
 ) -> optax.GradientTransformationExtraArgs:
-  """A holder of a batch size whose test sees all examples, not the batch."""
+  """Makes the test that sets a batch size see all examples, not the batch."""
 
   def update(updates, state, params, **extra_args):
     del extra_args
@@ -62,7 +64,7 @@ def with_exact_statistics(
 
 
 def make_schemes(exact: Exact, num_examples: int) -> dict[str, Scheme]:
-  """Fixed batch sizes and tests, by name.
+  """Schemes with fixed batch sizes and with tests, by name.
 
   Args:
     exact: The statistics of all examples.
@@ -91,7 +93,7 @@ def make_schemes(exact: Exact, num_examples: int) -> dict[str, Scheme]:
     )
     for eta in (ETA, LOOSE_ETA)
   }
-  # It implies the norm test with η² = θ² + ν².
+  # Implies the norm test with η² = θ² + ν².
   augmented = norm(
     adapt(adaopt.augmented_inner_product_test(THETA, NU)),
     (THETA**2 + NU**2) ** 0.5,
@@ -118,7 +120,7 @@ def make_schemes(exact: Exact, num_examples: int) -> dict[str, Scheme]:
 def observe(
   statistics: adaopt.GradientStatistics, batch_size: jax.Array, eta: float
 ) -> rates.Trace:
-  """The exact-variance tests of a batch size at one point.
+  """Evaluates the exact-variance tests of a batch size at one point.
 
   Args:
     statistics: Those of all n examples, with `coordinate_variance`.
@@ -152,9 +154,9 @@ def trace(
   Args:
     scheme: The scheme.
     dataset: All n examples.
-    exact: Their statistics.
+    exact: Weights → their statistics.
     num_steps: K.
-    num_seeds: How many runs, each from weights of its own, N(0, 1).
+    num_seeds: The number of runs, each from its own weights, N(0, 1).
 
   Returns:
     The trace.
@@ -186,7 +188,7 @@ def trace(
 
 
 def main(argv: list[str]) -> None:
-  """Runs every scheme; leaves tables and a picture."""
+  """Runs every scheme; writes tables and a picture."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   options.quiet()

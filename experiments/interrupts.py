@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM request a graceful stop, with the results saved."""
+"""Ctrl-C and SIGTERM request a graceful stop that saves the results."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def requested_stop() -> Iterator[threading.Event]:
-  """Yields an event that the first signal sets; the second one interrupts."""
+  """Yields an event that the first signal sets; the second interrupts."""
   stop = threading.Event()
 
   def handle(signum, frame):
@@ -18,7 +18,7 @@ def requested_stop() -> Iterator[threading.Event]:
     if stop.is_set():
       raise KeyboardInterrupt
     stop.set()
-    print('\nStopping after the next step; Ctrl-C again stops at once.')
+    print('\nStopping after the next step; press Ctrl-C again to stop now.')
 
   previous = {number: signal.signal(number, handle) for number in SIGNALS}
   try:

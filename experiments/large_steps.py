@@ -1,10 +1,10 @@
-"""Logistic regression with large steps beside the perceptrons it tends to.
+"""Logistic regression with large steps, and the perceptrons it tends to.
 
 python -m experiments.large_steps --workdir=DIR --data_dir=DIR
 
-On every problem LR+GD and Normalized LR+GD run with step sizes from 0.001 to
-100, and so do the batch perceptrons that they become as γ → ∞. The step sizes
-of a method are one program.
+Runs LR+GD and Normalized LR+GD on every problem with step sizes from 0.001 to
+100, and the batch perceptrons that are their limits as γ → ∞. All step sizes of
+a method run in one program.
 """
 
 import pathlib
@@ -25,13 +25,13 @@ _PROBLEMS = flags.DEFINE_multi_enum(
   'problem',
   list(separable.PROBLEMS),
   list(separable.PROBLEMS),
-  'A problem; may be repeated. All by default.',
+  'Problem to run; may be repeated. Default: all.',
 )
 _ITERATIONS = flags.DEFINE_integer(
   'iterations', 1000, 'Iterations of every method.', lower_bound=1
 )
 _MARGIN_STEPS = flags.DEFINE_integer(
-  'margin_steps', 200, 'The most iterations to find μ.', lower_bound=1
+  'margin_steps', 200, 'Maximum iterations to find μ.', lower_bound=1
 )
 
 STEP_SIZES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -73,7 +73,7 @@ def run(
   Args:
     sweep: The method.
     examples: The problem.
-    num_steps: How many iterations.
+    num_steps: The number of iterations.
 
   Returns:
     Solutions and trajectories, [step sizes, ...] each.
@@ -94,7 +94,7 @@ def run(
 def separation(
   examples: separable.Examples, *, max_steps: int
 ) -> logistic.Separation | None:
-  """The margin that was found, None where none is above 0."""
+  """The maximal margin, or None if no positive margin was found."""
   found = jax.jit(logistic.max_margin)(
     examples.features,
     examples.labels,
@@ -110,13 +110,13 @@ def summarise(
   found: logistic.Solution,
   separated: logistic.Separation | None,
 ) -> list[solutions.Solution]:
-  """A row for every step size of a method.
+  """One row per step size of a method.
 
   Args:
     problem: Its name.
     method: Its name, in `SWEEPS`.
-    found: What `run` found.
-    separated: A margin that is attained, for the bounds.
+    found: The solutions from `run`.
+    separated: The margin for the bounds, if one is known.
 
   Returns:
     The rows.
@@ -143,11 +143,11 @@ def summarise(
 
 
 def main(argv: list[str]) -> None:
-  """Runs every method on every problem; leaves tables and pictures."""
+  """Runs every method on every problem; writes tables and pictures."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   options.quiet()
-  # The counts of large steps depend on the rounding.
+  # The iteration counts of large steps depend on rounding.
   jax.config.update('jax_enable_x64', True)
   folder = pathlib.Path(options.WORKDIR.value)
   rows = []

@@ -1,18 +1,18 @@
-"""Seeks the classes and the preprocessing behind a row of Tyurin's Table 1.
+"""Searches for the classes and preprocessing of a row of Tyurin's Table 1.
 
 python -m experiments.large_steps_search --data_dir=DIR --row=imbalanced
 
 The paper gives five iteration counts for two classes of Fashion-MNIST, 5000
-images, but not which classes nor what was made of the pixels. Every pair of
-classes is tried, in both orders where their shares differ. A pair goes on to
-the next count only while it comes within --tolerance of all before; a count
-just above that means more.
+images, but not the classes or the preprocessing. The search tries every pair of
+classes, in both orders if their shares differ. A pair is run for the next count
+only if all previous counts are within --tolerance; a count just above the
+tolerance means at least that many.
 
 python -m experiments.large_steps_search --data_dir=DIR --row=balanced \
   --first_count=2500 --preprocessing=around_0 --first_class=0 \
   --second_class=8 --tolerance=1 --skip=1000
 
-gives the five counts of one pair, with other images of it.
+prints the five counts of one pair, for other images of it.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from experiments import datasets, large_steps, options, separable
 
 
 class Target(NamedTuple):
-  """A count of the table."""
+  """An iteration count in the table."""
 
   method: str
   step_size: float
@@ -52,39 +52,42 @@ ROWS = {
     Target('NLR', 10, 3359),
   ),
 }
-_ROW = flags.DEFINE_enum('row', 'imbalanced', list(ROWS), 'Which row.')
+_ROW = flags.DEFINE_enum('row', 'imbalanced', list(ROWS), 'Table row.')
 _FIRST_COUNT = flags.DEFINE_integer(
   'first_count',
   4500,
-  'Images of the first class, of 5000.',
+  'Images of the first class, out of 5000.',
   lower_bound=1,
   upper_bound=4999,
 )
 _PREPROCESSING = flags.DEFINE_enum(
-  'preprocessing', 'pixels', list(separable.PREPROCESSINGS), 'Of the pixels.'
+  'preprocessing',
+  'pixels',
+  list(separable.PREPROCESSINGS),
+  'Preprocessing of the pixels.',
 )
 _FIRST_CLASS, _SECOND_CLASS = (
   flags.DEFINE_multi_integer(
     name,
     list(range(10)),
-    'By default all; may be repeated.',
+    'Class to try; may be repeated. Default: all.',
     lower_bound=0,
     upper_bound=9,
   )
   for name in ('first_class', 'second_class')
 )
 _SKIP = flags.DEFINE_integer(
-  'skip', 0, 'Images of each class passed over before.', lower_bound=0
+  'skip', 0, 'Images of each class to skip first.', lower_bound=0
 )
 _TOLERANCE = flags.DEFINE_float(
-  'tolerance', 0.1, 'How far a count may be off, as a share.', lower_bound=0
+  'tolerance', 0.1, 'Maximum relative error of a count.', lower_bound=0
 )
-_SHOWN = flags.DEFINE_integer('shown', 10, 'How many pairs are printed.')
+_SHOWN = flags.DEFINE_integer('shown', 10, 'Number of pairs to print.')
 
 
 @jax.jit(static_argnums=0)
 def count(method, step_size, examples, max_steps):
-  """The iterations of one run, more than max_steps if it does not solve."""
+  """The iterations of one run, max_steps + 1 if it is unsolved."""
   found = logistic.solve(
     large_steps.SWEEPS[method].make(step_size),
     examples.features,
@@ -100,15 +103,15 @@ def follow(
   examples: separable.Examples,
   tolerance: float,
 ) -> list[int]:
-  """The counts of a pair, to the first that is too far off.
+  """The counts of a pair, up to the first outside the tolerance.
 
   Args:
-    targets: What they should be.
-    examples: Of the pair.
-    tolerance: How far they may be off, as a share.
+    targets: The counts to match.
+    examples: The examples of the pair.
+    tolerance: The maximum relative error.
 
   Returns:
-    As many counts as were tried.
+    The counts that were tried.
   """
   counts = []
   for target in targets:
@@ -122,7 +125,7 @@ def follow(
 
 
 def chosen_pairs(alike: bool) -> list[tuple[int, int]]:
-  """Those of the flags, the smaller class first where the shares are alike."""
+  """The pairs that the flags allow; if `alike`, the smaller class first."""
   pairs = itertools.combinations if alike else itertools.permutations
   return [
     (a, b)
@@ -132,7 +135,7 @@ def chosen_pairs(alike: bool) -> list[tuple[int, int]]:
 
 
 def main(argv: list[str]) -> None:
-  """Prints the pairs that come closest."""
+  """Prints the closest pairs."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   options.quiet()
@@ -145,10 +148,10 @@ def main(argv: list[str]) -> None:
   pairs = chosen_pairs(counts[0] == counts[1])
   if not pairs:
     sys.exit(
-      'There is no such pair: the classes must differ, and where both have as '
-      'many images --first_class is the smaller one.'
+      'There is no such pair: the classes must differ, and if both have as '
+      'many images, --first_class must be the smaller one.'
     )
-  print('sought:', [target.iterations for target in targets])
+  print('target:', [target.iterations for target in targets])
   found = {}
   for classes in pairs:
     try:
@@ -161,7 +164,7 @@ def main(argv: list[str]) -> None:
       )
     except ValueError as error:
       sys.exit(f'{error} Lower --skip.')
-    # Half as much to read; but large steps take other counts than in float64.
+    # Float32 halves the reads but changes the counts of large steps.
     examples = examples._replace(features=np.float32(examples.features))
     found[classes] = follow(targets, examples, _TOLERANCE.value)
 

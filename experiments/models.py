@@ -1,4 +1,4 @@
-"""Flax models of the experiments, of images, of features and of tokens."""
+"""Flax models of the experiments, for images, features and tokens."""
 
 import functools
 from collections.abc import Callable
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-# torch.nn.Linear's and Conv2d's default: uniform in ±1/√fan_in. Flax draws
-# kernels so with this initialiser, and biases by `uniform_bias`.
+# The default of torch.nn.Linear and Conv2d: uniform in ±1/√fan_in. Kernels use
+# this initialiser, biases `uniform_bias`.
 uniform_kernel = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
@@ -24,7 +24,7 @@ def uniform_bias(fan_in: int) -> Callable:
 
 
 def pixels(images: jax.Array) -> jax.Array:
-  """Images as float32, uint8 scaled to [0, 1]; features as they are."""
+  """Images as float32, uint8 scaled to [0, 1]; features unchanged."""
   if images.dtype == jnp.uint8:
     return images.astype(jnp.float32) / 255
   return images.astype(jnp.float32)
@@ -33,11 +33,11 @@ def pixels(images: jax.Array) -> jax.Array:
 def standardized(
   mean: jax.typing.ArrayLike, std: jax.typing.ArrayLike
 ) -> Callable[[jax.Array], jax.Array]:
-  """Pixels in [0, 1], less their mean, over their standard deviation.
+  """Preprocessing: pixels in [0, 1] minus their mean, over their deviation.
 
   Args:
-    mean: Of every channel, or of all. [c] or [].
-    std: The same.
+    mean: Per channel, or one for all. [c] or [].
+    std: The standard deviation, likewise.
 
   Returns:
     images [..., c] → float32 of the same shape.
@@ -51,8 +51,8 @@ def standardized(
   return standardize
 
 
-# Without running statistics: normalises by those of the batch, in evaluation
-# too, and so couples its examples.
+# No running statistics: it normalises by the batch, in evaluation too, which
+# couples the examples of a batch.
 batch_norm = functools.partial(
   nn.LayerNorm, epsilon=1e-5, reduction_axes=(0, 1, 2)
 )
@@ -74,7 +74,7 @@ class Logistic(nn.Module):
 
 
 class MLP(nn.Module):
-  """A perceptron with ReLU hidden layers."""
+  """A multilayer perceptron with ReLU."""
 
   widths: tuple[int, ...] = (64,)
   num_classes: int = 10
@@ -90,8 +90,8 @@ class MLP(nn.Module):
 def max_pool(images: jax.Array) -> jax.Array:
   """The maximum of every 2×2 pixels, [b, h, w, c] → [b, h/2, w/2, c].
 
-  As a maximum of halves: XLA's gradient of a pooling window takes longer on a
-  CPU than the convolution before it.
+  Computed as a maximum of halves: on a CPU, XLA's gradient of a pooling window
+  takes longer than the convolution before it.
   """
   b, h, w, c = images.shape
   rows = images.reshape(b, h // 2, 2, w, c)
@@ -130,7 +130,7 @@ class CNN(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-  """Two 3×3 convolutions beside a shortcut."""
+  """Two 3×3 convolutions with a shortcut."""
 
   features: int
   stride: int
@@ -147,7 +147,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-  """ResNet-18 for small images: no pooling at its stem."""
+  """ResNet-18 for small images: no pooling in the stem."""
 
   num_classes: int = 10
   norm: Callable[[], nn.Module] = group_norm
@@ -165,7 +165,7 @@ class ResNet18(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-  """Causal self-attention and a perceptron, each after a LayerNorm."""
+  """Causal self-attention and an MLP, each after a LayerNorm."""
 
   num_heads: int
 
@@ -179,7 +179,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-  """A pre-norm language model whose output weights are its embedding."""
+  """A pre-norm language model with tied input and output embeddings."""
 
   vocabulary: int = 65
   width: int = 256

@@ -1,4 +1,4 @@
-"""What a run says about a theory: rates of ‖∇F‖², and whether tests held."""
+"""Compares runs with theory: rates of ‖∇F‖², and whether tests held."""
 
 import pathlib
 from typing import NamedTuple
@@ -12,16 +12,16 @@ FIRST = 30
 
 
 class Trace(NamedTuple):
-  """What the runs of a scheme saw at x_1, …, x_K, before each update."""
+  """Measurements of a scheme's runs at x_1, …, x_K, before each update."""
 
   batch_size: np.ndarray  # b, [seeds, K]
   squared_norm: np.ndarray  # ‖∇F‖², [seeds, K]
-  noise: np.ndarray  # E‖g_B − ∇F‖² / ‖∇F‖² over batches B of b, [seeds, K]
-  coordinates: np.ndarray  # the share of them that pass the test, [seeds, K]
+  noise: np.ndarray  # E‖g_B − ∇F‖² / ‖∇F‖² over B of size b, [seeds, K]
+  coordinates: np.ndarray  # the share that passes the test, [seeds, K]
 
 
 class Result(NamedTuple):
-  """One row: one scheme, one seed; the shares are in %, None of no steps."""
+  """One row: one scheme, one seed. Shares are in %; None if no step counts."""
 
   scheme: str
   seed: int
@@ -36,7 +36,7 @@ class Result(NamedTuple):
   below: float  # steps with b < n
   holds: float | None  # of those, E‖g_B − ∇F‖² ≤ η² ‖∇F‖²
   nearly: float | None  # of those, E‖g_B − ∇F‖² ≤ 2 η² ‖∇F‖²
-  coordinates: float | None  # that pass theirs, mean over those steps
+  coordinates: float | None  # share that passes, mean over those steps
   all_coordinates: float | None  # of those steps, every coordinate passes
 
 
@@ -71,17 +71,17 @@ def running_mean(squared_norm: np.ndarray) -> np.ndarray:
 
 
 def fit_slope(x: np.ndarray, y: np.ndarray) -> float:
-  """The slope of a power law through the last part of a curve.
+  """Fits the slope of a power law to the last part of a curve.
 
   Least squares of log y on log x at up to 50 of the K points, evenly spaced in
-  log K from K / 30 on, so that the late ones do not outweigh the others.
+  log K from K / 30 on, so that late points do not dominate.
 
   Args:
     x: Abscissas. [K], positive.
     y: Ordinates. [K].
 
   Returns:
-    The slope; NaN where a y is not positive.
+    The slope; NaN if a y is not positive.
 
   Example:
     >>> import numpy as np
@@ -109,12 +109,12 @@ def summarise(
 
   Args:
     scheme: Its name.
-    trace: What its runs saw.
+    trace: The measurements of its runs.
     eta: η of the exact-variance test.
-    num_examples: n, the batch size at which no noise is left.
+    num_examples: n, the batch size at which the noise is 0.
 
   Returns:
-    A row for every seed.
+    One row per seed.
   """
   rows = []
   for seed, (sizes, norms, noise, coordinates) in enumerate(
@@ -154,5 +154,5 @@ def tables(rows: list[Result]) -> str:
 
 
 def save(rows: list[Result], folder: pathlib.Path) -> None:
-  """Writes convergence.csv, one line a run, and convergence.md."""
+  """Writes convergence.csv, one line per run, and convergence.md."""
   results.save(rows, tables(rows), folder, 'convergence')

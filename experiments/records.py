@@ -1,4 +1,4 @@
-"""What a run writes as it goes, and reads back: metrics and how it ended."""
+"""The files that a run writes and reads: its metrics and how it ended."""
 
 import json
 import math
@@ -26,22 +26,22 @@ class End(NamedTuple):
   """How a run ended."""
 
   finished: bool  # False: it was stopped, and can be resumed
-  seconds: float  # of training, compilation included and evaluation not
+  seconds: float  # of training, with compilation but not evaluation
   programs: int  # compiled for its steps since it was last resumed
 
 
 class Curves(NamedTuple):
-  """The records of a run, as columns [n] float64; NaN: not finite."""
+  """The records of a run, as columns [n] float64; NaN if not finite."""
 
   train: dict[str, np.ndarray]  # of every step
   eval: dict[str, np.ndarray]  # of every evaluation
 
 
 def check(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
-  """Checks that a folder is free, or holds this very run.
+  """Checks that a folder is free or holds this run.
 
   Args:
-    folder: Of one scheme and seed.
+    folder: The folder of one scheme and seed.
     settings: Everything that the run depends on.
 
   Raises:
@@ -56,13 +56,13 @@ def check(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
   )
   if keys:
     raise ValueError(
-      f'{folder} holds a run with other settings of {", ".join(keys)} (see '
-      f'{RUN} there); take another --workdir, or delete the folder.'
+      f'{folder} holds a run with different settings for {", ".join(keys)} '
+      f'(see {RUN} there); use another --workdir, or delete the folder.'
     )
 
 
 def claim(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
-  """Makes the folder of a run, and says there which run it is."""
+  """Creates the folder of a run and writes its settings there."""
   folder.mkdir(parents=True, exist_ok=True)
   (folder / RUN).write_text(settings.to_json(indent=2) + '\n')
 
@@ -71,7 +71,7 @@ def open_log(folder: pathlib.Path, position: int, examples: int) -> Log:
   """Opens the files of a run for appending.
 
   Args:
-    folder: Of the run.
+    folder: The folder of the run.
     position: How many bytes of its metrics to keep.
     examples: How many examples it has consumed; later events are dropped.
   """
@@ -90,7 +90,7 @@ def open_log(folder: pathlib.Path, position: int, examples: int) -> Log:
 
 
 def write(log: Log, kind: str, record: dict[str, Any]) -> None:
-  """Writes one record: a JSON line, and a scalar each against examples."""
+  """Writes one record: a JSON line, and scalars against examples."""
   record = {k: v.item() if hasattr(v, 'item') else v for k, v in record.items()}
   finite = {k: v for k, v in record.items() if math.isfinite(v)}
   line = {'kind': kind} | dict.fromkeys(record) | finite
@@ -100,7 +100,7 @@ def write(log: Log, kind: str, record: dict[str, Any]) -> None:
 
 
 def flush(log: Log) -> int:
-  """Leaves nothing in buffers; the length of the metrics in bytes."""
+  """Flushes all buffers; returns the length of the metrics in bytes."""
   log.lines.flush()
   os.fsync(log.lines.fileno())
   log.events.flush()
@@ -119,7 +119,7 @@ def save_end(folder: pathlib.Path, end: End) -> None:
 
 
 def read_end(folder: pathlib.Path) -> End | None:
-  """How a run ended; None where it never started or was killed."""
+  """How a run ended, or None if it never started or was killed."""
   path = folder / END
   return End(**json.loads(path.read_text())) if path.exists() else None
 

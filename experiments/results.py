@@ -1,4 +1,4 @@
-"""The tables of an experiment: a row for every run, a row for every scheme."""
+"""The tables of an experiment: one row per run, and one per scheme."""
 
 import collections
 import csv
@@ -28,7 +28,7 @@ class Result(NamedTuple):
 
 
 Columns = dict[str, tuple[str, str]]
-"""For a field of the rows its title, and the format of its numbers."""
+"""Field of the rows → its title and number format."""
 
 COLUMNS = {
   'steps': ('steps', '.0f'),
@@ -45,11 +45,11 @@ COLUMNS = {
 def result(
   scheme: str, seed: int, curves: records.Curves, end: records.End
 ) -> Result:
-  """The row of a run that made at least a step.
+  """The row of a run that made at least one step.
 
   Args:
     scheme: Its name.
-    seed: Of the run.
+    seed: Its seed.
     curves: Its records.
     end: How it ended.
   """
@@ -74,12 +74,12 @@ def mean_and_deviation(values: Sequence[float | None], style: str) -> str:
   """Mean ± standard deviation, as a cell.
 
   Args:
-    values: Of all seeds; None where it is undefined.
+    values: One per seed; None if undefined.
     style: A format, such as '.2f'.
 
   Returns:
-    The mean of those that have a meaning, '' if none has, with the deviation
-    where there are several that differ.
+    The mean of the defined values, with their deviation if they differ; '' if
+    no value is defined.
   """
   values = [value for value in values if value is not None]
   if not values:
@@ -91,7 +91,7 @@ def mean_and_deviation(values: Sequence[float | None], style: str) -> str:
 
 
 def markdown(lines: list[list[str]]) -> str:
-  """Cells as a Markdown table with aligned columns, the header first."""
+  """Cells as a Markdown table with aligned columns; header first."""
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   padded = [
     '| '
@@ -104,14 +104,14 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def averages(rows: Sequence[NamedTuple], columns: Columns) -> str:
-  """Some columns in Markdown, mean ± standard deviation over seeds.
+  """A Markdown table of mean ± standard deviation over seeds.
 
   Args:
     rows: With a field `scheme`.
-    columns: The fields that are shown.
+    columns: The fields to show.
 
   Returns:
-    A table, one row a scheme.
+    A table, one row per scheme.
   """
   lines = [['scheme', 'seeds', *(title for title, _ in columns.values())]]
   for scheme in dict.fromkeys(row.scheme for row in rows):
@@ -125,7 +125,7 @@ def averages(rows: Sequence[NamedTuple], columns: Columns) -> str:
 
 
 def table(rows: list[Result]) -> str:
-  """The results in Markdown; schemes say how many of their runs stopped."""
+  """The results in Markdown; each scheme says how many of its runs stopped."""
   stopped = collections.Counter(r.scheme for r in rows if not r.finished)
   titles = {name: f'{name} ({n} stopped)' for name, n in stopped.items()}
   renamed = [r._replace(scheme=titles.get(r.scheme, r.scheme)) for r in rows]
@@ -135,13 +135,13 @@ def table(rows: list[Result]) -> str:
 def save(
   rows: Sequence[NamedTuple], text: str, folder: pathlib.Path, name: str
 ) -> None:
-  """Writes NAME.csv, one line a row, and NAME.md.
+  """Writes NAME.csv, one line per row, and NAME.md.
 
   Args:
     rows: At least one, all of one type.
-    text: In Markdown.
-    folder: Where to.
-    name: Of both files.
+    text: The Markdown of NAME.md.
+    folder: The folder of both files.
+    name: The name of both files.
   """
   with (folder / f'{name}.csv').open('w', newline='') as file:
     writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""Robust linear regression: smooth, nonconvex, its full gradient cheap."""
+"""Robust linear regression: smooth, nonconvex, with a cheap full gradient."""
 
 import jax
 import jax.numpy as jnp

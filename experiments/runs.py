@@ -1,4 +1,4 @@
-"""From a config to the runs it plans: model, optimizer, step, evaluation."""
+"""Builds the runs of a config: model, optimizer, step, evaluation."""
 
 import functools
 from collections.abc import Callable
@@ -17,13 +17,13 @@ EVALUATED = 1000
 """Examples evaluated at once."""
 
 DRAWS = {'none': adaopt.draw, 'crop_and_flip': augmentation.crop_and_flip}
-"""How a batch is drawn, by the augmentation that a config names."""
+"""How to draw a batch, by the name of the augmentation."""
 
 
 class Run(NamedTuple):
-  """What one run is made of, before it starts."""
+  """The parts of a run, before it starts."""
 
-  state: adaopt.TrainState  # stacked where there are several seeds
+  state: adaopt.TrainState  # stacked if there are several seeds
   examples: dict[str, jax.Array]  # on the device
   step_of: Callable[[int], Any]  # micro_batch_size → step, which donates
   evaluate: Callable[
@@ -32,11 +32,11 @@ class Run(NamedTuple):
 
 
 class Planned(NamedTuple):
-  """A run of a plan, prepared when its turn comes."""
+  """A planned run, prepared just before it starts."""
 
   scheme: str
   seeds: tuple[int, ...]  # several are trained as one program
-  prepare: Callable[[tuple[int, ...]], Run]  # of these seeds, or some of them
+  prepare: Callable[[tuple[int, ...]], Run]  # for all or some of these seeds
 
 
 def _losses_and_hits(model, params, batch):
@@ -48,7 +48,7 @@ def _losses_and_hits(model, params, batch):
 
 
 def _totals(losses_and_hits, params, part):
-  """Sums of losses and of hits, a chunk of examples at a time."""
+  """Sums of losses and of hits, computed in chunks of examples."""
   length = checks.num_examples(part)
   whole = length - length % EVALUATED
   sums = lambda batch: jax.tree.map(jnp.sum, losses_and_hits(params, batch))
@@ -67,7 +67,7 @@ def _preparation(
   scheme: schemes.Scheme,
   dataset: datasets.Dataset,
 ) -> Callable[[tuple[int, ...]], Run]:
-  """From seeds to a run; runs of one seed each share what they compile."""
+  """Seeds → a run; single-seed runs share their compiled programs."""
   model = schemes.lookup(models.MODELS, 'model', config.model)()
   draw = schemes.lookup(DRAWS, 'augmentation', config.augmentation)
   optimizer = schemes.make_optimizer(scheme)
@@ -122,7 +122,7 @@ def _preparation(
       step_of, totals_of = several, totals_of_several
 
     def evaluate(params):
-      # Divided here: XLA multiplies by 1 / n, which is not exact.
+      # Divide here: XLA would multiply by 1 / n, which is not exact.
       loss, hits = jax.device_get(totals_of(params, first, test))
       return loss / first['label'].size, hits / test['label'].size
 
@@ -137,13 +137,13 @@ def plan(
   num_seeds: int,
   data_dir: str | None = None,
 ) -> list[Planned]:
-  """Schemes with their seeds, checked before anything is trained.
+  """Plans the runs of schemes and seeds, and checks them before training.
 
   Args:
     config: See experiments/configs.
-    names: Of the schemes to run.
-    num_seeds: How many seeds each has, from `config.seed` on.
-    data_dir: Where the data sets lie.
+    names: The schemes to run.
+    num_seeds: Seeds per scheme, from `config.seed` on.
+    data_dir: The folder of the data sets.
 
   Returns:
     The runs, scheme by scheme. With `config.seeds_together` the seeds of a
@@ -151,7 +151,7 @@ def plan(
 
   Raises:
     ValueError: If the config is wrong or a data file is damaged.
-    FileNotFoundError: If the data are not there.
+    FileNotFoundError: If the data are missing.
   """
   checks.check_integer(
     1,

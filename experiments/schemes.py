@@ -1,4 +1,4 @@
-"""Schemes: what a config calls an optimizer with a way to size its batches."""
+"""Schemes: what a config calls an optimizer with a rule for its batch sizes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +45,7 @@ REDUCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'median': jnp.median,
 }
 
-# From a scheme to the direction in which its optimizer steps.
+# Scheme → the direction in which its optimizer steps.
 OPTIMIZERS = {
   'adagrad': lambda scheme: adaopt.transforms.scale_by_adagrad(),
   'adagrad_norm': lambda scheme: adaopt.transforms.scale_by_adagrad_norm(),
@@ -57,7 +57,7 @@ OPTIMIZERS = {
   ),
 }
 
-# Those whose update takes the mean residual of the batch.
+# The optimizers whose update takes the mean residual of the batch.
 NORMALIZED = ('normalized_lr_gd',)
 
 
@@ -89,10 +89,10 @@ SIZES = {
 
 
 def lookup(table: dict[str, Any], kind: str, name: str) -> Any:
-  """The entry of a table, or a sentence that lists them."""
+  """The entry of a table; raises ValueError listing the names if missing."""
   if name not in table:
     raise ValueError(
-      f'unknown {kind} {name!r}; there are {", ".join(map(repr, table))}.'
+      f'unknown {kind} {name!r}; choose from {", ".join(map(repr, table))}.'
     )
   return table[name]
 
@@ -119,14 +119,14 @@ def make_optimizer(
       over that of the first batch; and one of `batch_size`, a number; `stages`,
       pairs of (examples, batch size) that start at 0; `ramp`, (first size,
       last size, examples); `test` with its tolerances, `init_batch_size`,
-      `max_batch_size` and, where it is not 1, `test_interval`.
+      `max_batch_size` and, if it is not 1, `test_interval`.
 
   Returns:
     The optimizer.
 
   Raises:
-    ValueError: For an unknown optimizer or test, constants out of range, or
-      one that is missing.
+    ValueError: If an optimizer or test is unknown, or a constant is missing or
+      out of range.
   """
   try:
     return _make_optimizer(scheme)
@@ -139,7 +139,7 @@ def _make_optimizer(scheme):
   sized_by = [key for key in SIZES if key in scheme]
   if len(sized_by) != 1:
     raise ValueError(
-      f'a scheme sizes its batches by one of {", ".join(SIZES)}; got '
+      f'a scheme must set exactly one of {", ".join(SIZES)}; got '
       f'{" and ".join(sized_by) or "none"}.'
     )
   hold = SIZES[sized_by[0]](scheme)

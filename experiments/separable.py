@@ -20,22 +20,22 @@ class Examples(NamedTuple):
 
 
 def _pair(features, labels, classes):
-  """The examples of two classes, the first one being +1."""
+  """The examples of two classes, the first labelled +1."""
   chosen = np.isin(labels, classes)
   signs = np.where(labels[chosen] == classes[0], 1, -1)
   return Examples(features[chosen], signs, np.ones(len(signs)))
 
 
 def hard_set(n: int) -> Examples:
-  """The set on which the batch perceptron takes a multiple of n iterations.
+  """A set on which the batch perceptron takes Θ(n) iterations.
 
   One example (0.5, −1) of class +1, and n − 1 copies of (−0.5, −1) of class −1.
 
   Args:
-    n: How many examples; R²/μ² = 5 for any n.
+    n: The number of examples; R²/μ² = 5 for every n.
 
   Returns:
-    Both distinct examples, weighted.
+    The two distinct examples, weighted.
 
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
@@ -55,9 +55,9 @@ def digits_pair(classes: tuple[int, int]) -> Examples:
 
 
 def padded(examples: Examples, n: int) -> Examples:
-  """The examples, and rows of weight 0 up to n of them.
+  """The examples, padded to n rows by rows of weight 0.
 
-  Problems of one length run in one program.
+  Problems of equal length can run in one program.
   """
   missing = (0, n - len(examples.labels))
   return Examples(
@@ -68,7 +68,7 @@ def padded(examples: Examples, n: int) -> Examples:
 
 
 def libsvm_set(name: str, data_dir: str | None) -> Examples:
-  """A LIBSVM set, its part for testing too."""
+  """A LIBSVM set, training and test examples together."""
   parts = datasets.DATASETS[name](data_dir)
   features = np.concatenate([part['input'] for part in parts])
   labels = np.concatenate([part['label'] for part in parts])
@@ -80,7 +80,7 @@ def _centred(pixels):
 
 
 def _standardized(pixels):
-  """Less the mean, over the standard deviation, pixel by pixel."""
+  """Minus the mean, over the standard deviation, per pixel."""
   deviations = np.std(pixels, 0)
   return _centred(pixels) / np.where(deviations == 0, 1, deviations)
 
@@ -91,7 +91,7 @@ PREPROCESSINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'centred': _centred,
   'standardized': _standardized,
 }
-"""What is made of pixels in [0, 1], [n, d], all of the examples at once."""
+"""Functions of pixels in [0, 1], [n, d], of all examples at once."""
 
 
 def image_pair(
@@ -101,14 +101,14 @@ def image_pair(
   preprocess: Callable[[np.ndarray], np.ndarray] = PREPROCESSINGS['pixels'],
   skip: int = 0,
 ) -> Examples:
-  """Images of two classes, the first ones.
+  """The first images of two classes.
 
   Args:
-    train: uint8 images and labels, as of a `datasets.Dataset`.
-    classes: Those of y = +1 and of y = −1.
-    counts: How many images of each are taken, in the order of the data set.
+    train: uint8 images and labels, as in a `datasets.Dataset`.
+    classes: The classes of y = +1 and of y = −1.
+    counts: Images to take from each, in the order of the data set.
     preprocess: One of `PREPROCESSINGS`.
-    skip: How many images of each class are passed over before.
+    skip: Images of each class to skip first.
 
   Returns:
     The examples.
@@ -131,7 +131,7 @@ def image_pair(
 
 BALANCES = {'': (2500, 2500), '_imbalanced': (4500, 500)}
 DIGITS = tuple(itertools.combinations(range(10), 2))
-LONGEST = 365  # the pair of 1 and 3, which are 182 and 183
+LONGEST = 365  # the pair of 1 and 3: 182 + 183 examples
 IMAGES = {'mnist': (0, 1), 'fashion_mnist': (3, 8), 'cifar10': (0, 1)}
 
 

@@ -1,4 +1,4 @@
-"""How many iterations a method took, beside how many it may take."""
+"""The iterations that methods took, next to their bounds."""
 
 import pathlib
 from collections.abc import Callable
@@ -13,18 +13,18 @@ class Solution(NamedTuple):
   problem: str
   method: str
   step_size: float  # γ; infinite for the perceptrons, the limits
-  iterations: int  # to the first solution, or all there were
+  iterations: int  # until the first solution, else all
   solved: bool
-  bound: float  # of the iterations; infinite where no margin is known
-  squared_ratio: float  # R²/μ², from above
+  bound: float  # on the iterations; infinite if no margin is known
+  squared_ratio: float  # upper bound on R²/μ²
 
 
 LIMITS = {'LR+GD': 'BP', 'NLR': 'NBP'}
-"""The methods with a step size, and what they tend to as γ → ∞."""
+"""Methods with a step size → their limits as γ → ∞."""
 
 
 def _number(x: float, style: str) -> str:
-  """A number; an infinite one as its sign."""
+  """A formatted number; infinity as ∞."""
   return '∞' if x == float('inf') else f'{x:{style}}'
 
 
@@ -32,7 +32,7 @@ def _iterations(row: Solution) -> str:
   return f'{row.iterations}' if row.solved else f'> {row.iterations}'
 
 
-# For a title what makes its cell of a row.
+# Title → the function from a row to its cell.
 COLUMNS: dict[str, Callable[[Solution], str]] = {
   'problem': lambda row: row.problem,
   'method': lambda row: row.method,
@@ -44,7 +44,7 @@ COLUMNS: dict[str, Callable[[Solution], str]] = {
 
 
 def table(rows: list[Solution]) -> str:
-  """The rows in Markdown; iterations that did not solve have a >.
+  """The rows in Markdown; > marks the iterations of unsolved runs.
 
   Example:
     >>> from experiments import solutions
@@ -60,7 +60,7 @@ def table(rows: list[Solution]) -> str:
 
 
 def overview(rows: list[Solution]) -> str:
-  """Iterations alone: a column for every γ, the perceptrons being γ = ∞."""
+  """Iterations only: one column per γ, with the perceptrons as γ = ∞."""
   sizes = sorted({row.step_size for row in rows})
   found = {(row.problem, row.method, row.step_size): row for row in rows}
   lines = [
@@ -77,10 +77,10 @@ def overview(rows: list[Solution]) -> str:
 
 
 def tables(rows: list[Solution]) -> str:
-  """Both tables: iterations by γ, and each beside its bound."""
+  """Both tables: iterations by γ, and iterations next to their bounds."""
   return f'{overview(rows)}\n\n{table(rows)}'
 
 
 def save(rows: list[Solution], folder: pathlib.Path) -> None:
-  """Writes large_steps.csv, one line a run, and large_steps.md."""
+  """Writes large_steps.csv, one line per run, and large_steps.md."""
   results.save(rows, tables(rows), folder, 'large_steps')

@@ -1,7 +1,7 @@
-"""Runs that differ in their seed alone, as one program.
+"""Runs that differ only in their seed, as one program.
 
-Their batch sizes must be the same in every step. An adaptive scheme gives
-each seed sizes of its own, so its seeds run one after the other.
+Their batch sizes must be the same in every step. An adaptive scheme gives each
+seed its own sizes, so its seeds run one after the other.
 """
 
 from typing import Any
@@ -18,12 +18,12 @@ METRICS = ('step', 'examples', 'batch_size', 'next_batch_size')
 
 
 def _first(values: Any, names: tuple[str, ...]) -> Any:
-  """The fields of these names as the first seed has them."""
+  """Replaces the named fields by those of the first seed."""
   return values._replace(**{name: getattr(values, name)[0] for name in names})
 
 
 def stack(states: list[adaopt.TrainState]) -> adaopt.TrainState:
-  """One state of several seeds; its counts are those of all of them."""
+  """Stacks the states of several seeds, which share their counts."""
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
   return _first(stacked, STATE)
 
@@ -35,8 +35,8 @@ def make_step(single: training.Step) -> training.Step:
     single: The step of one seed.
 
   Returns:
-    step(state, dataset) → (state, metrics), of a stacked state. Its metrics
-    are [seeds] where the seeds differ.
+    step(state, dataset) → (state, metrics), for a stacked state. Metrics that
+    differ between seeds are [seeds].
   """
   lanes = adaopt.TrainState(*[0] * len(adaopt.TrainState._fields))
   lanes = lanes._replace(**dict.fromkeys(STATE))

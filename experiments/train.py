@@ -1,4 +1,4 @@
-"""Trains a run, new or interrupted, to the end of its budget."""
+"""Trains a run to the end of its budget, from its last checkpoint."""
 
 import contextlib
 import pathlib
@@ -20,14 +20,14 @@ from experiments import checkpoints, compilations, records, runs
 
 
 class Interval(NamedTuple):
-  """How often to save: by whichever comes first."""
+  """How often to save: whichever comes first."""
 
   examples: int
   minutes: float
 
 
 def _record(logs: list[records.Log], kind: str, values: dict[str, Any]) -> None:
-  """Writes to the log of each seed what is its own, and what is everyone's."""
+  """Writes each seed's own values and the shared ones to its log."""
   columns = {
     name: np.broadcast_to(value, len(logs)) for name, value in values.items()
   }
@@ -37,7 +37,7 @@ def _record(logs: list[records.Log], kind: str, values: dict[str, Any]) -> None:
 
 
 def _check_finite(metrics: adaopt.Metrics, num_seeds: int) -> None:
-  """A step left out by one seed alone would set its batch sizes apart."""
+  """Raises ValueError if a seed must skip a step: batch sizes would differ."""
   if num_seeds > 1 and not np.all(metrics.finite):
     raise ValueError(
       f'in step {metrics.step} the loss or the gradient of a seed was not '
@@ -49,7 +49,7 @@ def _check_finite(metrics: adaopt.Metrics, num_seeds: int) -> None:
 def _open_logs(
   folders: list[pathlib.Path], positions: list[int], examples: int
 ) -> Iterator[list[records.Log]]:
-  """The logs of all seeds, closed in any case."""
+  """Opens the logs of all seeds and always closes them."""
   with contextlib.ExitStack() as stack:
     logs = []
     for folder, position in zip(folders, positions, strict=True):
@@ -59,7 +59,7 @@ def _open_logs(
 
 
 class _Job(NamedTuple):
-  """A run, and where it writes what."""
+  """A run and where it writes."""
 
   name: str
   run: runs.Run
@@ -78,26 +78,26 @@ def train(
   interval: Interval,
   stop: threading.Event,
 ) -> bool:
-  """Trains one run to the end of its budget, or until it is to stop.
+  """Trains one run to the end of its budget, or until a stop is requested.
 
-  What it writes does not depend on whether it was ever stopped or killed, but
-  for the seconds.
+  Except for the seconds, its files do not depend on whether it was ever stopped
+  or killed.
 
   Args:
-    name: Of the scheme.
+    name: The name of the scheme.
     run: The run, of one seed or of several together.
     config: `num_examples`, `eval_interval` in examples, and
       `max_micro_batch_size`.
-    folders: One for every seed, for its metrics; the first one gets the
-      checkpoints too.
+    folders: One per seed, for its metrics; the first one also receives the
+      checkpoints.
     interval: How often to save.
-    stop: Set when it is to save and stop after the next step.
+    stop: Once set, the run saves and stops after the next step.
 
   Returns:
-    Whether it finished.
+    Whether the run finished.
 
   Raises:
-    ValueError: If there are checkpoints, and none can be used.
+    ValueError: If there are checkpoints but none can be used.
   """
   programs = compilations.count()
   with checkpoints.open_folder(folders[0] / 'checkpoints') as manager:
@@ -116,8 +116,8 @@ def train(
     records.save_end(folder, end)
   if skipped:
     logging.warning(
-      '%s: in %d steps the loss or the gradient was not finite, and the update '
-      'was left out.',
+      '%s: in %d steps the loss or the gradient was not finite, so the update '
+      'was skipped.',
       name,
       skipped,
     )
@@ -125,7 +125,7 @@ def train(
 
 
 def _evaluate(job, state, progress):
-  """Records an evaluation; the progress with it."""
+  """Records an evaluation; returns the updated progress."""
   loss, accuracy = job.run.evaluate(state.params)
   values = {
     'examples': np.asarray(state.examples),
@@ -145,7 +145,7 @@ def _record_step(job, metrics):
 
 
 def _is_save_due(job, examples, saved):
-  """Whether to save, `saved` being examples and time of the last save."""
+  """Whether to save; `saved` has the examples and time of the last save."""
   return (
     job.stop.is_set()
     or examples - saved[0] >= job.interval.examples
@@ -159,7 +159,7 @@ def _save(job, state, progress):
 
 
 def _train(job, state, progress):
-  """Whether it finished, seconds of training, and steps left out."""
+  """Returns whether it finished, its training seconds and skipped steps."""
   config = job.config
   if progress.evaluated < 0:
     progress = _evaluate(job, state, progress)

@@ -1,8 +1,8 @@
 """The methods for separable data in plain float64 numpy, example by example.
 
-Everything starts from A [n, d], y_i a_i a row, and every function gives the
-iterates θ_1, …, θ_T [T, d] as the papers write the updates, with no weights:
-an example that counts twice is there twice.
+Every function takes A [n, d], with rows y_i a_i, and returns the iterates θ_1,
+…, θ_T [T, d]. Updates are written as in the papers, without weights: an
+example that counts twice is listed twice.
 """
 
 import math

@@ -1,4 +1,4 @@
-r"""Accelerated methods: margins within O(1/T²) of the maximal one, or nearly.
+r"""Accelerated methods: margins within O(1/T²) of the maximum, up to logs.
 
 All are stated for A divided by R = max ‖a_i‖, with softmin(m)_i ∝ w_i e^{−m_i}.
 """
@@ -59,11 +59,11 @@ def nesterov() -> methods.Method:
   For A divided by R, t = 1, 2, … and w_0 = 0,
 
     p_t = softmin(A s_t / 4),  s_t = θ_{t−1} + t w_{t−1},
-    w_t = w_{t−1} + 2/(t + 1) (Aᵀ p_t − w_{t−1}),  θ_t = θ_{t−1} + t w_t:
+    w_t = w_{t−1} + 2/(t + 1) (Aᵀ p_t − w_{t−1}),  θ_t = θ_{t−1} + t w_t.
 
-  a step from the extrapolated s_t, where Aᵀ softmin is the gradient of minus
-  the logarithm of the loss. Its margin is at least μ − (8 log n + 1/4) /
-  (μ t (t + 1)), for A divided by R; `bounds.nesterov` has the reason.
+  Each step starts at the extrapolated s_t, where Aᵀ softmin is the gradient of
+  −log(loss). Its margin is at least μ − (8 log n + 1/4) / (μ t (t + 1)), for A
+  divided by R; `bounds.nesterov` has the proof.
 
   Returns:
     The method.
@@ -96,7 +96,7 @@ def nesterov() -> methods.Method:
 
 
 def smooth_perceptron() -> methods.Method:
-  r"""The smooth perceptron: Nesterov's excessive gap on a smoothed margin.
+  r"""The smooth perceptron: Nesterov's excessive-gap method, smoothed margin.
 
   For A divided by R, with μ_k = 4 / ((k + 1)(k + 2)) and τ_k = 2 / (k + 3),
 

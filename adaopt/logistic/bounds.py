@@ -1,17 +1,17 @@
-r"""How many iterations each method may take until every margin is positive.
+r"""Upper bounds on the iterations until every margin is positive.
 
-Each bound has the name of its method. They are for exact arithmetic and,
-rounded up, for what `solve` counts.
+Each bound is named after its method and holds in exact arithmetic. Rounded up,
+it bounds the count that `solve` returns.
 
 Args:
-  n: Σ w_i, for whole w_i. All bounds take it, and some do without.
+  n: Σ w_i, for integer w_i. Every bound takes it; some do not depend on it.
   radius: R = max ‖a_i‖.
-  margin: μ = max_{‖θ‖=1} min_i ⟨A_i, θ⟩. `max_margin` gives n, R and a margin
-    that is certainly attained.
-  step_size: γ or η, where the method has one.
+  margin: μ = max_{‖θ‖=1} min_i ⟨A_i, θ⟩. `max_margin` returns n, R and a
+    lower bound on μ.
+  step_size: γ or η, if the method has one.
 
 Returns:
-  The bound, in the common shape of the numbers, which may be arrays.
+  The bound. The arguments may be arrays; they are broadcast.
 
 Raises:
   ValueError: If a number is not positive and finite.
@@ -59,7 +59,7 @@ def normalized_batch_perceptron(
 
 
 def batch_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
-  r"""n R²/μ², and some data take a multiple of n.
+  r"""n R²/μ²; on some data the count grows in proportion to n.
 
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
@@ -92,8 +92,8 @@ def lr_gd(
 ) -> jax.Array:
   r"""2n (R²/μ² + 2 log(2n − 1) / (γ μ²)).
 
-  Until it solves, some m_i ≤ 0, so that Σ p_i ≥ 1/2: a step of LR+GD is one of
-  Normalized LR+GD times a factor between 1/(2n) and 1.
+  Until every margin is positive, some m_i ≤ 0 and so Σ p_i ≥ 1/2: a step of
+  LR+GD is one of Normalized LR+GD times a factor between 1/(2n) and 1.
   """
   return normalized_lr_gd(n, radius, margin, step_size) * 2 * n
 
@@ -101,13 +101,12 @@ def lr_gd(
 def normalized_exponential_gd(
   n: Number, radius: Number, margin: Number, step_size: Number
 ) -> jax.Array:
-  r"""R²/μ² + 2 log n / (η μ²), of the last iterate and of the averaged one.
+  r"""R²/μ² + 2 log n / (η μ²), for the last and for the averaged iterate.
 
-  With q = softmin(m), Σ q_i m_i ≤ min m_i + log n ≤ log n until it solves, so
-  that ‖θ_t‖² ≤ t (2 η log n + η² R²), while ‖θ_t‖ ≥ t η μ. For the mean of
-  θ_0, …, θ_{t−1}: the convex log((1/n) Σ e^{−m_i}), whose gradients are no
-  longer than R, is at most (R² η − μ² η t) / 2 there, and below −log n every
-  m_i > 0.
+  With q = softmin(m), Σ q_i m_i ≤ min m_i + log n ≤ log n until min m_i > 0, so
+  ‖θ_t‖² ≤ t (2 η log n + η² R²), while ‖θ_t‖ ≥ t η μ. At the mean of θ_0, …,
+  θ_{t−1}, the convex function log((1/n) Σ e^{−m_i}), whose gradients have norm
+  at most R, is at most (R² η − μ² η t) / 2. Below −log n, every m_i > 0.
   """
   limit = perceptron(n, radius, margin)
   return limit + _log_term(n, margin, step_size)
@@ -116,9 +115,9 @@ def normalized_exponential_gd(
 def nesterov(n: Number, radius: Number, margin: Number) -> jax.Array:
   r"""The t at which t (t + 1) = (8 log n + 1/4) R²/μ².
 
-  θ and p play max_θ min_p pᵀA w − ‖w‖²/2 with weights t, θ by its best
-  response and p by exponential weights that guess the next w to be the last.
-  With A divided by R their regrets add up to less than 4 log n + 1/8, so that
+  θ and p play max_θ min_p pᵀA w − ‖w‖²/2 with weights t: θ plays its best
+  response, p exponential weights that predict the next w to equal the last.
+  With A divided by R, their regrets sum to less than 4 log n + 1/8, so
   min m_i ≥ μ² t (t + 1) / 2 − (4 log n + 1/8).
   """
   product = perceptron(n, radius, margin) * (8 * jnp.log(n) + 0.25)
@@ -129,8 +128,8 @@ def smooth_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
   r"""The k ≥ 0 at which (k + 1)(k + 2) = 8 log n R²/μ²: about √(8 log n) R/μ.
 
   With A divided by R, the excessive gap ‖Aᵀq_k‖²/2 ≤ min_q (⟨q, A θ_k⟩ +
-  μ_k KL(q ‖ w/n)) − ‖θ_k‖²/2 is kept at every k. The left side is at least
-  μ²/2 and KL at most log n, so that every m_i > 0 once μ_k log n < μ²/2, with
+  μ_k KL(q ‖ w/n)) − ‖θ_k‖²/2 holds at every k. The left side is at least
+  μ²/2 and KL at most log n, so every m_i > 0 once μ_k log n < μ²/2, with
   μ_k = 4 / ((k + 1)(k + 2)).
   """
   product = perceptron(n, radius, margin) * 8 * jnp.log(n)

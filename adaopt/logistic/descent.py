@@ -1,6 +1,6 @@
 r"""Gradient descent with large, normalised and adaptive steps.
 
-With A_i = y_i a_i, w_i how often example i counts, n = Σ w_i, m_i = ⟨A_i, θ⟩,
+A_i = y_i a_i, w_i is how often example i counts, n = Σ w_i, m_i = ⟨A_i, θ⟩,
 p_i = σ(−m_i) and θ_0 = 0.
 """
 
@@ -13,18 +13,18 @@ from adaopt.logistic import problem as problems
 
 
 def _least(x):
-  """min x_i of x ≥ 0, by their bits, which are in the same order.
+  """min x_i of x ≥ 0, by comparing bits, which have the same order.
 
-  A minimum of integers, which are never NaN, is several times as fast on CPUs.
+  On CPUs an integer minimum, free of NaN checks, is several times as fast.
   """
   bits = jax.lax.bitcast_convert_type(x, f'int{8 * x.dtype.itemsize}')
   return jax.lax.bitcast_convert_type(jnp.min(bits), x.dtype)
 
 
 def _residual_shares(state, problem):
-  """w_i p_i / Σ w_j p_j, right at any margin."""
+  """w_i p_i / Σ w_j p_j, accurate at any margin."""
   m = jnp.where(problem.weights > 0, state.margins, jnp.inf)
-  # e^s p_i, of which the largest is at least 1/2.
+  # e^s p_i; the largest is at least 1/2.
   s = _least(jnp.maximum(m, 0))
   pulls = problem.weights / (jnp.exp(-s) + jnp.exp(m - s))
   return pulls / jnp.sum(pulls)
@@ -69,8 +69,8 @@ def lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
 def normalized_lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
   r"""Normalized LR+GD: θ ← θ + γ Σ w_i p_i A_i / Σ w_i p_i.
 
-  Its weights are taken of e^s p_i, s = max(min m_i, 0), and so underflow
-  nowhere.
+  The weights are computed from e^s p_i, s = max(min m_i, 0), to avoid
+  underflow.
 
   Args:
     step_size: γ > 0.
@@ -108,11 +108,11 @@ def normalized_exponential_gd(
   r"""Normalised GD on the exponential loss: θ ← θ + η Σ softmin(m)_i A_i.
 
   softmin(m)_i ∝ w_i e^{−m_i}. For R ≤ 1 and η ≤ 1 its margin is at least
-  μ − (log n + 1) / (μ η t). `averaged`, it is adaptive-step GD with the
+  μ − (log n + 1) / (μ η t). With `averaged`, it is adaptive-step GD on the
   exponential loss.
 
   Args:
-    step_size: η > 0; no norm of the data divides it.
+    step_size: η > 0; it is not divided by any norm of the data.
 
   Returns:
     The method.
@@ -144,9 +144,9 @@ def normalized_exponential_gd(
 def adaptive_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
   r"""Adaptive-step GD on the log-loss L: θ ← θ − η ∇L / (1 − e^{−L}).
 
-  That is gradient descent on log(e^L − 1), minus the margin at which a single
-  example would have the loss L; about η / L times the gradient once L is
-  small. The theory is about the mean of the iterates,
+  This is gradient descent on log(e^L − 1), which is −m for the margin m at
+  which a single example has loss L. Once L is small, a step is about η / L
+  times the gradient. The theory covers the mean of the iterates,
   `averaged(adaptive_gd(η))`.
 
   Args:
@@ -181,7 +181,7 @@ def adaptive_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
     loss = jnp.sum(weights * jax.nn.softplus(-state.margins))
     residual = jnp.sum(weights * jax.nn.sigmoid(-state.margins))
     share = -jnp.expm1(-loss)
-    # Both vanish alike: their ratio is 1 where they have underflowed.
+    # Both tend to 0 at the same rate: the ratio is 1 where they underflow.
     ratio = jnp.where(share == 0, 1, residual / jnp.where(share == 0, 1, share))
     return step_size * ratio * _residual_shares(state, problem)
 

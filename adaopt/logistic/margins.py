@@ -1,13 +1,13 @@
 r"""The maximal margin: the shortest point in the convex hull of the A_i.
 
-μ = max_{‖θ‖=1} min_i ⟨A_i, θ⟩ = min_q ‖Aᵀq‖ over the simplex. At any q the norm
-is an upper bound of μ, and the margin of x = Aᵀq, divided by ‖x‖, a lower one.
+μ = max_{‖θ‖=1} min_i ⟨A_i, θ⟩ = min_q ‖Aᵀq‖ over the simplex. For any q the
+norm is an upper bound on μ; the margin of x = Aᵀq over ‖x‖ is a lower bound.
 
-Wolfe's method keeps a corral, a few A_i whose convex hull has x inside and as
-the point of least norm of its affine hull. A major step adds the A_i of least
-margin; minor steps move to the new least norm, dropping what the way leaves
-the hull by. The norm falls with every major step, so that no corral comes
-twice: the method is finite, and exact up to rounding.
+Wolfe's method keeps a corral: a few A_i with x inside their convex hull and
+equal to the point of least norm of their affine hull. A major step adds the A_i
+of least margin. Minor steps move to the new point of least norm and drop each
+A_i whose coefficient reaches 0. The norm falls with every major step, so no
+corral repeats: the method is finite, and exact up to rounding.
 """
 
 from typing import NamedTuple
@@ -20,9 +20,9 @@ from adaopt.logistic import problem as problems
 
 
 class Separation(NamedTuple):
-  """How well data are separable, with a certificate: margin ≤ μ ≤ margin + gap.
+  """The margin of the data, with a certificate: margin ≤ μ ≤ margin + gap.
 
-  Not separable data have margin ≤ 0 and margin + gap near 0.
+  Inseparable data have margin ≤ 0 and margin + gap near 0.
   """
 
   num_examples: jax.Array  # n = Σ w_i, []
@@ -43,7 +43,7 @@ class _Corral(NamedTuple):
   coefficients: jax.Array  # [c], of sum 1
   params: jax.Array  # x = Σ coefficients · rows, [d]
   margins: jax.Array  # ⟨A_i, x⟩, [n]
-  inside: jax.Array  # [] bool: x is the affine hull's point of least norm
+  inside: jax.Array  # [] bool: x has the least norm in the affine hull
   iterations: jax.Array  # [] int32
   stalled: jax.Array  # [] bool: rounding allows no further step
 
@@ -57,7 +57,7 @@ def _row(problem, index):
 
 
 def _start(problem, capacity):
-  """The corral of the shortest A_i."""
+  """The corral with only the shortest A_i."""
   n = problem.signs.size
   squares = problems.squared_norms(problem.features)
   squares = jnp.where(problem.weights > 0, squares, jnp.inf)
@@ -76,14 +76,14 @@ def _start(problem, capacity):
 
 
 def _bounds(problem, corral):
-  """Lower and upper bound of μ."""
+  """Lower and upper bounds on μ."""
   upper = jnp.linalg.norm(corral.params)
   least = problems.min_margin(problem, corral.margins)
   return least / jnp.where(upper == 0, 1, upper), upper
 
 
 def _enter(problem, corral):
-  """The corral with the A_i of least margin, whose coefficient is still 0."""
+  """Adds the A_i of least margin to the corral, with coefficient 0."""
   margins = jnp.where(problem.weights > 0, corral.margins, jnp.inf)
   index = jnp.argmin(margins).astype(jnp.int32)
   free = corral.indices == problem.signs.size
@@ -98,8 +98,8 @@ def _enter(problem, corral):
 def _affine_minimizer(problem, corral):
   """α of sum 1 with the smallest ‖Σ α_i A_i‖. [c]."""
   used = corral.indices < problem.signs.size
-  # Adding a constant to all entries leaves α as it is up to its sum, and makes
-  # the matrix definite where the A_i of the corral are affinely independent.
+  # Adding a constant to all entries only rescales α, and makes the matrix
+  # definite if the A_i of the corral are affinely independent.
   gram = corral.rows @ corral.rows.T + jnp.square(problem.radius)
   gram = jnp.where(used[:, None] & used[None, :], gram, 0)
   gram += jnp.diag(jnp.where(used, 0, jnp.square(problem.radius)))
@@ -110,7 +110,7 @@ def _affine_minimizer(problem, corral):
 
 
 def _iterate(problem, corral):
-  """One minor step, after a major one where x is at rest."""
+  """One minor step, after a major step if the corral is `inside`."""
   entered = _enter(problem, corral)
   corral = jax.tree.map(
     lambda a, b: jnp.where(corral.inside, a, b), entered, corral
@@ -191,28 +191,28 @@ def max_margin(
 ) -> Separation:
   r"""The maximal margin μ, with a certified gap.
 
-  Stops at a gap of at most tolerance · ‖Aᵀq‖, or at ‖Aᵀq‖ ≤ tolerance · R,
-  which certifies that 0 is as close to the convex hull: data that no θ
-  separates, or by less than that.
+  Stops when the gap is at most tolerance · ‖Aᵀq‖, or when ‖Aᵀq‖ ≤ tolerance ·
+  R. The latter certifies that μ is at most that small: the data are inseparable
+  or nearly so.
 
-  An iteration costs two products with the features and the solution of
-  min(n, d + 1) linear equations; there are a few for every example that ends
-  on the margin.
+  An iteration costs two products with the features and one solve of
+  min(n, d + 1) linear equations. There are a few iterations per example on the
+  margin.
 
   Args:
     features: As in `make_problem`.
     labels: As in `make_problem`.
-    weights: As in `make_problem`; only which of them are 0 matters.
-    tolerance: Default: the root of the dtype's precision, 1.5e-8 in float64
-      and 3.5e-4 in float32, which reaches little more.
-    max_steps: The most iterations.
+    weights: As in `make_problem`; only whether they are 0 matters.
+    tolerance: Default: the square root of the dtype's precision, 1.5e-8 in
+      float64 and 3.5e-4 in float32; float32 reaches little more.
+    max_steps: The maximum number of iterations.
 
   Returns:
     The separation. Works under `jit` and `vmap`.
 
   Raises:
-    ValueError: As `make_problem`; if tolerance is not positive; for values
-      known now, if the data are certified not to be separable.
+    ValueError: As in `make_problem`; if tolerance is not positive; if concrete
+      (not traced) data are certified inseparable.
 
   Example:
     >>> import jax.numpy as jnp
@@ -236,7 +236,7 @@ def max_margin(
   if checks.is_concrete(upper) and upper <= tolerance * problem.radius:
     raise ValueError(
       'no θ separates the data: a convex combination of the A_i = y_i a_i has '
-      f'norm {float(upper):.3g}, with R = {float(problem.radius):.3g}. A '
-      'feature that is constant adds the bias which some data need.'
+      f'norm {float(upper):.3g}, while R = {float(problem.radius):.3g}. If the '
+      'data need a bias, add a constant feature.'
     )
   return found

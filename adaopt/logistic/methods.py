@@ -1,4 +1,4 @@
-"""What a method is: an init and a step, one product with the data each way."""
+"""The form of every method: an init and a step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,16 +10,16 @@ from adaopt.logistic import problem as problems
 
 
 class State(NamedTuple):
-  """Where a method is."""
+  """The state of a method."""
 
   count: jax.Array  # steps done, [] int32
   params: jax.Array  # θ, [d]
   margins: jax.Array  # m_i of θ, [n]
-  memory: Any  # what else the method remembers, () for most
+  memory: Any  # any other state of the method, () for most
 
 
 class Method(NamedTuple):
-  """A method, as the pair of its functions."""
+  """A method as a pair of functions."""
 
   init: Callable[[problems.Problem], State]
   step: Callable[[State, problems.Problem], State]
@@ -39,7 +39,7 @@ def make_method(
   memory: Callable[[problems.Problem], Any] = lambda problem: (),
   start: Callable[[problems.Problem], jax.Array] = zeros,
 ) -> Method:
-  """A method from its move, the first memory and θ_0."""
+  """Builds a method from its move, its initial memory and θ_0."""
 
   def init(problem):
     params = start(problem)
@@ -75,7 +75,7 @@ def ascent(coefficients) -> Method:
 def averaged(method: Method) -> Method:
   r"""The mean (1/t) Σ_{s ≤ t} θ_s of a method's iterates.
 
-  θ_0 = 0 is left out, which changes the length of the mean and no more.
+  θ_0 = 0 is excluded, which changes only the length of the mean.
 
   Args:
     method: The method to average; it continues from its own iterates.

@@ -1,7 +1,7 @@
-r"""The perceptron and its batch forms, the limits of descent at large steps.
+r"""The perceptron and its batch forms, the large-step limits of descent.
 
-With A_i = y_i a_i, w_i how often example i counts, n = Σ w_i, m_i = ⟨A_i, θ⟩
-and θ_0 = 0. Where no m_i ≤ 0 is left a step is 0.
+A_i = y_i a_i, w_i is how often example i counts, n = Σ w_i, m_i = ⟨A_i, θ⟩ and
+θ_0 = 0. Once every m_i > 0, steps are 0.
 """
 
 import jax.numpy as jnp
@@ -11,14 +11,14 @@ from adaopt.logistic import problem as problems
 
 
 def _wrong(state, problem):
-  """Which examples that count have m_i ≤ 0."""
+  """Which examples of positive weight have m_i ≤ 0."""
   return (state.margins <= 0) & (problem.weights > 0)
 
 
 def perceptron() -> methods.Method:
   r"""The perceptron: θ ← θ + A_i for the first i with m_i ≤ 0.
 
-  The theory takes any such i.
+  The theory allows any such i.
 
   Returns:
     The method.
@@ -50,8 +50,8 @@ def perceptron() -> methods.Method:
 def batch_perceptron() -> methods.Method:
   r"""The batch perceptron: θ ← θ + (1/n) Σ_{m_i ≤ 0} w_i A_i.
 
-  The first step is half as long. That makes it the limit of LR+GD: θ_t / γ of
-  `lr_gd(γ)` tends to it as γ → ∞ where no margin on the way is 0.
+  The first step is half as long, which makes this the limit of LR+GD: θ_t / γ
+  of `lr_gd(γ)` tends to its θ_t as γ → ∞ if no margin is 0 on the way.
 
   Returns:
     The method.
@@ -83,8 +83,8 @@ def batch_perceptron() -> methods.Method:
 def normalized_batch_perceptron() -> methods.Method:
   r"""θ ← θ + the mean of A_i over {i: m_i ≤ 0}, weighted by w_i.
 
-  The limit of Normalized LR+GD: θ_t / γ of `normalized_lr_gd(γ)` tends to it
-  as γ → ∞ where no margin on the way is 0.
+  The limit of Normalized LR+GD: θ_t / γ of `normalized_lr_gd(γ)` tends to its
+  θ_t as γ → ∞ if no margin is 0 on the way.
 
   Returns:
     The method.

@@ -1,6 +1,6 @@
-"""Data of two classes, and the two products that every method is made of.
+"""Two-class data, and the two products with it that every method uses.
 
-A_i = y_i a_i is never written down: margins are y_i ⟨a_i, θ⟩ and combinations
+A_i = y_i a_i is never stored: margins are y_i ⟨a_i, θ⟩ and combinations
 Σ_i (c_i y_i) a_i, so that many labellings share one array of features.
 """
 
@@ -15,7 +15,7 @@ from adaopt._common import checks
 from adaopt.transforms import residuals
 
 Features: TypeAlias = jax.Array | sparse.BCOO
-"""a_i as rows, [n, d]: dense, or BCOO without an index twice."""
+"""a_i as rows, [n, d]: dense, or BCOO without duplicate indices."""
 
 
 class Problem(NamedTuple):
@@ -39,7 +39,7 @@ def squared_norms(features: Features) -> jax.Array:
 
 
 def _check(features, labels, weights):
-  """Raises ValueError unless the shapes fit."""
+  """Raises ValueError unless shapes and dtype are valid."""
   shape = features.shape
   if len(shape) != 2 or 0 in shape:
     raise ValueError(
@@ -48,8 +48,8 @@ def _check(features, labels, weights):
   for name, x in (('labels', labels), ('weights', weights)):
     if x.shape != shape[:1]:
       raise ValueError(
-        f'{name} must be [n] = {list(shape[:1])} like the rows of features, '
-        f'got {list(x.shape)}.'
+        f'{name} must be [n] = {list(shape[:1])} to match the rows of '
+        f'features, got {list(x.shape)}.'
       )
   if not jnp.issubdtype(features.dtype, jnp.floating):
     raise ValueError(
@@ -63,21 +63,21 @@ def make_problem(
   *,
   weights: jax.Array | None = None,
 ) -> Problem:
-  """The data as the methods take them.
+  """Checks data and puts them in the form that the methods take.
 
   Args:
-    features: a_i, [n, d] floating, dense or BCOO. No bias is added to them.
+    features: a_i, [n, d] floating, dense or BCOO. No bias is added.
     labels: [n], ±1 or {0, 1}.
-    weights: How often each example counts, [n] ≥ 0; 0 makes a row padding, so
-      that data sets of unequal n run in one program. Default: once each.
+    weights: How often each example counts, [n] ≥ 0. A row of weight 0 is
+      padding, so that data sets of unequal n run in one program. Default: 1.
 
   Returns:
     The problem, in the dtype of features.
 
   Raises:
-    ValueError: If shapes or dtypes do not fit; for values known now, if labels
-      are others, a weight is negative, all are 0, or a row of positive weight
-      is zero or not finite.
+    ValueError: If a shape or dtype is invalid; for concrete (not traced)
+      values, if a label is invalid, a weight is negative, all are 0, or a row
+      of positive weight is zero or not finite.
 
   Example:
     >>> import jax.numpy as jnp
@@ -110,20 +110,20 @@ def make_problem(
 
 
 def _check_rows(squares, weights):
-  """Raises ValueError for a weight or a counted row that is of no use."""
+  """Raises ValueError for an invalid weight or row of positive weight."""
   if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
     raise ValueError('weights must be finite and at least 0.')
   if not np.any(weights > 0):
-    raise ValueError('all weights are 0; at least one example must count.')
+    raise ValueError('all weights are 0; at least one must be positive.')
   for what, bad in (
-    ('zero, or its squared norm is', squares == 0),
-    ('not finite, or its squared norm is not', ~np.isfinite(squares)),
+    ('zero, or its squared norm underflows', squares == 0),
+    ('not finite, or its squared norm overflows', ~np.isfinite(squares)),
   ):
     rows = np.flatnonzero(bad & (weights > 0))
     if len(rows):
       raise ValueError(
         f'row {rows[0]} of features is {what} ({len(rows)} such rows); drop '
-        'it, or give it weight 0.'
+        'it or set its weight to 0.'
       )
 
 
@@ -140,8 +140,8 @@ def mean_weights(problem: Problem) -> jax.Array:
 def margins(problem: Problem, params: jax.Array) -> jax.Array:
   """m_i = ⟨A_i, θ⟩ for θ [d]. [n].
 
-  One θ is quickest with the rows of features, many under `jax.vmap` with
-  `columns`, where the problem has them.
+  Rows of features are fastest for one θ; `columns`, if the problem has them,
+  for many θ under `jax.vmap`.
   """
   if problem.columns is None:
     return problem.signs * (problem.features @ params)
@@ -159,10 +159,10 @@ def softmin(problem: Problem, margins: jax.Array) -> jax.Array:
 
 
 def separates(problem: Problem, margins: jax.Array) -> jax.Array:
-  """Whether m_i > 0 for all examples that count. [] bool."""
+  """Whether m_i > 0 for all examples of positive weight. [] bool."""
   return jnp.all((margins > 0) | (problem.weights == 0))
 
 
 def min_margin(problem: Problem, margins: jax.Array) -> jax.Array:
-  """min m_i over the examples that count. []."""
+  """min m_i over the examples of positive weight. []."""
   return jnp.min(jnp.where(problem.weights > 0, margins, jnp.inf))

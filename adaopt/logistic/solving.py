@@ -1,4 +1,4 @@
-"""A method runs until every margin is positive, in one program."""
+"""Runs a method until every margin is positive, in one program."""
 
 from typing import NamedTuple
 
@@ -11,17 +11,17 @@ from adaopt.logistic import problem as problems
 
 
 class Solution(NamedTuple):
-  """Where a run ended, and the best it saw."""
+  """The result of a run: its last and its best iterate."""
 
-  iterations: jax.Array  # updates to the first solution, or all; [] int32
+  iterations: jax.Array  # updates until the first solution, else all; [] int32
   solved: jax.Array  # [] bool; False: no iterate had every m_i > 0
   params: jax.Array  # the last θ, [d]
   best_params: jax.Array  # θ of the largest min m_i / ‖θ‖, [d]
-  best_margin: jax.Array  # that margin; −∞ where only θ = 0 was seen, []
+  best_margin: jax.Array  # that margin; −∞ if every θ was 0, []
 
 
 class Trajectory(NamedTuple):
-  """What every iterate was like, θ_0 first. [num_steps + 1] each."""
+  """Measurements of every iterate, θ_0 first. [num_steps + 1] each."""
 
   loss: jax.Array  # (1/n) Σ w_i log(1 + e^{−m_i})
   accuracy: jax.Array  # the share of w_i with m_i > 0
@@ -30,10 +30,10 @@ class Trajectory(NamedTuple):
 
 
 class Run(NamedTuple):
-  """A run under way."""
+  """A run in progress."""
 
   state: methods.State
-  solved: jax.Array  # whether this iterate does, [] bool
+  solved: jax.Array  # whether this iterate has every m_i > 0, [] bool
   best_params: jax.Array
   best_margin: jax.Array
 
@@ -45,7 +45,7 @@ def _margin(problem, state):
 
 
 def _seen(problem, state, best_params, best_margin):
-  """A run that has seen one iterate more."""
+  """Updates a run with a new iterate."""
   margin = _margin(problem, state)
   better = margin > best_margin
   return Run(
@@ -64,13 +64,13 @@ def start(method: methods.Method, problem: problems.Problem) -> Run:
 
 
 def advance(method: methods.Method, problem: problems.Problem, run: Run) -> Run:
-  """A run after one update more."""
+  """A run after one more update."""
   state = method.step(run.state, problem)
   return _seen(problem, state, run.best_params, run.best_margin)
 
 
 def is_waiting(run: Run, max_steps: jax.typing.ArrayLike) -> jax.Array:
-  """Whether a run has neither solved nor used its steps up."""
+  """Whether a run is unsolved and has steps left."""
   return ~run.solved & (run.state.count < max_steps)
 
 
@@ -80,7 +80,7 @@ def finish(
   run: Run,
   max_steps: jax.typing.ArrayLike,
 ) -> Run:
-  """A run at its end."""
+  """Advances a run until it is solved or out of steps."""
   return jax.lax.while_loop(
     lambda run: is_waiting(run, max_steps),
     lambda run: advance(method, problem, run),
@@ -89,7 +89,7 @@ def finish(
 
 
 def solution(run: Run) -> Solution:
-  """Of a run that stopped at its first solution, or unsolved."""
+  """The solution of a run that is solved or out of steps."""
   return Solution(
     iterations=run.state.count,
     solved=run.solved,
@@ -107,24 +107,25 @@ def solve(
   max_steps: jax.typing.ArrayLike,
   weights: jax.Array | None = None,
 ) -> Solution:
-  """Runs a method until the first iterate that solves, min m_i > 0.
+  """Runs a method until the first solution, an iterate with min m_i > 0.
 
-  Many runs are one program: `jax.vmap` over step sizes, labels, data sets
-  padded to one size, or all of them, where all wait for the slowest. `sweep`
-  takes runs on the same data, which do not. To call it often, `jax.jit` it.
+  To make many runs in one program, `jax.vmap` over step sizes, labels or data
+  sets padded to one size; all runs then wait for the slowest. `sweep` avoids
+  the wait for runs on the same data. Wrap in `jax.jit` for repeated calls.
 
   Args:
     method: Such as `normalized_lr_gd(step_size)`.
     features: As in `make_problem`.
     labels: As in `make_problem`.
-    max_steps: The run ends unsolved after as many updates. May be traced.
+    max_steps: The run ends unsolved after this many updates. May be traced.
     weights: As in `make_problem`.
 
   Returns:
-    The solution. `solved` tells whether it is one.
+    The last and the best iterate; `solved` says whether every m_i > 0.
 
   Raises:
-    ValueError: As `make_problem`, or if max_steps is not an integer ≥ 0.
+    ValueError: As in `make_problem`, or if max_steps is not an integer of at
+      least 0.
 
   Example:
     >>> import jax
@@ -152,9 +153,9 @@ def record(
   num_steps: int,
   weights: jax.Array | None = None,
 ) -> tuple[Solution, Trajectory]:
-  """Runs a method for a number of updates and keeps what they were like.
+  """Runs a method for a fixed number of updates and records every iterate.
 
-  It continues past the first solution, which later iterates may leave again.
+  It continues past the first solution; later iterates may be unsolved again.
 
   Args:
     method: As in `solve`.
@@ -164,11 +165,12 @@ def record(
     weights: As in `make_problem`.
 
   Returns:
-    The solution, whose `iterations` are those to the first one, and the
+    The solution, whose `iterations` count until the first one, and the
     trajectory.
 
   Raises:
-    ValueError: As `make_problem`, or if num_steps is not an integer ≥ 1.
+    ValueError: As in `make_problem`, or if num_steps is not an integer of at
+      least 1.
 
   Example:
     >>> import jax.numpy as jnp

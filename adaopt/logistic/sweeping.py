@@ -1,9 +1,9 @@
-"""Many runs on the same data, each of them as long as it takes.
+"""Many runs on the same data, each of its own length.
 
-Runs side by side share every pass over the data, but a batch runs until its
-slowest run has ended. So a batch runs until half of it has ended, then the
-other half in a batch of that size, and so on down to one run: one program, in
-which fewer than half of the steps are of runs that have ended.
+Runs in a batch share every pass over the data, but a batch lasts as long as its
+slowest run. So a batch runs until half of its runs have ended; the other half
+continues as a batch of that size, and so on down to one run. This is one
+program, and fewer than half of its steps are spent on runs that have ended.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,17 @@ from adaopt.logistic import problem as problems
 
 
 def _count(parameters):
-  """How many runs there are.
+  """The number of runs.
 
   Raises:
-    ValueError: If the leading axes do not tell.
+    ValueError: If a leading axis is missing or empty, or if they differ.
   """
   shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(parameters)]
   counts = {shape[0] if shape else 0 for shape in shapes}
   if len(counts) != 1 or 0 in counts:
     raise ValueError(
-      'parameters must be arrays of one leading axis, a run each, got shapes '
+      'parameters must be arrays with the same leading axis, one entry per '
+      'run, got shapes '
       f'{[list(shape) for shape in shapes]}.'
     )
   return counts.pop()
@@ -52,25 +53,24 @@ def sweep(
 ) -> solving.Solution:
   """`solve` for many step sizes at once, or other parameters of a method.
 
-  Each run ends as it would alone, up to rounding, and soon stops to cost
-  anything. Runs side by side read the features once for all of them; where
-  there are several data sets, `jax.lax.map` takes one after another. To call
-  it often, `jax.jit` it.
+  Each run ends as it would alone, up to rounding, and soon afterwards costs
+  nothing. The runs share each read of the features. For several data sets, use
+  `jax.lax.map`. Wrap in `jax.jit` for repeated calls.
 
   Args:
-    make: Gives the method for the parameters of a run, such as `lr_gd`.
+    make: Parameters of one run → its method, such as `lr_gd`.
     parameters: Step sizes, [runs], or a pytree of arrays [runs, ...].
-    features: As in `make_problem`; held twice, as rows and as columns.
+    features: As in `make_problem`; stored twice, as rows and as columns.
     labels: As in `make_problem`.
-    max_steps: A run ends unsolved after as many updates. May be traced.
+    max_steps: A run ends unsolved after this many updates. May be traced.
     weights: As in `make_problem`.
 
   Returns:
     The solutions, each field with a leading axis, [runs, ...].
 
   Raises:
-    ValueError: As `make` or `solve`, or if the parameters have no leading axis,
-      or several.
+    ValueError: As in `make` or `solve`, or if the parameters do not share one
+      leading axis.
 
   Example:
     >>> import jax.numpy as jnp
@@ -88,7 +88,7 @@ def sweep(
   parameters = jax.tree.map(jnp.asarray, parameters)
   if checks.is_concrete(*jax.tree.leaves(parameters)):
     for i in range(size):
-      make(_take(parameters, i))  # refuses what it would refuse alone
+      make(_take(parameters, i))  # raises what a single run raises
   alone = problems.make_problem(features, labels, weights=weights)
   shared = alone._replace(columns=alone.features.T)
 

@@ -2,11 +2,10 @@
 
 python -m experiments.benchmarks.large_steps [--data_dir=DIR]
 
-First all pairs of scikit-learn's digits, 45 small problems; then, where there
-is a data folder, two classes of MNIST. numpy does one run after another, each
-as long as it takes, or all step sizes of a problem at once, without those that
-have ended. scikit-learn has neither method, but other classifiers of the same
-kind.
+First all pairs of scikit-learn's digits, 45 small problems; then, if there is a
+data folder, two classes of MNIST. numpy runs to solution one step size after
+another, or all step sizes of a problem at once, dropping those that have ended.
+scikit-learn has neither method; other linear classifiers of it are timed.
 """
 
 import functools
@@ -27,12 +26,12 @@ from experiments.benchmarks import numpy_sweeps, timing
 STEP_SIZES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 MAX_STEPS = 10_000
 METHODS = {'LR+GD': logistic.lr_gd, 'NLR': logistic.normalized_lr_gd}
-# More than cores: a core that finishes early takes over other devices' work.
+# More than cores: a core whose problems are short then serves other devices.
 DEVICES = 9
 
 
 def stacked(pairs: list[separable.Examples]) -> separable.Examples:
-  """Pairs of digits as one, float32: a leading axis of pairs."""
+  """Stacks pairs of digits along a leading axis, in float32."""
   alike = [separable.padded(pair, separable.LONGEST) for pair in pairs]
   return jax.tree.map(lambda *arrays: np.float32(np.stack(arrays)), *alike)
 
@@ -62,7 +61,7 @@ def in_turn(make: Callable) -> Callable:
 
 
 def together(make: Callable) -> Callable:
-  """Step sizes side by side, as `in_turn`."""
+  """All step sizes at once, otherwise as `in_turn`."""
   return lambda step_sizes, examples: (
     logistic.sweep(
       make,
@@ -80,7 +79,7 @@ LAYOUTS = {'map': in_turn, 'sweep': together}
 
 
 def over_pairs(layout: Callable) -> Callable:
-  """A layout, one problem after another: iterations [pairs, step sizes]."""
+  """A layout on one problem after another: iterations [pairs, step sizes]."""
   return lambda make: (
     lambda step_sizes, pairs: jax.lax.map(
       functools.partial(layout(make), step_sizes), pairs
@@ -89,20 +88,20 @@ def over_pairs(layout: Callable) -> Callable:
 
 
 def make_mesh(count: int) -> jax.sharding.Mesh:
-  """As many devices as share the problems out evenly."""
+  """As many devices as divide the problems evenly."""
   devices = jax.devices()[: math.gcd(count, jax.device_count())]
   return jax.sharding.Mesh(devices, ('pairs',))
 
 
 def over_devices(layout: Callable, mesh: jax.sharding.Mesh) -> Callable:
-  """As `over_pairs`, each device taking its share of the problems."""
+  """As `over_pairs`, with the problems divided between devices."""
   pairs = jax.P('pairs')
   return lambda make: jax.shard_map(
     over_pairs(layout)(make),
     mesh=mesh,
     in_specs=(jax.P(), pairs),
     out_specs=pairs,
-    check_vma=False,  # a run starts at constants, alike on all devices
+    check_vma=False,  # a run starts at constants, equal on all devices
   )
 
 
@@ -111,11 +110,11 @@ def runner(
   examples: separable.Examples,
   placements: tuple = (None, None),
 ) -> Callable:
-  """() → what a compiled sweep gives for the step sizes.
+  """() → the result of a compiled sweep over the step sizes.
 
   Args:
     sweep: (step sizes, examples) → iterations.
-    examples: Of one problem or of many.
+    examples: The examples of one or many problems.
     placements: Devices or shardings of step sizes and examples.
 
   Returns:
@@ -133,7 +132,7 @@ def numpy_rows(examples: separable.Examples) -> np.ndarray:
 
 
 def fit_sklearn(make, pairs: list[separable.Examples]) -> float:
-  """One fit for each pair; the share of pairs that it separates."""
+  """Fits each pair; returns the share of pairs that are separated."""
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
     fits = [make().fit(pair.features, pair.labels) for pair in pairs]
@@ -156,7 +155,7 @@ SKLEARN = {
 
 
 def _compare(programs, problems):
-  """Times programs and numpy for every method, and prints a row each.
+  """Times programs and numpy for every method, and prints one row each.
 
   Args:
     programs: name → (make) → runner.
@@ -234,7 +233,7 @@ def _time_sklearn(pairs):
 
 
 def main(argv: list[str]) -> None:
-  """Prints a table of the digits, one of scikit-learn and one of MNIST."""
+  """Prints tables for the digits, for scikit-learn and for MNIST."""
   del argv
   jax.config.update('jax_num_cpu_devices', DEVICES)
   options.quiet()

@@ -10,7 +10,7 @@ from experiments import models
 
 
 class Network(NamedTuple):
-  """A model and the shapes of what it is trained on."""
+  """A model and the shapes of its training data."""
 
   model: nn.Module
   batch_size: int

@@ -1,4 +1,4 @@
-"""Sweeps of step sizes to solution in numpy, as somebody would write them.
+"""Sweeps of step sizes to solution, in straightforward numpy.
 
 A problem is A = y a, [n, d] float32; a method is 'LR+GD' or 'NLR'.
 """
@@ -11,7 +11,7 @@ import numpy as np
 def iterations(
   method: str, rows: np.ndarray, step_size: float, max_steps: int
 ) -> int:
-  """One run."""
+  """The iterations of one run."""
   scale = np.float32(step_size / len(rows))
   theta, margins = np.zeros_like(rows[0]), np.zeros_like(rows[:, 0])
   for count in range(max_steps):
@@ -36,7 +36,7 @@ def in_turn(
 def together(
   method: str, rows: np.ndarray, step_sizes: Sequence[float], max_steps: int
 ) -> np.ndarray:
-  """All step sizes at once, without those that have ended. [step sizes]."""
+  """All step sizes at once, dropping those that have ended. [step sizes]."""
   scales = np.float32(np.array(step_sizes) / len(rows))[:, None]
   counts = np.full(len(scales), max_steps)
   left = np.arange(len(scales))

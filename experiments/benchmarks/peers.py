@@ -1,4 +1,4 @@
-"""What torch.func and BackPACK make of the same networks in PyTorch."""
+"""torch.func and BackPACK on the same networks in PyTorch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from experiments.benchmarks import networks, torch_networks
 
-# torch.func cannot map over nn.LSTM; BackPACK knows neither GroupNorm nor
+# torch.func cannot map over nn.LSTM; BackPACK supports neither GroupNorm nor
 # attention.
 FUNC = ('logistic', 'mlp', 'cnn', 'resnet18', 'transformer')
 CHUNK = 4096
-"""Examples whose gradients are made at once."""
+"""Examples whose gradients are computed at once."""
 BACKPACK = ('logistic', 'mlp', 'cnn')
 
 
@@ -32,7 +32,7 @@ def plain(model, x, y) -> Callable[[], Any]:
 
 
 def by_func(model, x, y) -> Callable[[], Any]:
-  """Mean gradient and squared norms by torch.func's vmap(grad)."""
+  """Mean gradient and squared norms from torch.func's vmap(grad)."""
   parameters = {k: p.detach() for k, p in model.named_parameters()}
 
   def loss(parameters, x, y):
@@ -52,10 +52,10 @@ def by_func(model, x, y) -> Callable[[], Any]:
 def adaptive_step(
   model, images: np.ndarray, labels: np.ndarray
 ) -> Callable[[], Any]:
-  """A step of AdaGrad and the norm test, from a gradient per example.
+  """A step of AdaGrad and the norm test, from one gradient per example.
 
-  One pass for the gradient, one of torch.func for the variance, `CHUNK`
-  examples at a time.
+  One pass computes the gradient; another, by torch.func, computes the variance
+  in chunks of `CHUNK` examples.
   """
   optimizer = torch.optim.Adagrad(model.parameters(), lr=1e-4)
   x, y = torch_networks.tensors(images, labels)
@@ -77,7 +77,7 @@ def adaptive_step(
 
 
 def by_backpack(model, x, y) -> Callable[[], Any]:
-  """Gradient and squared norms by BackPACK."""
+  """Gradient and squared norms from BackPACK."""
   model, criterion = extend(model), extend(nn.CrossEntropyLoss())
 
   def run():
@@ -93,7 +93,7 @@ def by_backpack(model, x, y) -> Callable[[], Any]:
 def functions(
   name: str, network: networks.Network
 ) -> dict[str, Callable[[], Any]]:
-  """What PyTorch and its libraries can do for a network."""
+  """The functions of PyTorch and its libraries that support a network."""
   x, y = (torch.from_numpy(np.array(a)) for a in networks.examples(network))
   x = x if network.image is None else x.float()
   if x.ndim == 4:

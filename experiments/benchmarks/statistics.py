@@ -26,19 +26,19 @@ _NETWORKS = flags.DEFINE_multi_enum(
   'network',
   list(networks.NETWORKS),
   networks.NETWORKS,
-  'A network to time; may be repeated. All by default.',
+  'Network to time; may be repeated. Default: all.',
 )
 _PEERS = flags.DEFINE_bool(
-  'peers', False, 'Whether to time torch.func and BackPACK, where installed.'
+  'peers', False, 'Whether to time torch.func and BackPACK too.'
 )
-_PICTURE = flags.DEFINE_string('picture', None, 'Where to draw the ratios.')
+_PICTURE = flags.DEFINE_string('picture', None, 'File to draw the ratios in.')
 
 GROUPS = 8
-"""Samples at the grain of micro-batches, and optax's micro-batches."""
+"""The number of micro-batches, of adaopt and of optax."""
 
 
 def per_example(loss_fn: Callable) -> Callable:
-  """Mean gradient and squared norms by one gradient per example."""
+  """Mean gradient and squared norms from one gradient per example."""
 
   def estimate(params, batch):
     one = jax.tree.map(lambda x: x[:, None], batch)
@@ -52,7 +52,7 @@ def per_example(loss_fn: Callable) -> Callable:
 
 
 def microbatching(loss_fn: Callable) -> Callable:
-  """The same by optax, a micro-batch of gradients at a time."""
+  """The same with optax, one micro-batch of gradients at a time."""
 
   def estimate(params, batch):
     return optax.microbatching.micro_grad(
@@ -80,7 +80,7 @@ def on_demand(loss_fn: Callable) -> Callable:
 
 
 def in_groups(loss_fn: Callable) -> Callable:
-  """adaopt's estimator at the grain of micro-batches."""
+  """adaopt's estimator with micro-batches as samples."""
 
   def estimate(params, batch):
     size = len(batch[0]) // GROUPS
@@ -130,7 +130,7 @@ def compile_variants(network: networks.Network) -> dict[str, Compiled]:
 
 
 def load_peers() -> ModuleType | None:
-  """The module of what torch has, if asked for."""
+  """The module of the PyTorch peers, if --peers is set."""
   if not _PEERS.value:
     return None
   try:
@@ -143,7 +143,7 @@ class Times(NamedTuple):
   """Median milliseconds on one network."""
 
   ours: dict[str, float]  # of every variant
-  peers: dict[str, float]  # of what torch has
+  peers: dict[str, float]  # of the PyTorch peers
 
 
 def measure(
@@ -157,7 +157,7 @@ def measure(
     variants = compiled[name] = compile_variants(network)
     run = {variant: one.run for variant, one in variants.items()}
     ours = timing.in_turns(run)
-    # Apart, since the threads of one library spin on while the other runs.
+    # Timed apart: threads of one library keep spinning while the other runs.
     foreign = peers.functions(name, network) if peers else {}
     times[name] = Times(ours, timing.in_turns(foreign))
     plain = ours[PLAIN]
@@ -178,7 +178,7 @@ def print_costs(compiled: dict[str, dict[str, Compiled]]) -> None:
 
 
 def print_peers(times: dict[str, Times]) -> None:
-  """Prints times of what torch has beside JAX's and ours."""
+  """Prints the times of the PyTorch peers next to JAX's and ours."""
   columns = dict.fromkeys(key for one in times.values() for key in one.peers)
   timing.print_header('ms', f'JAX {PLAIN}', 'adaopt v', *columns)
   for name, (ours, peers) in times.items():

@@ -1,4 +1,4 @@
-"""Training steps that keep their batch size, to be timed."""
+"""Training steps with a constant batch size, to be timed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ import adaopt
 from adaopt import training
 
 PASSED = adaopt.norm_test(eta=1e3)
-"""A test that is made in every step, and passes."""
+"""A test that runs in every step, and passes."""
 
 
 def make_runner(
@@ -28,9 +28,9 @@ def make_runner(
   Args:
     model: From 'input' to logits.
     examples: 'input' and 'label', on the device.
-    batch_size: Of every step.
+    batch_size: The batch size of every step.
     micro_batch_size: As in `adaopt.train_step`.
-    criterion: Tested in every step; None for the mean gradient alone.
+    criterion: Tested in every step; None for only the mean gradient.
     driver: As in `adaopt.train_step`.
   """
 

@@ -1,4 +1,4 @@
-"""What every benchmark shares: runs in turns, and how results are printed."""
+"""Shared by all benchmarks: runs in turns, and printing of results."""
 
 import os
 import platform
@@ -11,22 +11,23 @@ import jax
 from absl import flags
 
 REPEATS = flags.DEFINE_integer(
-  'repeats', 5, 'Turns of each function.', lower_bound=1
+  'repeats', 5, 'Turns per function.', lower_bound=1
 )
 
 LONG = 5.0
-"""Seconds of a run above which it is not repeated."""
+"""Runs longer than this many seconds are not repeated."""
 
 BLOCK = 0.2
-"""Seconds for which a function is run again and again in each turn."""
+"""Seconds for which each turn repeats a function."""
 
 
 def in_turns(functions: dict[Hashable, Callable[[], Any]]) -> dict:
   """Median milliseconds of every function, run in turns.
 
-  A turn runs a function once untimed, so that it does not pay for what the one
-  before it left in the caches, and then for at least a block of time. What
-  takes longer than `LONG` has one turn only, and its first run counts.
+  A turn runs a function once untimed, so that it does not pay for what the
+  previous one left in the caches, and then repeats it for at least `BLOCK`
+  seconds. A function that takes longer than `LONG` has only one turn, and its
+  first run counts.
   """
   times = {name: [] for name in functions}
   for _ in range(REPEATS.value):

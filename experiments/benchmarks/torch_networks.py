@@ -1,4 +1,4 @@
-"""The same networks in PyTorch, and how they are trained there."""
+"""The same networks in PyTorch, and their training loop."""
 
 import functools
 import itertools
@@ -14,7 +14,7 @@ CHUNK = 1000
 
 
 class Residual(nn.Module):
-  """Two 3×3 convolutions beside a shortcut."""
+  """Two 3×3 convolutions with a shortcut."""
 
   def __init__(self, inputs: int, features: int, stride: int):
     super().__init__()
@@ -39,7 +39,7 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-  """Causal self-attention and a perceptron, each after a LayerNorm."""
+  """Causal self-attention and an MLP, each after a LayerNorm."""
 
   def __init__(self, width: int, heads: int):
     super().__init__()
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-  """A pre-norm language model whose output weights are its embedding."""
+  """A pre-norm language model with tied input and output embeddings."""
 
   def __init__(self):
     super().__init__()
@@ -156,7 +156,7 @@ MODELS = {
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-  """A network whose parameters, and the shuffles after it, are of a seed."""
+  """A network whose parameters and later shuffles depend on a seed."""
   torch.manual_seed(seed)
   return make()
 
@@ -178,9 +178,9 @@ def train(
   num_steps: int,
   learning_rate: float,
 ) -> None:
-  """AdaGrad with a constant batch size, reshuffled in every epoch.
+  """AdaGrad with a constant batch size, reshuffled every epoch.
 
-  What is left at the end of an epoch, less than a batch, is passed over.
+  An incomplete batch at the end of an epoch is dropped.
   """
   x, y = tensors(images, labels)
   optimizer = torch.optim.Adagrad(model.parameters(), lr=learning_rate)

@@ -1,10 +1,10 @@
-"""Trains the CNN of mnist_cnn by steps of one size, here and in PyTorch.
+"""Trains the CNN of mnist_cnn with a fixed batch size, here and in PyTorch.
 
 python -m experiments.benchmarks.torch_training --data_dir=DIR --seeds=5
 
-Both have the same network and initial distribution, AdaGrad, its learning rate
-and the batch size, which no test moves; the seeds are those of the config. A
-row is what a run came to, on the examples that the config evaluates.
+Both use the same network, initial distribution, AdaGrad, learning rate and
+batch size, which no test changes. Seeds start at the config's. A row is the
+result of a run on the examples that the config evaluates.
 """
 
 import collections
@@ -21,7 +21,7 @@ from experiments import datasets, options, results, runs
 from experiments.benchmarks import timing
 from experiments.configs import mnist_cnn
 
-_STEPS = flags.DEFINE_integer('steps', 30, 'Steps of a run.', lower_bound=1)
+_STEPS = flags.DEFINE_integer('steps', 30, 'Steps per run.', lower_bound=1)
 
 SCHEME = 'batch_2048'
 
@@ -30,7 +30,7 @@ Outcome = tuple[float, float]
 
 
 def load_networks() -> ModuleType:
-  """The module of what needs torch."""
+  """The module that needs torch."""
   try:
     return importlib.import_module('experiments.benchmarks.torch_networks')
   except ImportError as error:
@@ -40,7 +40,7 @@ def load_networks() -> ModuleType:
 def train_here(
   config: ml_collections.ConfigDict, num_seeds: int
 ) -> Iterator[Outcome]:
-  """Every seed by adaopt."""
+  """Trains every seed with adaopt."""
   plan = runs.plan(config, [SCHEME], num_seeds, options.DATA_DIR.value)
   for planned in plan:
     run = planned.prepare(planned.seeds)
@@ -60,7 +60,7 @@ def train_here(
 def train_in_torch(
   config: ml_collections.ConfigDict, num_seeds: int, networks: ModuleType
 ) -> Iterator[Outcome]:
-  """Every seed by PyTorch."""
+  """Trains every seed with PyTorch."""
   scheme = config.schemes[SCHEME]
   train, test = datasets.load_mnist(options.DATA_DIR.value)
   first = {k: x[: config.eval_train_examples] for k, x in train.items()}

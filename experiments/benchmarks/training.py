@@ -1,11 +1,11 @@
-"""Times adaptive training on MNIST, and tells how long runs took to a target.
+"""Times adaptive training on MNIST, or reports the cost of runs to a target.
 
 python -m experiments.benchmarks.training --data_dir=DIR [--peers]
 python -m experiments.benchmarks.training --workdir=runs/mnist_cnn
 
-The first compares steps that make the norm test with steps of the same loop
-without statistics, and with --peers with the same step in PyTorch, where
-torch.func makes a gradient for every example. The second reads the runs of
+The first compares steps with the norm test to steps of the same loop without
+statistics and, with --peers, to the same step in PyTorch, where torch.func
+computes one gradient per example. The second reads the runs of
 experiments.compare.
 """
 
@@ -58,7 +58,7 @@ def time_steps(examples: dict[str, jax.Array]) -> None:
       fixed, tested = (1e3 * size / times[scheme] for scheme in SCHEMES)
       cells = [f'{fixed:.0f}', f'{tested:.0f}', f'{tested / fixed:.2f}']
       if peers:
-        # Apart, since the threads of one library spin on while the other runs.
+        # Timed apart: threads of one library spin while the other runs.
         batch = [np.array(examples[key][:size]) for key in ('input', 'label')]
         run = peers.adaptive_step(PEERS[name](peers.torch_networks), *batch)
         (time,) = timing.in_turns({'torch.func': run}).values()
@@ -70,7 +70,7 @@ def time_steps(examples: dict[str, jax.Array]) -> None:
 
 
 def time_to_target(workdir: pathlib.Path, target: float) -> None:
-  """Prints what each run needed until its test accuracy reached a target."""
+  """Prints the cost of each run until its test accuracy reached a target."""
   timing.print_header('scheme', 'seed', 'steps', 'examples', 'seconds', 'best')
   folders = sorted(workdir.glob('*/seed_*'))
   if not folders:

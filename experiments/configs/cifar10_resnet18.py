@@ -2,15 +2,15 @@
 
 Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its public
 code for four devices: AdaGrad, η = 0.5, b_0 = 8, 10 M examples, a learning rate
-that rises to 5e-2 over 1 M examples and falls to 5e-3 at 9 M by a cosine.
+that rises to 5e-2 over 1 M examples and falls by a cosine to 5e-3 at 9 M.
 
   python -m experiments.compare \
     --config=experiments/configs/cifar10_resnet18.py \
     --workdir=runs/cifar10_resnet18
 
-`--config=experiments/configs/cifar10_resnet18.py:batchnorm` has BatchNorm
-without running statistics, as that code trains it: normalised over groups of
-32 examples, whose gradients are the samples of the test.
+`--config=experiments/configs/cifar10_resnet18.py:batchnorm` uses BatchNorm
+without running statistics, as that code does in training. It normalises over
+groups of 32 examples, whose gradients are the samples of the test.
 """
 
 import ml_collections
@@ -31,7 +31,7 @@ def get_config(norm: str = 'groupnorm') -> ml_collections.ConfigDict:
   """θ = 0.3 and ν = 0.4 together imply the norm test with η = 0.5."""
   if norm not in MODELS:
     raise ValueError(
-      f'unknown normalisation {norm!r}; there are {", ".join(MODELS)}.'
+      f'unknown normalisation {norm!r}; choose from {", ".join(MODELS)}.'
     )
   chosen = dict(MODELS[norm])
   first = chosen.pop('init_batch_size')

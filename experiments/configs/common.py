@@ -1,4 +1,4 @@
-"""What the configs have in common."""
+"""Parts that the configs share."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The defaults of most configs."""
+  """The defaults that most configs keep."""
   return ml_collections.ConfigDict(
     {
-      'seed': 0,  # the first one
-      'seeds_together': False,  # as one program, where the batch sizes allow
+      'seed': 0,  # the first seed
+      'seeds_together': False,  # as one program, if the batch sizes allow
       'group_size': 1,  # examples whose gradients are averaged
       'augmentation': 'none',
     }
@@ -20,12 +20,12 @@ def get_config() -> ml_collections.ConfigDict:
 def adaptive(
   base: dict[str, Any], tests: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-  """A scheme for every test, otherwise alike."""
+  """One scheme per test, otherwise identical."""
   return {name: base | test for name, test in tests.items()}
 
 
 def norm_tests(*etas: float) -> dict[str, dict[str, Any]]:
-  """The norm test at several η; a dot in a name would part its overrides."""
+  """The norm test at several η; a dot in a name would break its overrides."""
   return {
     f'norm_{eta:g}'.replace('.', 'p'): {'test': 'norm', 'eta': eta}
     for eta in etas
@@ -49,7 +49,7 @@ def inner_product_tests(theta: float, nu: float) -> dict[str, dict[str, Any]]:
 
 
 def further_tests(eta: float) -> dict[str, dict[str, Any]]:
-  """The norm test without its bias, and in the metric of the optimizer."""
+  """The debiased norm test, and the one in the metric of the optimizer."""
   return {
     name: {'test': name, 'eta': eta} for name in ('debiased', 'preconditioned')
   }
@@ -65,8 +65,8 @@ def growing(
 ) -> dict[str, dict[str, Any]]:
   """Sizes that grow without a test: in stages, and in a linear ramp.
 
-  The stages part the budget in 5 and 15, 30 and 50 hundredths, and their sizes
-  are in geometric progression.
+  The stages take 5, 15, 30 and 50 % of the budget, and their sizes grow in
+  geometric progression.
   """
   ratio = (last / first) ** (1 / 3)
   starts = (0.0, 0.05, 0.2, 0.5)

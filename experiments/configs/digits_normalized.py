@@ -1,4 +1,4 @@
-"""Normalized LR+GD on scikit-learn's digits, beside SGD and AdaGrad.
+"""Normalized LR+GD on scikit-learn's digits, against SGD and AdaGrad.
 
 python -m experiments.compare \
   --config=experiments/configs/digits_normalized.py \
@@ -11,7 +11,7 @@ from experiments.configs import digits
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The MLP and the norm test of digits; rates fall over the examples."""
+  """The MLP and norm test of digits; learning rates decay over the examples."""
   config = digits.get_config()
   schedule = {
     'init_value': 0.0,

@@ -1,7 +1,7 @@
 """Adaptive batch sizes for logistic regression on a LIBSVM set.
 
-The tests and baselines of AdAdaGrad (arXiv 2402.11215) on a9a, and by
-`--config=experiments/configs/libsvm_logistic.py:w8a` on w8a, ijcnn1, phishing
+The tests and baselines of AdAdaGrad (arXiv 2402.11215) on a9a, or, with
+`--config=experiments/configs/libsvm_logistic.py:w8a`, on w8a, ijcnn1, phishing
 or mushrooms.
 
   python -m experiments.compare \
@@ -28,7 +28,7 @@ def get_config(dataset: str = 'a9a') -> ml_collections.ConfigDict:
   tests = {
     **common.norm_tests(0.25, 0.5, 1.0),
     **common.inner_product_tests(theta=0.3, nu=0.4),
-    # Not the median: most features of a small batch are 0, and ask for none.
+    # No median: most features of a small batch are 0 and require no examples.
     **common.coordinate_tests(1.0, 'max', 'mean'),
     **common.further_tests(0.5),
   }

@@ -3,7 +3,7 @@
 Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its published
 code (github.com/timlautk/AdAdaGrad): η = 0.1, b_0 = 8; the budget is 1.2 M
 examples, a fifth of theirs. The functions of that code in a bare PyTorch loop,
-run elsewhere and by no script of this repository, seed 42, on two CPU cores and
+run elsewhere, not by a script of this repository, seed 42, on two CPU cores and
 one device: 62 steps, mean batch 19 667, train loss 0.193, test accuracy 0.950,
 2035 s; batch sizes 8, 1098, 2125, …. Expected of `norm_0p1` on two cores: 62
 steps, mean batch 19 585, train loss 0.245, test accuracy 0.933, 249 s.

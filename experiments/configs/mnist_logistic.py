@@ -2,7 +2,7 @@
 
 Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its published
 code (github.com/timlautk/AdAdaGrad): η = 0.1, b_0 = 2, 6 M examples. The
-functions of that code in a bare PyTorch loop, run elsewhere and by no script of
+functions of that code in a bare PyTorch loop, run elsewhere, not by a script of
 this repository, seed 42, on two CPU cores: 147 steps, mean batch 40 890, train
 loss 0.567, test accuracy 0.880, 156 s; batch sizes 2, 215, 2002, 3333, ….
 Expected of `norm_0p1`, 10 seeds: 140 ± 3 steps, mean batch 42 936 ± 887, train

@@ -1,9 +1,9 @@
 """AdamW with adaptive batch sizes: a character-level transformer.
 
-The norm test and the inner-product tests of AdAdaGrad (arXiv 2402.11215), for
-which AdamW is not analysed, and the noise scale of sign descent and Adam (arXiv
-2602.03001) with that paper's θ and interval; the learning rate follows the
-square root of the batch size, as is right for Adam-like methods.
+The norm test and the inner-product tests of AdAdaGrad (arXiv 2402.11215), whose
+theory does not cover AdamW, and the noise scale of sign descent and Adam (arXiv
+2602.03001) with that paper's θ and interval. The learning rate follows the
+square root of the batch size, as suits Adam-like methods.
 
   python -m experiments.compare \
     --config=experiments/configs/shakespeare_transformer.py \

@@ -1,4 +1,4 @@
-"""What every data set is, and how its files are found and mistrusted."""
+"""The form of every data set, and how its files are found and checked."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import numpy as np
 
 Found = TypeVar('Found')
 
-# What a reader raises where the bytes are not what it expects.
+# What a reader raises when it meets unexpected bytes.
 _DAMAGE = (
   ArithmeticError,
   AttributeError,
@@ -42,7 +42,7 @@ class Dataset(NamedTuple):
 
 
 class Source(NamedTuple):
-  """Where the files of a data set may lie, and where they can be had."""
+  """Where the files of a data set may be, and where to get them."""
 
   folders: tuple[str, ...]  # within the data folder, or absolute
   origin: str
@@ -55,19 +55,19 @@ def search(
   *,
   need: str,
 ) -> Found:
-  """What the first folder of a source holds that holds what is sought.
+  """Searches the folders of a source and returns the first result.
 
   Args:
-    find: folder → what it holds, or None.
+    find: folder → the result, or None.
     source: Names the folders.
     data_dir: The data folder; without one, only absolute folders are searched.
-    need: The message's beginning: what needs which files.
+    need: Start of the error message: what needs which files.
 
   Returns:
     What was found.
 
   Raises:
-    FileNotFoundError: If no folder holds it; says where it was looked for.
+    FileNotFoundError: If no folder has it; the message lists the folders.
   """
   folders = [
     pathlib.Path(data_dir or '.', folder)
@@ -78,10 +78,10 @@ def search(
     found = find(folder)
     if found is not None:
       return found
-  where = ', '.join(map(str, folders)) or 'no folder, since none was given'
+  where = ', '.join(map(str, folders)) or 'no folder, because none was given'
   raise FileNotFoundError(
     f'{need}. Looked in: {where}. Set --data_dir or ADAOPT_DATA to the folder '
-    f'that holds {source.folders[0]}/. They can be had from {source.origin}.'
+    f'that holds {source.folders[0]}/. Get them from {source.origin}.'
   )
 
 
@@ -95,11 +95,11 @@ def first_file(
 
 @contextlib.contextmanager
 def telling_damage(path: str | os.PathLike) -> Iterator[None]:
-  """Turns any error of a reader about wrong bytes into a ValueError."""
+  """Turns a reader's errors about wrong bytes into a ValueError."""
   try:
     yield
   except _DAMAGE as error:
-    if getattr(error, 'errno', None):  # the system's, not the bytes'
+    if getattr(error, 'errno', None):  # an error of the system
       raise
     raise ValueError(
       f'{path} is damaged ({error}); get a fresh copy of it.'

@@ -1,13 +1,12 @@
-"""CIFAR-10, in the two layouts in which it is published and in one of our own.
+"""CIFAR-10, in its two published layouts and in a smaller one of our own.
 
-An archive is read without being unpacked, and a pickle by a reader that calls
-no code but its own, so that a foreign file can do no harm.
+Archives are read without unpacking. Pickles are read by a reader that calls
+only its own code, so an untrusted file can do no harm.
 
-Our own packs tighter: train_1.npz to train_5.npz and test.npz, each with
-`residual` [3, n, 32, 32] uint8 and `labels` [n] uint8. The planes are R − G, G
-and B − G, of which the differences from row to row and from column to column
-are kept, modulo 256. Sums along both axes, and G added to the planes beside it,
-give the images back to the last bit.
+Our own layout is train_1.npz to train_5.npz and test.npz, each with `residual`
+[3, n, 32, 32] uint8 and `labels` [n] uint8. The planes are R − G, G and B − G,
+stored as differences between rows and between columns, modulo 256. Summing
+along both axes and adding G to the other planes restores the images exactly.
 """
 
 import functools
@@ -40,7 +39,7 @@ _NUMPY = (
 
 
 class _StandIn:
-  """Takes the place of what a pickle calls for, and keeps the state alone."""
+  """Replaces what a pickle calls, and keeps only the state."""
 
   def __init__(self, *unused):
     del unused
@@ -66,7 +65,7 @@ def _from_planes(planes: np.ndarray) -> np.ndarray:
 
 
 def decode_pickle(content: bytes) -> Examples:
-  """A batch of the official archive for Python."""
+  """Decodes a batch of the official archive for Python."""
   batch = _InertUnpickler(io.BytesIO(content), encoding='bytes').load()
   _, shape, _, by_columns, data = batch[b'data'].state
   planes = np.frombuffer(data, np.uint8).reshape(
@@ -76,16 +75,16 @@ def decode_pickle(content: bytes) -> Examples:
 
 
 def decode_binary(content: bytes) -> Examples:
-  """A batch of the official binary archive: a label and 3072 bytes each."""
+  """Decodes a batch of the binary archive: a label and 3072 bytes each."""
   rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + _IMAGE_BYTES)
   return _from_planes(rows[:, 1:]), rows[:, 0]
 
 
 def decode_npz(content: bytes) -> Examples:
-  """A batch of differences: of R − G, G, B − G along rows and columns, mod 256.
+  """Decodes differences of R − G, G, B − G along rows and columns, mod 256.
 
   Args:
-    content: Of an .npz file of our own layout.
+    content: The bytes of an .npz file in our own layout.
 
   Returns:
     Images [n, 32, 32, 3] uint8 and labels [n].
@@ -99,12 +98,12 @@ def decode_npz(content: bytes) -> Examples:
 
 
 class Layout(NamedTuple):
-  """How the six files are named, where they lie and what they hold."""
+  """The names of the six files, where they are and how to decode them."""
 
   files: tuple[str, ...]  # the test batch last
   decode: Callable[[bytes], Examples]
   folder: str = '.'
-  archive: str | None = None  # holds the folder
+  archive: str | None = None  # contains the folder
 
 
 LAYOUTS = (
@@ -142,7 +141,7 @@ def _archive_contents(
       for member in archive:
         if member.isfile() and member.name in names:
           contents[member.name] = archive.extractfile(member).read()
-    stream.read()  # to the end, where gzip keeps its checksum
+    stream.read()  # to the end, where gzip checks the checksum
     missing = [name for name in names if name not in contents]
     if missing:
       raise ValueError(f'it lacks {", ".join(missing)}')
@@ -166,9 +165,9 @@ def _decoded(path: pathlib.Path, layout: Layout, content: bytes) -> Examples:
   with base.telling_damage(path):
     images, labels = layout.decode(content)
     if not len(images):
-      raise ValueError('it does not hold any image')
+      raise ValueError('it holds no images')
     if images.shape[1:] != (32, 32, 3) or labels.shape != images.shape[:1]:
-      raise ValueError(f'labels {labels.shape} beside images {images.shape}')
+      raise ValueError(f'labels {labels.shape} with images {images.shape}')
     if not np.all((labels >= 0) & (labels <= 9)):
       raise ValueError('a label is not in 0, ..., 9')
     return np.ascontiguousarray(images), labels.astype(np.int32)
@@ -183,7 +182,7 @@ def load_cifar10(data_dir: str | None = None) -> base.Dataset:
   """CIFAR-10: 32×32×3 uint8 images, 50 000 and 10 000.
 
   Args:
-    data_dir: Where one of these lies, in cifar10/ or directly:
+    data_dir: Folder with one of these, in cifar10/ or directly:
       cifar-10-python.tar.gz or its folder cifar-10-batches-py,
       cifar-10-binary.tar.gz or its folder cifar-10-batches-bin, or train_1.npz
       to train_5.npz and test.npz as `decode_npz` reads them.
@@ -192,7 +191,7 @@ def load_cifar10(data_dir: str | None = None) -> base.Dataset:
     Inputs [n, 32, 32, 3] uint8 and labels [n] int32, in the official order.
 
   Raises:
-    FileNotFoundError: If there is none of them.
+    FileNotFoundError: If none of them is there.
     ValueError: If a file is damaged.
 
   References:

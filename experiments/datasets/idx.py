@@ -1,4 +1,4 @@
-"""MNIST and its like, read from their four idx files."""
+"""MNIST and Fashion-MNIST, read from their four idx files."""
 
 import gzip
 import os
@@ -10,7 +10,7 @@ from experiments.datasets import base
 
 MNIST = base.Source(
   folders=('mnist', 'MNIST/raw', '.'),
-  origin='https://yann.lecun.com/exdb/mnist/, or by torchvision.datasets.MNIST',
+  origin='https://yann.lecun.com/exdb/mnist/, or torchvision.datasets.MNIST',
 )
 FASHION_MNIST = base.Source(
   folders=(
@@ -57,7 +57,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
   shape = tuple(np.frombuffer(content[4:start], '>u4').astype(int))
   if len(content) != start + np.prod(shape):
     raise ValueError(
-      f'{path} holds {len(content) - start} bytes where its header promises '
+      f'{path} holds {len(content) - start} bytes, but its header promises '
       f'{np.prod(shape)}; get a fresh copy of it.'
     )
   return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

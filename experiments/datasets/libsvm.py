@@ -16,7 +16,7 @@ LIBSVM = base.Source(
 
 
 class Shape(NamedTuple):
-  """What a set's files do not say of themselves."""
+  """Facts about a set that its files do not state."""
 
   num_features: int
   has_test_file: bool = False
@@ -34,7 +34,7 @@ SETS = {
 def _read(
   path: pathlib.Path, num_features: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Features [n, d] float32, and labels [n] as they stand in the file."""
+  """Features [n, d] float32, and labels [n] as in the file."""
   with base.telling_damage(path):
     features, labels = datasets.load_svmlight_file(
       path, n_features=num_features, dtype=np.float32, zero_based=False
@@ -43,23 +43,23 @@ def _read(
 
 
 def load_libsvm(name: str, data_dir: str | None = None) -> base.Dataset:
-  """A two-class set of LIBSVM's collection, as dense features.
+  """A two-class set from LIBSVM's collection, as dense features.
 
-  a9a and ijcnn1 come with a test file. Of the others a fifth of each class is
-  for testing, the same one every time.
+  a9a and ijcnn1 come with a test file. Of the others, a fixed fifth of each
+  class is for testing.
 
   Args:
-    name: Of the set, a key of SETS.
-    data_dir: Where libsvm/NAME and, if there is one, libsvm/NAME.t lie; plain,
-      or compressed as .gz or .bz2.
+    name: A key of SETS.
+    data_dir: Folder with libsvm/NAME and, if there is one, libsvm/NAME.t;
+      plain, or compressed as .gz or .bz2.
 
   Returns:
-    Inputs [n, d] float32 and labels [n] int32: 1 for the class whose number is
-    the greater, 0 for the other.
+    Inputs [n, d] float32 and labels [n] int32: 1 for the class with the larger
+    number, 0 for the other.
 
   Raises:
-    FileNotFoundError: If a file is not there.
-    ValueError: If a file is damaged or of another shape.
+    FileNotFoundError: If a file is missing.
+    ValueError: If a file is damaged or has another shape.
 
   References:
     Chang and Lin, `LIBSVM <https://doi.org/10.1145/1961189.1961199>`_, 2011

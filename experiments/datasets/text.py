@@ -28,21 +28,20 @@ def _windows(tokens: np.ndarray) -> dict[str, np.ndarray]:
 def load_shakespeare(data_dir: str | None = None) -> base.Dataset:
   """Tiny Shakespeare by characters: 7781 and 864 sequences of 128.
 
-  The first 90 % of the text are for training, the rest for testing. Each part
-  is cut into windows of 129 characters that do not overlap; the remainder, 105
-  and 84 characters at the parts' ends, is left out. A token is the place of
-  its character among the 65 of the text in order; the label of a token is the
-  token that follows.
+  The first 90 % of the text is for training, the rest for testing. Each part is
+  cut into windows of 129 characters that do not overlap; the last 105 and 84
+  characters of the parts are dropped. A token is the index of its character
+  among the 65 of the text in order; the label of a token is the next token.
 
   Args:
-    data_dir: Where text/tinyshakespeare.txt lies.
+    data_dir: Folder with text/tinyshakespeare.txt.
 
   Returns:
     Inputs [n, 128] int32 and labels [n, 128] int32.
 
   Raises:
-    FileNotFoundError: If the file is not there.
-    ValueError: If the text is another.
+    FileNotFoundError: If the file is missing.
+    ValueError: If the file has another text.
 
   References:
     Karpathy, `char-rnn <https://github.com/karpathy/char-rnn>`_, 2015
@@ -58,7 +57,7 @@ def load_shakespeare(data_dir: str | None = None) -> base.Dataset:
   vocabulary, tokens = np.unique(content, return_inverse=True)
   if len(vocabulary) != _VOCABULARY:
     raise ValueError(
-      f'{path} holds {len(vocabulary)} distinct characters where Tiny '
+      f'{path} holds {len(vocabulary)} distinct characters, but Tiny '
       f'Shakespeare has {_VOCABULARY}; get a fresh copy of it.'
     )
   train, test = np.split(tokens.astype(np.int32), [len(tokens) * 9 // 10])

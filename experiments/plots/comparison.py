@@ -13,14 +13,14 @@ LEARNING = (
   ('examples', 'test_accuracy'),
   ('step', 'test_accuracy'),
 )
-"""What is drawn of evaluations: against what, and which value."""
+"""The (x, y) of each plot of evaluations."""
 
 NOISE = {'variance': 'v, variance of one gradient', 'squared_norm': '‖ḡ‖²'}
 BINS = 150
 
 
 def _steps_at(curves: records.Curves) -> np.ndarray:
-  """How many steps each evaluation had seen."""
+  """Steps completed at each evaluation."""
   return np.searchsorted(
     curves.train['examples'], curves.eval['examples'], side='right'
   )
@@ -40,7 +40,7 @@ def _legend_under(figure, axis):
 
 
 def _styled(curves):
-  """(run, style) for all runs: a colour a scheme, and one label for it."""
+  """(run, style) for all runs: one colour and one label per scheme."""
   for i, (scheme, runs) in enumerate(curves.items()):
     for j, run in enumerate(runs):
       yield (
@@ -75,7 +75,7 @@ def _learning(curves):
 
 
 def _batch_sizes(curves):
-  """Batch sizes against examples, the first step at its first example."""
+  """Batch sizes against examples; a step starts at its first example."""
   figure = mpl.Figure(figsize=(8, 4.5), layout='constrained')
   axis = figure.subplots()
   for run, style in _styled(curves):
@@ -105,7 +105,7 @@ def _noise(curves):
   """v and ‖ḡ‖² against examples, where they were measured."""
   figure = mpl.Figure(figsize=(11, 4.5), layout='constrained')
   axes = figure.subplots(1, 2)
-  # Logarithmic before anything is drawn: often nothing was measured.
+  # Set log scales before drawing: often nothing was measured.
   for axis, label in zip(axes, NOISE.values(), strict=True):
     axis.set(xlabel='examples', ylabel=label, xscale='log', yscale='log')
     axis.grid(alpha=0.3)
@@ -124,11 +124,11 @@ COMPARISON = {
 
 
 def save(curves: dict[str, list[records.Curves]], folder: pathlib.Path) -> None:
-  """Draws a line for every run, with a colour for every scheme.
+  """Draws one line per run, with one colour per scheme.
 
   Args:
-    curves: For every scheme the records of each of its runs.
-    folder: Gets learning.png (loss and accuracy against examples and against
+    curves: Scheme → the records of each of its runs.
+    folder: For learning.png (loss and accuracy against examples and against
       steps), batch_sizes.png, and noise.png (v and ‖ḡ‖² against examples).
   """
   for name, draw in COMPARISON.items():

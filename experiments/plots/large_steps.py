@@ -15,7 +15,7 @@ PANELS = {
 }
 
 LEAST = 1e-8
-"""The least value at which loss and gradient are drawn; they fall to 0."""
+"""Smaller losses and gradients, which tend to 0, are drawn at this value."""
 
 
 def _draw(axis, trajectory, name, index, **style):
@@ -28,15 +28,15 @@ def save(
   step_sizes: dict[str, tuple[float, ...]],
   path: pathlib.Path,
 ) -> None:
-  """Draws a row for each method, the perceptron that it tends to beside it.
+  """Draws a row for each method, with the perceptron that it tends to.
 
-  The perceptron has accuracy alone: the length of its θ means nothing, and so
-  its loss does not either.
+  The perceptron has only accuracy: the length of its θ has no meaning, and so
+  its loss has none.
 
   Args:
     trajectories: For every method, [step sizes, num_steps + 1].
     step_sizes: For every method.
-    path: The picture to write; its ending is its format.
+    path: The picture to write; its suffix sets its format.
   """
   figure = mpl.Figure(figsize=(12, 6), layout='constrained')
   axes = figure.subplots(2, 3, sharex=True)

@@ -9,7 +9,7 @@ from experiments import rates, results
 
 
 def _slope(rows: list[rates.Result], scheme: str, name: str) -> str:
-  """A slope as a legend says it."""
+  """A slope, formatted for the legend."""
   slopes = [getattr(row, name) for row in rows if row.scheme == scheme]
   return results.mean_and_deviation(slopes, '.2f').replace('-', '−')
 
@@ -19,12 +19,12 @@ def save(
   rows: list[rates.Result],
   path: pathlib.Path,
 ) -> None:
-  """Draws what the runs of every scheme saw, geometric means over seeds.
+  """Draws the measurements of every scheme, geometric means over seeds.
 
   Args:
-    traces: For every scheme what its runs saw.
+    traces: Scheme → the measurements of its runs.
     rows: Their results.
-    path: The picture to write; its ending is its format.
+    path: The picture to write; its suffix sets its format.
   """
   figure = mpl.Figure(figsize=(13.5, 7.2), layout='constrained')
   axes = figure.subplots(2, 3).ravel()
@@ -85,7 +85,7 @@ def save(
 
 
 def _guides(axes: np.ndarray, num_steps: int) -> None:
-  """Lines of the theory's slopes above the curves, where they are fitted."""
+  """Lines with the theory's slopes above the fitted parts of the curves."""
   start = max(num_steps // rates.FIRST, 1)
   steps = np.array([start, num_steps])
   for axis in axes:

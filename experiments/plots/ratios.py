@@ -1,4 +1,4 @@
-"""Costs as multiples of one."""
+"""Costs as multiples of a baseline."""
 
 import pathlib
 
@@ -6,23 +6,23 @@ from matplotlib import figure as mpl
 
 
 def check_path(path: pathlib.Path) -> None:
-  """Raises ValueError unless a picture can be saved under a path."""
+  """Raises ValueError unless a picture can be saved at a path."""
   if not path.parent.is_dir():
-    raise ValueError(f'the folder of {path} does not exist; make it first.')
+    raise ValueError(f'the folder of {path} does not exist; create it first.')
   formats = mpl.Figure().canvas.get_supported_filetypes()
   if path.suffix[1:].lower() not in formats:
     raise ValueError(
-      f'{path} has an unknown format; it must end in one of '
+      f'{path} has no known format; use one of the suffixes '
       f'{", ".join(sorted(formats))}.'
     )
 
 
 def save(ratios: dict[str, dict[str, float]], path: pathlib.Path) -> None:
-  """Draws costs as multiples of one, on a logarithmic axis.
+  """Draws costs as multiples of a baseline, on a logarithmic axis.
 
   Args:
-    ratios: For every network the cost of every function.
-    path: The picture to write; its ending is its format.
+    ratios: Network → function → cost.
+    path: The picture to write; its suffix sets its format.
   """
   figure = mpl.Figure(figsize=(9, 3.2), layout='constrained')
   axes = figure.subplots()

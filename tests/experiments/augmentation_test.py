@@ -1,4 +1,4 @@
-"""An image changed otherwise on another day, or into something else."""
+"""An image whose change is not reproducible, or not a crop and flip."""
 
 import itertools
 

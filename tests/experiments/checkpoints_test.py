@@ -1,4 +1,4 @@
-"""A run that does not resume where it was killed, or resumes from rubbish."""
+"""A run that does not resume where it was killed, or resumes from bad data."""
 
 import csv
 import gc
@@ -107,13 +107,13 @@ def test_after_a_damaged_checkpoint_the_steps_are_saved_anew(tmp_path, caplog):
     state, _ = checkpoints.latest(manager, a_state(0))
     chex.assert_trees_all_equal(state, a_state(saved[-1]))
   assert (tmp_path / 'damaged_20').is_dir()
-  assert f'kept as {tmp_path}/damaged_20' in caplog.text
+  assert f'renamed to {tmp_path}/damaged_20' in caplog.text
   gc.collect()
 
 
 def test_a_checkpoint_whose_values_changed_is_noticed(manager, monkeypatch):
   monkeypatch.setattr(checkpoints, '_digest', lambda state: 'another')
-  with pytest.raises(ValueError, match='not those that were saved'):
+  with pytest.raises(ValueError, match='differ from those that were saved'):
     checkpoints.latest(manager, a_state(0))
 
 
@@ -183,7 +183,7 @@ def test_a_run_killed_and_resumed_is_the_run_to_the_last_bit(tmp_path):
   stopped = start(parts, num_examples)
   output, errors = send_when_saved_anew(stopped, folder, signal.SIGTERM)
   assert stopped.returncode == 0, errors
-  assert 'Stopped in adadagrad; the same command resumes it' in output
+  assert 'Stopped in adadagrad; the same command resumes' in output
   assert 'adadagrad (1 stopped)' in output
   (row,) = csv.DictReader((parts / 'results.csv').read_text().splitlines())
   assert row['finished'] == 'False'

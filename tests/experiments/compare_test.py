@@ -1,4 +1,4 @@
-"""A config that lies, or a comparison that leaves no trace or another's."""
+"""A wrong config, or a comparison that loses or mixes up its results."""
 
 import csv
 import json
@@ -76,7 +76,7 @@ def test_every_config_is_tested():
   ('overrides', 'message'),
   [
     ({'dataset': 'imagenet'}, "unknown dataset 'imagenet'"),
-    ({'model': 'vgg'}, "unknown model 'vgg'; there are 'logistic'"),
+    ({'model': 'vgg'}, "unknown model 'vgg'; choose from 'logistic'"),
     ({'augmentation': 'mixup'}, "unknown augmentation 'mixup'"),
     ({'schemes.adadagrad.optimizer': 'adam'}, "unknown optimizer 'adam'"),
     ({'schemes.adadagrad.test': 't'}, "unknown test 't'"),
@@ -104,12 +104,12 @@ def test_a_scheme_sizes_its_batches_in_one_way(sized_by):
   scheme = config.schemes.adagrad_8
   del scheme.batch_size
   scheme.update(sized_by)
-  with pytest.raises(ValueError, match='by one of test, batch_size'):
+  with pytest.raises(ValueError, match='exactly one of test, batch_size'):
     runs.plan(config, ['adagrad_8'], 1)
 
 
 def test_unknown_schemes_and_seeds_are_refused():
-  with pytest.raises(ValueError, match="unknown scheme 'sgd'; there are 'ada"):
+  with pytest.raises(ValueError, match="unknown scheme 'sgd'; choose from 'a"):
     runs.plan(digits.get_config(), ['sgd'], 1)
   with pytest.raises(ValueError, match=r'num_seeds .* got 0'):
     runs.plan(digits.get_config(), ['adagrad_8'], 0)
@@ -214,7 +214,7 @@ def test_a_folder_of_other_settings_is_refused(trained):
   config = config.copy_and_resolve_references()
   config.schemes.adadagrad.eta = 0.7
   planned = runs.plan(config, ['adadagrad'], 1)
-  with pytest.raises(ValueError, match='other settings of scheme'):
+  with pytest.raises(ValueError, match='different settings for scheme'):
     compare.run_all(planned, config, workdir, NEVER)
 
 

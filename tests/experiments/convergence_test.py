@@ -1,4 +1,4 @@
-"""A rate misread, a noise miscounted, or a test said to hold that does not."""
+"""A wrong rate or noise, or a test that is reported to hold but does not."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""A data file misread, a foreign file obeyed, or a test set that changes."""
+"""A misread data file, code run from a file, or a test set that changes."""
 
 import bz2
 import errno
@@ -64,7 +64,7 @@ def test_missing_files_are_named_with_their_origin(tmp_path, name, needed):
     (b'\x89PNG', 'not an idx file'),
     (
       idx_bytes(np.zeros((3, 2), np.uint8))[:-1],
-      'holds 5 bytes .* promises 6',
+      'holds 5 bytes, .* promises 6',
     ),
     (idx_bytes(np.zeros((3, 2), np.uint8)) + b'1', 'holds 7 bytes'),
   ],
@@ -198,12 +198,12 @@ def test_an_archive_without_a_batch_says_which(tmp_path):
   [
     (
       lambda x, y: pickled(x[:3], y),
-      r'labels \(4,\) beside images \(3, 32, 32, 3\)',
+      r'labels \(4,\) with images \(3, 32, 32, 3\)',
     ),
     (lambda x, y: pickled(x, y + np.uint8(10)), 'label is not in 0'),
     (lambda x, y: pickled(x.astype(float), y), 'cannot reshape'),
-    (lambda x, y: pickled(x[:0], y[:0]), 'does not hold any image'),
-    (lambda x, y: pickled(x, y[:, None]), r'labels \(4, 1\) beside'),
+    (lambda x, y: pickled(x[:0], y[:0]), 'holds no images'),
+    (lambda x, y: pickled(x, y[:, None]), r'labels \(4, 1\) with'),
     (
       lambda x, y: as_python2_pickle({b'data': [1], b'labels': [1]}),
       'state',

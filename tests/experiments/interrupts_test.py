@@ -1,4 +1,4 @@
-"""A signal that kills a run, or that nobody can send twice."""
+"""A first signal that kills a run, or a second that does not."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""A sweep that runs another problem than it says, or a table that flatters."""
+"""A sweep of the wrong problem, or a table that makes a method look better."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""A network that is not its source's, or whose examples are coupled unseen."""
+"""A network that differs from its source, or couples examples unnoticed."""
 
 import jax
 import jax.numpy as jnp

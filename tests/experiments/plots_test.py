@@ -1,4 +1,4 @@
-"""A picture that cannot be saved, found out only after the work is done."""
+"""A picture that cannot be saved, noticed only after the work is done."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ def test_a_picture_that_can_be_saved_passes(tmp_path, name):
   ('name', 'message'),
   [
     ('none/a.svg', r'^the folder of .*none/a\.svg does not exist'),
-    ('a.svgg', r'a\.svgg has an unknown format; .* png, .* svg,'),
-    ('a', 'a has an unknown format'),
+    ('a.svgg', r'a\.svgg has no known format; .* png, .* svg,'),
+    ('a', 'a has no known format'),
   ],
 )
 def test_a_picture_that_cannot_be_saved_is_told(tmp_path, name, message):

@@ -1,4 +1,4 @@
-"""Seeds trained as one program that are not the runs they stand for."""
+"""Seeds trained as one program that differ from their separate runs."""
 
 import functools
 

@@ -1,7 +1,7 @@
 """A margin without its certificate, or a method slower than its bound.
 
-The certificate is checked by numpy alone: any θ gives a lower and any convex
-combination an upper bound of the maximal margin.
+Only numpy checks the certificate: any θ gives a lower bound on the maximal
+margin, and any convex combination an upper bound.
 """
 
 import functools

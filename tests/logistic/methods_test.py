@@ -1,8 +1,8 @@
-"""A method whose iterates are not those of its paper, on any form of the data.
+"""A method whose iterates differ from its paper's, on any form of the data.
 
-A failure here means an update of another formula, weights or padding that are
-no copies of examples, sparse features that give other numbers than dense ones,
-or a NaN where margins are huge or nothing is left to learn.
+A failure here means a wrong update formula, weights or padding that do not act
+as copies of examples, sparse features that give other results than dense ones,
+or a NaN where margins are huge or every example is classified.
 """
 
 import functools

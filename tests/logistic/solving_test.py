@@ -1,7 +1,7 @@
-"""A loop that stops early or late, or a count the literature does not have.
+"""A loop that stops early or late, or a count that contradicts the literature.
 
-The numbers are those of Tyurin 2025 for the hard set, and of plain float64
-gradient descent on pairs of scikit-learn's digits.
+The counts are from Tyurin 2025 for the hard set, and from plain float64
+gradient descent for pairs of scikit-learn's digits.
 """
 
 import jax

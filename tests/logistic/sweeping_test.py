@@ -1,4 +1,4 @@
-"""A sweep whose runs end elsewhere than alone, or that pays for ended runs."""
+"""A sweep whose runs differ from single runs, or that pays for ended runs."""
 
 import jax
 import jax.numpy as jnp
@@ -242,7 +242,7 @@ def test_memory_does_not_grow_with_examples_times_features_times_runs():
   'parameters', [1.0, np.zeros(0), (np.ones(2), np.ones(3)), ()]
 )
 def test_parameters_without_one_leading_axis_are_refused(parameters):
-  with pytest.raises(ValueError, match='arrays of one leading axis'):
+  with pytest.raises(ValueError, match='arrays with the same leading axis'):
     hard(lambda _: logistic.lr_gd(1.0), parameters)
 
 
