@@ -93,7 +93,8 @@ def _binned(x, y):
   x, y = x[np.isfinite(y)], y[np.isfinite(y)]
   if not len(x):
     return x, y
-  bins = np.digitize(x, np.geomspace(x[0], x[-1], BINS))
+  at = np.log(x)
+  bins = np.digitize(at, np.linspace(at[0], at[-1], BINS))
   counts = np.bincount(bins)
   filled = counts > 0
   return tuple(

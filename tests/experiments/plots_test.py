@@ -27,14 +27,14 @@ def test_a_picture_that_cannot_be_saved_is_told(tmp_path, name, message):
     ratios.check_path(tmp_path / name)
 
 
-def test_runs_whose_noise_was_not_measured_are_drawn(tmp_path):
-  nan = np.full(2, np.nan)
+@pytest.mark.parametrize('noise', [[np.nan, np.nan], [3.0, np.nan]])
+def test_runs_whose_noise_was_hardly_measured_are_drawn(tmp_path, noise):
   run = records.Curves(
     train={
       'examples': np.array([8, 16]),
       'batch_size': np.array([8, 8]),
-      'variance': nan,
-      'squared_norm': nan,
+      'variance': np.array(noise),
+      'squared_norm': np.array(noise),
     },
     eval={
       'examples': np.array([0, 16]),
