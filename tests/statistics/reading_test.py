@@ -118,11 +118,11 @@ def test_pruned_takes_several_arguments_and_constants():
   assert found['n'] is None
 
 
-def _carries(function, *args):
-  """The numbers of carried values of all scans."""
+def _outputs(function, *args):
+  """How many values all scans carry and stack."""
   closed = jax.make_jaxpr(function)(*args)
   return [
-    equation.params['num_carry']
+    len(equation.outvars)
     for equation in closed.eqns
     if equation.primitive.name == 'scan'
   ]
@@ -133,8 +133,8 @@ def test_an_unread_sum_is_not_carried_through_a_loop():
     body = lambda c, x: ((c[0] + x, c[1] + x**2), x**3)
     return jax.lax.scan(body, (0.0, 0.0), a['x'])[0][0]
 
-  assert _carries(function, X) == [2]
-  assert _carries(pruning.pruned(function), X) == [1]
+  assert _outputs(function, X) == [3]
+  assert _outputs(pruning.pruned(function), X) == [1]
 
 
 def test_pruned_computes_nothing_in_vain():
