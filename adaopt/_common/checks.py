@@ -89,6 +89,19 @@ def check_callable(role: str, **values: Any) -> None:
       raise ValueError(f'{name} must be a function {role}, got {value!r}.')
 
 
+def check_hashable(**functions: Any) -> None:
+  """Raises ValueError unless each named function can key a cache."""
+  for name, function in functions.items():
+    try:
+      hash(function)
+    except TypeError as error:
+      raise ValueError(
+        f'{name} must be hashable, since the programs compiled for it are kept '
+        f'by it, got a {type(function).__name__}; pass a function that calls '
+        'it, the same one every time.'
+      ) from error
+
+
 def check_made(role: str, **values: Any) -> None:
   """Like `check_callable`, and not a factory of the toolkit left uncalled.
 

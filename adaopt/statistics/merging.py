@@ -79,9 +79,9 @@ def from_sums(
   )
 
 
-def zeros_like(moments: Moments) -> Moments:
-  """The neutral element of `merge`, from moments or from their shapes."""
-  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), moments)
+def zeros_like(sums: Any) -> Any:
+  """The neutral element of `merge`, or of addition, from values or shapes."""
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -76,9 +76,7 @@ def traced(parts: Parts) -> Step:
     )
 
   def fold(count, one, add, *args):
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, 0, *args)
-    )
+    zeros = merging.zeros_like(jax.eval_shape(one, 0, *args))
     body = lambda i, total: add(total, one(i, *args))
     return jax.lax.fori_loop(0, count, body, zeros)
 

@@ -117,6 +117,7 @@ def fit(
       'stream; it must be below 2^30.'
     )
   checks.check_optimizer(optimizer)
+  checks.check_hashable(loss_fn=loss_fn, draw=draw, driver=driver)
   state = _state(params_or_state, optimizer, seed)
   step_of = functools.partial(
     compiled_step,

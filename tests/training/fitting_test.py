@@ -308,6 +308,17 @@ def test_wrong_arguments_are_rejected_at_the_call(arguments, message):
     adaopt.fit(*arguments, num_examples=10)
 
 
+def test_a_loss_that_cannot_key_the_programs_is_rejected():
+  class Loss:
+    __hash__ = None
+
+    def __call__(self, params, batch):
+      return loss_fn(params, batch)
+
+  with pytest.raises(ValueError, match=r'loss_fn must be hashable.*a Loss;'):
+    adaopt.fit(Loss(), OPTIMIZER, start(), DATASET, num_examples=10)
+
+
 @pytest.mark.parametrize(
   ('loss', 'dataset', 'message'),
   [
