@@ -28,6 +28,7 @@ from adaopt._common.base import (
   LossFn,
   Policy,
   StatefulCriterion,
+  WeightedLoss,
 )
 from adaopt.batch_size import (
   accumulate,
@@ -60,6 +61,7 @@ from adaopt.training import (
   Metrics,
   TrainState,
   draw,
+  example_keys,
   fit,
   init_train_state,
   train_step,
@@ -83,6 +85,7 @@ __all__ = [
   'Policy',
   'StatefulCriterion',
   'TrainState',
+  'WeightedLoss',
   'accumulate',
   'adadagrad',
   'adadagrad_norm',
@@ -99,6 +102,7 @@ __all__ = [
   'criteria',
   'debiased_norm_test',
   'draw',
+  'example_keys',
   'fit',
   'follow',
   'gradient_noise_scale',

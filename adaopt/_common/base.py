@@ -9,8 +9,48 @@ import optax
 Batch: TypeAlias = Any
 """A pytree of arrays with a common leading example axis."""
 
-LossFn: TypeAlias = Callable[[optax.Params, Batch], Any]
-"""(params, batch) → the mean loss over the batch, or (loss, aux)."""
+LossFn: TypeAlias = Callable[..., Any]
+"""(params, batch) → the mean loss over the batch, or (loss, aux).
+
+In place of the mean it may return a `WeightedLoss`. A parameter named `key` is
+passed a random key, one named `model_state` what a model holds beside its
+parameters; with it the loss function returns (loss, model_state), or
+(loss, (aux, model_state)).
+"""
+
+
+class WeightedLoss(NamedTuple):
+  r"""A loss that is a ratio of sums over examples, Σ a_i / Σ w_i.
+
+  The loss of any batch is the ratio over all of its examples, micro-batches and
+  devices, however they are split. An example of weight 0 has the total 0 and
+  changes nothing.
+
+  Attributes:
+    total: Σ a_i over the batch that the loss function is given, such as the
+      sum of the losses of its tokens, or of class weights times losses. []
+      real.
+    weight: Σ w_i over it, such as the number of tokens that are not padding, or
+      the sum of the class weights. [] real, ≥ 0. It is data, and has no
+      derivative.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> def loss_fn(params, batch):
+    ...   errors = (batch['x'] - params) ** 2
+    ...   return adaopt.WeightedLoss(
+    ...     jnp.sum(batch['mask'] * errors), jnp.sum(batch['mask']))
+    >>> batch = {
+    ...   'x': jnp.array([[1.0, 2.0], [3.0, 0.0]]),
+    ...   'mask': jnp.array([[1, 1], [1, 0]])}
+    >>> loss, statistics = adaopt.value_and_statistics(loss_fn)(0.0, batch)
+    >>> print(f'{loss:.3f} {statistics.mean:.0f} {statistics.weight:.0f}')
+    4.667 -4 3
+  """
+
+  total: jax.Array
+  weight: jax.typing.ArrayLike
 
 
 class GradientStatistics(NamedTuple):
@@ -20,6 +60,10 @@ class GradientStatistics(NamedTuple):
   b − 1, whether they were estimated from examples or from groups of examples.
   A variance that was not computed is None.
 
+  With a `WeightedLoss` of totals a_i and weights w_i, W = Σ w_i, the mean is
+  ḡ = Σ ∇a_i / W, and its noise is that of a ratio, linearised: g_i stands for
+  ḡ + u_i, where u_i = (b / W) (∇a_i − w_i ḡ).
+
   Attributes:
     batch_size: b, the number of examples. [] int32.
     mean: ḡ = (1/b) Σ g_i, the gradient to apply. Like params.
@@ -28,6 +72,11 @@ class GradientStatistics(NamedTuple):
     coordinate_variance: V_k of every coordinate. Like params, real, float32 or
       wider.
     variance_along_mean: v∥ = Var_i(⟨g_i, ḡ⟩) / ‖ḡ‖². [] float32 or wider.
+    weight: W of a `WeightedLoss`, and None for a mean. [] float32 or wider.
+    weight_variance: Var_i(ω_i) of the relative weights ω_i = b w_i / W. []
+      float32 or wider.
+    weight_covariance: Cov_i(ω_i, u_i), which merging micro-batches takes. Like
+      params.
   """
 
   batch_size: jax.Array
@@ -35,6 +84,9 @@ class GradientStatistics(NamedTuple):
   variance: optax.Updates | None = None
   coordinate_variance: optax.Updates | None = None
   variance_along_mean: jax.Array | None = None
+  weight: jax.Array | None = None
+  weight_variance: jax.Array | None = None
+  weight_covariance: optax.Updates | None = None
 
 
 Criterion: TypeAlias = Callable[[GradientStatistics], jax.Array]

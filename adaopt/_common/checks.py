@@ -140,6 +140,14 @@ def check_learning_rate(learning_rate: Any) -> None:
     raise ValueError(f'learning_rate must be finite, got {learning_rate}.')
 
 
+def is_number(leaf: Any) -> bool:
+  """Whether a leaf holds numbers or bools, and not random keys."""
+  dtype = getattr(leaf, 'dtype', None)
+  if dtype is None:
+    return _array(leaf).dtype.kind in 'biufc'
+  return jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+
+
 def _describe(leaf: Any) -> str | None:
   """What a leaf is that is not an array of numbers; None: it is one."""
   if callable(leaf):

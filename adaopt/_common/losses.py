@@ -1,49 +1,185 @@
 """Loss functions and the samples they are evaluated on."""
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaopt._common import base, checks
+from adaopt._common import arithmetic, base, checks
 
 
-def checked(loss_fn: base.LossFn, has_aux: bool, *args: Any) -> base.LossFn:
-  """The loss function with an aux, its value checked to be a real scalar.
+class Sample(NamedTuple):
+  """The examples of a sample, or of all samples, and their random key."""
+
+  batch: base.Batch  # [q, ...], or [J, q, ...]
+  key: jax.Array | None = None  # [], or [J]
+
+
+class Outcome(NamedTuple):
+  """What a loss function tells of a sample beside its total."""
+
+  weight: jax.Array | None  # w_j, [] float32 or wider; None: of a mean
+  aux: Any  # what is averaged over samples
+  each: Any  # what has a row for each of its q examples, [q, ...]
+  moved: Any  # what the sample adds to the model state; None: a leaf stays
+
+
+class Takes(NamedTuple):
+  """What a loss function takes by name."""
+
+  key: bool
+  model_state: bool
+
+
+def takes(loss_fn: base.LossFn) -> Takes:
+  """Whether a loss function has the parameters `key` and `model_state`."""
+  try:
+    names = inspect.signature(loss_fn).parameters
+  except (TypeError, ValueError):  # A builtin without a signature.
+    return Takes(False, False)
+  return Takes('key' in names, 'model_state' in names)
+
+
+def _describe(output: Any) -> str:
+  return type(output).__name__
+
+
+def _parts(loss_fn, has_aux, output):
+  """Loss, aux and model state of what a loss function returned."""
+  stateful = takes(loss_fn).model_state
+  pair = isinstance(output, tuple) and not isinstance(output, base.WeightedLoss)
+  if pair != (has_aux or stateful) or (pair and len(output) != 2):
+    raise ValueError(
+      'loss_fn must return (loss, aux) with has_aux=True, and only the loss '
+      'without; with a parameter model_state it returns (loss, model_state) or '
+      f'(loss, (aux, model_state)). With has_aux={has_aux} it returned '
+      f'{_describe(output)}.'
+    )
+  value, rest = output if pair else (output, ())
+  if not stateful:
+    return value, rest, ()
+  if not has_aux:
+    return value, (), rest
+  if not isinstance(rest, tuple) or len(rest) != 2:
+    raise ValueError(
+      'loss_fn with has_aux=True and a parameter model_state must return '
+      f'(loss, (aux, model_state)), got {_describe(rest)} beside the loss.'
+    )
+  return value, *rest
+
+
+def _check_scalar(name: str, value: Any) -> None:
+  if not isinstance(value, jax.Array | np.ndarray | np.generic):
+    raise ValueError(
+      f'{name} {value!r}, which is not an array and has no gradient; return '
+      'the mean loss over the batch as JAX computes it, without float() or '
+      '.item().'
+    )
+  if jnp.shape(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+    raise ValueError(
+      f'{name} {value.dtype}{list(jnp.shape(value))}; return a real scalar, '
+      'the mean loss over the batch.'
+    )
+
+
+def _weight(weight: Any) -> jax.Array:
+  """The weight of a `WeightedLoss`, as wide as a sum of weights must be."""
+  if jnp.shape(weight) or jnp.iscomplexobj(weight):
+    raise ValueError(
+      'WeightedLoss.weight must be a real scalar, the sum of the weights of '
+      f'the batch; got {jnp.result_type(weight)}{list(jnp.shape(weight))}.'
+    )
+  wide = jnp.asarray(weight, arithmetic.accumulator_dtype(weight))
+  return jax.lax.stop_gradient(wide)
+
+
+def _moved(old: Any, new: Any) -> Any:
+  """new − old in float32 or wider, None where a leaf is the same array."""
+  structure = jax.tree.structure(old)
+  if jax.tree.structure(new) != structure:
+    raise ValueError(
+      'loss_fn must return a model_state of the structure that it was given, '
+      f'{structure}, got {jax.tree.structure(new)}.'
+    )
+
+  def difference(path, x, y):
+    name = f'model_state{jax.tree_util.keystr(path)}'
+    if jnp.shape(x) != jnp.shape(y):
+      raise ValueError(
+        f'{name} must keep its shape {list(jnp.shape(x))}, got '
+        f'{list(jnp.shape(y))}.'
+      )
+    if x is y:
+      return None
+    if not checks.is_number(y):
+      raise ValueError(
+        f'{name} is {jnp.result_type(y)}, which cannot be averaged over '
+        'samples; a loss that draws random numbers takes a parameter key.'
+      )
+    dtype = arithmetic.accumulator_dtype(x)
+    return jnp.asarray(y, dtype) - jnp.asarray(x, dtype)
+
+  return jax.tree.map_with_path(difference, old, new)
+
+
+def checked(
+  loss_fn: base.LossFn,
+  has_aux: bool,
+  *args: Any,
+  model_state: Any = (),
+  by_example: Any = None,
+) -> Callable[..., tuple[jax.Array, Outcome]]:
+  """The loss function of a sample, its value checked to be a real scalar.
 
   Args:
-    loss_fn: (params, batch, *args) → the mean loss, or (loss, aux).
-    has_aux: Whether loss_fn returns (loss, aux).
+    loss_fn: (params, batch, *args) → the mean loss over the batch, or
+      (loss, aux); see `base.LossFn`.
+    has_aux: Whether loss_fn returns an aux.
     *args: Its further arguments, the same for all examples.
+    model_state: What it is passed where it takes a model_state.
+    by_example: Which leaves of the aux have a row for each example, as
+      `auxiliary.by_example` finds them; None: no leaf has.
 
   Returns:
-    (params, batch) → (loss, aux), with aux () where there is none.
+    (params, sample) → (total, outcome).
   """
+  named = takes(loss_fn)
 
-  def loss(params, batch):
-    output = loss_fn(params, batch, *args)
-    pair = isinstance(output, tuple)
-    if pair != has_aux or (pair and len(output) != 2):
-      raise ValueError(
-        'loss_fn must return (loss, aux) with has_aux=True, and only the loss '
-        f'without; with has_aux={has_aux} it returned {type(output).__name__}.'
-      )
-    value, aux = output if has_aux else (output, ())
-    if not isinstance(value, jax.Array | np.ndarray | np.generic):
-      raise ValueError(
-        f'loss_fn returned {value!r}, which is not an array and has no '
-        'gradient; return the mean loss over the batch as JAX computes it, '
-        'without float() or .item().'
-      )
-    if jnp.shape(value) or not jnp.issubdtype(value.dtype, jnp.floating):
-      raise ValueError(
-        'loss_fn must return a real scalar, the mean loss over the batch; got '
-        f'{value.dtype}{list(jnp.shape(value))}.'
-      )
-    return value, aux
+  def loss(params, sample):
+    keywords = {}
+    if named.key:
+      keywords['key'] = sample.key
+    if named.model_state:
+      keywords['model_state'] = model_state
+    output = loss_fn(params, sample.batch, *args, **keywords)
+    value, aux, state = _parts(loss_fn, has_aux, output)
+    weighted = isinstance(value, base.WeightedLoss)
+    total, weight = value if weighted else (value, None)
+    _check_scalar(
+      'WeightedLoss.total is' if weighted else 'loss_fn returned', total
+    )
+    averaged, each = _split(aux, by_example)
+    return total, Outcome(
+      weight=_weight(weight) if weighted else None,
+      aux=averaged,
+      each=each,
+      moved=_moved(model_state, state) if named.model_state else (),
+    )
 
   return loss
+
+
+def _split(aux, by_example):
+  """The leaves that are averaged, and those with a row for each example."""
+  if by_example is None:
+    return aux, None
+  rows = lambda wanted: jax.tree.map(
+    lambda x, each: x if each == wanted else None, aux, by_example
+  )
+  return rows(False), rows(True)
 
 
 def grouped(batch: base.Batch, size: int) -> base.Batch:
@@ -61,14 +197,22 @@ def grouped(batch: base.Batch, size: int) -> base.Batch:
 def keep(samples: jax.Array, mask: jax.Array) -> jax.Array:
   """Samples [J, ...] where mask [J] says so, and 0 elsewhere."""
   mask = jnp.expand_dims(mask, range(1, samples.ndim))
-  return jnp.where(mask, samples, 0)
+  return jnp.where(mask, samples, jnp.zeros_like(samples))
 
 
 def samples(
-  batch: base.Batch, mask: jax.Array | None, group_size: int
-) -> tuple[base.Batch, jax.Array]:
-  """The samples [J, q, ...] and which of them count, [J] bool."""
+  batch: base.Batch,
+  mask: jax.Array | None,
+  group_size: int,
+  keys: jax.Array | None = None,
+) -> tuple[Sample, jax.Array]:
+  """The samples [J, q, ...] and which of them count, [J] bool.
+
+  The key of a sample is that of its first example, of keys [b].
+  """
   groups = grouped(batch, group_size)
+  if keys is not None:
+    keys = keys[::group_size]
   if mask is None:
-    return groups, jnp.ones(checks.num_examples(groups), bool)
-  return groups, jnp.all(grouped(mask, group_size), 1)
+    return Sample(groups, keys), jnp.ones(checks.num_examples(groups), bool)
+  return Sample(groups, keys), jnp.all(grouped(mask, group_size), 1)

@@ -22,6 +22,9 @@ class AccumulateState(NamedTuple):
   coordinate_spread: optax.Updates | None  # like params, if it is read
   updated: jax.Array  # [] bool, whether the last call updated
   inner_state: optax.OptState
+  weight: jax.Array | None = None  # [] float32 or wider, of weighted losses
+  squared_weight: jax.Array | None = None  # [] likewise, if a spread is held
+  weighted_spread: optax.Updates | None = None  # like params, likewise
 
 
 def has_updated(state: optax.OptState) -> jax.Array:
@@ -67,7 +70,10 @@ def has_updated(state: optax.OptState) -> jax.Array:
 
 
 def accumulate(
-  optimizer: optax.GradientTransformation, *, group_size: int = 1
+  optimizer: optax.GradientTransformation,
+  *,
+  group_size: int = 1,
+  weighted: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Updates by an optimizer once a batch, of the size that it holds.
 
@@ -78,7 +84,9 @@ def accumulate(
     n = Σ b,  ḡ_n = Σ b ḡ / n,
     V_n,k = (Σ (J − 1) V_k + Σ b |ḡ_k − ḡ_n,k|²) / (Σ J − 1).
 
-  These are exact, and so is every test made of n, ḡ and V. v∥ takes a second
+  These are exact, and so is every test made of n, ḡ and V. With a
+  `WeightedLoss` the statistics carry weights W, and ḡ_n = Σ W ḡ / Σ W, exactly
+  too, with V_n likewise of all samples about ḡ_n. v∥ takes a second
   pass over the examples: the inner-product and orthogonality tests raise a
   ValueError.
 
@@ -95,6 +103,10 @@ def accumulate(
       What transforms the gradient, such as clipping, belongs in it.
     group_size: The number of examples in a sample, as given to
       `value_and_statistics`; for plain gradients that of a micro-batch.
+    weighted: Whether the losses are weighted, such as a mean over tokens. The
+      state then holds weights, and one more tree like params where its noise
+      is read. A plain gradient passes its weight by
+      statistics=GradientStatistics(batch_size, gradient, weight=W).
 
   Returns:
     A transform, best under `jit`. Its update requires `statistics=` of the
@@ -144,7 +156,8 @@ def accumulate(
   def init_fn(params):
     inner_state = optimizer.init(params)
     fields.batch_size_of(inner_state)
-    zeros = _zeros(params, _reads_at_init(optimizer, params, inner_state))
+    reads = _reads_at_init(optimizer, params, inner_state)
+    zeros = _zeros(params, reads, weighted)
     return _state(zeros, jnp.zeros([], bool), inner_state)
 
   def is_complete(merged, inner_state):
@@ -166,13 +179,15 @@ def accumulate(
       updates, statistics, value, group_size, like=held
     )
     merged = merging.merge(held, new)
-    gradient = optax.tree.cast_like(merged.mean, updates)
+    finished = merging.finish(merged)
+    gradient = optax.tree.cast_like(finished.mean, updates)
     if value is not None:
-      value = extra_args['value'] = merged.value
+      value = merging.weighed(merged.value, merged)
+      extra_args['value'] = value
 
     def emit(params, inner_state):
-      finished = merging.finish(merged)._replace(mean=gradient)
-      extra = extra_args | dict(statistics=finished, opt_state=inner_state)
+      statistics = finished._replace(mean=gradient)
+      extra = extra_args | dict(statistics=statistics, opt_state=inner_state)
       return optimizer.update(gradient, inner_state, params, **extra)
 
     emitted, _ = jax.eval_shape(emit, params, state.inner_state)
@@ -223,15 +238,20 @@ def _reads_at_init(optimizer, params, inner_state):
   )
 
 
-def _zeros(params: optax.Params, holds: tuple[bool, bool]) -> merging.Moments:
+def _zeros(
+  params: optax.Params, holds: tuple[bool, bool], weighted: bool
+) -> merging.Moments:
   """The moments of no example, with the spreads that are held."""
   like = lambda dtype_of, shape_of: jax.tree.map(
     lambda p: jnp.zeros_like(shape_of(p), dtype=dtype_of(p)), params
   )
   spread, coordinate_spread = holds
+  both = weighted and (spread or coordinate_spread)
   return merging.Moments(
     examples=jnp.zeros([], jnp.int32),
     samples=jnp.zeros([], jnp.int32),
+    weight=jnp.zeros([], float) if weighted else None,
+    squared_weight=jnp.zeros([], float) if both else None,
     value=jnp.zeros([], float),
     aux=(),
     mean=like(arithmetic.accumulator_dtype, lambda p: p),
@@ -240,6 +260,9 @@ def _zeros(params: optax.Params, holds: tuple[bool, bool]) -> merging.Moments:
     else None,
     coordinate_spread=like(arithmetic.real_dtype, lambda p: p)
     if coordinate_spread
+    else None,
+    weighted_spread=like(arithmetic.accumulator_dtype, lambda p: p)
+    if both
     else None,
   )
 
@@ -263,6 +286,9 @@ def _state(
     coordinate_spread=moments.coordinate_spread,
     updated=updated,
     inner_state=inner_state,
+    weight=moments.weight,
+    squared_weight=moments.squared_weight,
+    weighted_spread=moments.weighted_spread,
   )
 
 
@@ -274,11 +300,14 @@ def _held(state: AccumulateState) -> merging.Moments:
       jax.tree.structure(state.mean), jnp.unstack(spread)
     )
   return merging.Moments(
-    state.accumulated,
-    state.samples,
-    state.value,
-    (),
-    state.mean,
-    spread,
-    state.coordinate_spread,
+    examples=state.accumulated,
+    samples=state.samples,
+    weight=state.weight,
+    squared_weight=state.squared_weight,
+    value=state.value,
+    aux=(),
+    mean=state.mean,
+    spread=spread,
+    coordinate_spread=state.coordinate_spread,
+    weighted_spread=state.weighted_spread,
   )

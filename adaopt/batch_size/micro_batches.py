@@ -27,6 +27,8 @@ def statistics_in(
   checks.check_integer(1, **{'statistics.batch_size': size})
   if checks.is_concrete(size, group_size) and size <= group_size:
     return _of_one_sample(statistics)
+  if statistics.weight is None:
+    return _of_equal_weights(statistics)
   return statistics
 
 
@@ -34,9 +36,19 @@ def _of_one_sample(
   statistics: base.GradientStatistics,
 ) -> base.GradientStatistics:
   """The statistics, with variances that do not count: of J − 1 = 0 degrees."""
-  return statistics._replace(
+  equal = _of_equal_weights(statistics)
+  return equal._replace(
     variance=jax.tree.map(lambda g: jnp.zeros([]), statistics.mean),
     coordinate_variance=optax.tree.zeros_like(statistics.mean),
+  )
+
+
+def _of_equal_weights(
+  statistics: base.GradientStatistics,
+) -> base.GradientStatistics:
+  return statistics._replace(
+    weight_variance=jnp.zeros([]),
+    weight_covariance=optax.tree.zeros_like(statistics.mean),
   )
 
 
@@ -48,12 +60,14 @@ def moments_of(
   *,
   like: merging.Moments,
 ) -> merging.Moments:
-  """The moments of a micro-batch of J samples: M = (J − 1) V.
+  """The moments of a micro-batch of J samples: M = (J − 1) (W / b)² V.
 
   J is the number of examples over group_size; the last sample may have fewer.
   """
   examples = jnp.asarray(statistics.batch_size, jnp.int32)
   samples = -(-examples // group_size)
+  weight = _weight(statistics, examples, like)
+  factor = 1 if weight is None else jnp.square(weight / examples)
 
   def spread(name, like):
     noise = getattr(statistics, name)
@@ -73,19 +87,38 @@ def moments_of(
         'optimizer.'
       )
     return jax.tree.map(
-      lambda v, held: jnp.where(samples > 1, (samples - 1) * v, 0).astype(
-        held.dtype
-      ),
-      noise,
-      like,
+      lambda v, held: times_degrees(factor * v).astype(held.dtype), noise, like
     )
+
+  def times_degrees(v):
+    return jnp.where(samples > 1, (samples - 1) * v, 0)
+
+  def squared_weight():
+    excess = times_degrees(factor * statistics.weight_variance)
+    return (jnp.square(weight) / examples + excess).astype(weight.dtype)
 
   return merging.Moments(
     examples=examples,
     samples=samples,
+    weight=weight,
+    squared_weight=None if like.squared_weight is None else squared_weight(),
     value=jnp.asarray(jnp.nan if value is None else value, like.value.dtype),
     aux=(),
     mean=optax.tree.cast_like(gradient, like.mean),
     spread=spread('variance', like.spread),
     coordinate_spread=spread('coordinate_variance', like.coordinate_spread),
+    weighted_spread=spread('weight_covariance', like.weighted_spread),
   )
+
+
+def _weight(statistics, examples, like):
+  """The weight of a micro-batch, that of its examples where it has none."""
+  if like.weight is None:
+    if statistics.weight is not None:
+      raise ValueError(
+        'the statistics are of a WeightedLoss, whose micro-batches merge by '
+        'their weights: pass weighted=True to accumulate.'
+      )
+    return None
+  weight = examples if statistics.weight is None else statistics.weight
+  return jnp.asarray(weight, like.weight.dtype)

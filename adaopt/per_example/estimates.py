@@ -3,6 +3,9 @@
 Privacy, importance sampling and the pruning of networks need them. Each
 function turns a loss function into a function of parameters and batch, and
 calls the loss with batches of one example. All work under jit, vmap and scan.
+
+The gradient of example i is g_i, and (1/b) Σ g_i that of the batch: for a
+`WeightedLoss` of totals a_i and weights w_i it is g_i = (b / Σ w_i) ∇a_i.
 """
 
 from collections.abc import Callable
@@ -12,21 +15,55 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import base, checks, losses
+from adaopt._common import auxiliary, base, calls, checks
 from adaopt.per_example import factorisation, forward, reductions
 from adaopt.per_example.program import pruning
-from adaopt.per_example.rules import choice
+from adaopt.per_example.rules import choice, common
 
 
-def _prepare(loss_fn, has_aux, params, batch, args):
-  """Checked arguments of `factorise`: every example is a sample."""
+def _prepare(loss_fn, has_aux, params, batch, args, keywords):
+  """The call of a loss function in which every example is a sample."""
   checks.check_params(params)
-  loss = losses.checked(loss_fn, has_aux, *args)
-  return loss, params, *losses.samples(batch, None, 1)
+  named = dict(key=None, model_state=None) | keywords
+  return calls.prepare(
+    loss_fn,
+    params,
+    batch,
+    *args,
+    mask=None,
+    group_size=1,
+    has_aux=has_aux,
+    **named,
+  )
 
 
-def _mean(tree):
-  return jax.tree.map(lambda x: jnp.mean(x, 0), tree)
+def _factorise(call, params):
+  return factorisation.factorise(call.loss, params, call.samples, call.mask)
+
+
+def _scale(outcome):
+  """b / Σ w_i, by which the gradient of a total becomes that of an example."""
+  if outcome.weight is None:
+    return 1
+  return len(outcome.weight) / jnp.sum(outcome.weight)
+
+
+def _averages(factored):
+  """The loss of the batch, and the aux: averages, and rows."""
+  outcome = factored.aux
+  share = _scale(outcome)
+  if outcome.weight is not None:
+    share = share * outcome.weight
+
+  def average(x):
+    wide = common.widen(x)
+    share_of = jnp.broadcast_to(jnp.asarray(share, wide.dtype), len(wide))
+    return jnp.mean(common.scaled(share_of, wide), 0)
+
+  value = _scale(outcome) * jnp.mean(common.widen(factored.values))
+  return value, auxiliary.joined(
+    jax.tree.map(average, outcome.aux), outcome.each
+  )
 
 
 def squared_norms(
@@ -36,12 +73,14 @@ def squared_norms(
 
   Args:
     loss_fn: (params, batch, *args) → the mean loss over the batch, or
-      (loss, aux).
-    has_aux: Whether loss_fn returns (loss, aux); aux is averaged.
+      (loss, aux), see `LossFn`.
+    has_aux: Whether loss_fn returns (loss, aux); aux as in
+      `value_and_statistics`.
 
   Returns:
-    f(params, batch, *args) → (loss or (loss, aux), ḡ like params, ‖g_i‖² [b]
-    in float32 or wider).
+    f(params, batch, *args, key=, model_state=) → (loss or (loss, aux), ḡ like
+    params, ‖g_i‖² [b] in float32 or wider), with keywords as in
+    `value_and_statistics`. A new model state is dropped.
 
   Raises:
     ValueError: From f, if parameters are integers, if the loss is not a
@@ -63,17 +102,23 @@ def squared_norms(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
-  def estimate(params, batch, *args):
-    prepared = _prepare(loss_fn, has_aux, params, batch, args)
-    factored = factorisation.factorise(*prepared)
-    gradient, norms = pruning.pruned(lambda: reductions.sums(factored)[:2])()
-    length = len(factored.values)
-    mean = jax.tree.map(lambda g: g / length, gradient)
-    value, aux = _mean((factored.values, factored.aux))
+  def estimate(params, batch, *args, **keywords):
+    call = _prepare(loss_fn, has_aux, params, batch, args, keywords)
+    factored = _factorise(call, params)
+
+    def total_and_norms():
+      sums = reductions.sums(factored)
+      return sums.total, sums.norms
+
+    gradient, norms = pruning.pruned(total_and_norms)()
+    scale = _scale(factored.aux)
+    share = scale / len(factored.values)
+    mean = jax.tree.map(lambda g: (share * g).astype(g.dtype), gradient)
+    value, aux = _averages(factored)
     return (
       (value, aux) if has_aux else value,
       optax.tree.cast_like(mean, params),
-      sum(jax.tree.leaves(norms)),
+      scale**2 * sum(jax.tree.leaves(norms)),
     )
 
   return estimate
@@ -89,8 +134,9 @@ def inner_products(
     has_aux: As for `squared_norms`.
 
   Returns:
-    f(params, batch, direction, *args) → [b], with `direction` like params. For
-    complex tensors it is the real part, Re Σ g_i conj(u).
+    f(params, batch, direction, *args, key=, model_state=) → [b], with
+    `direction` like params. For complex tensors it is the real part,
+    Re Σ g_i conj(u).
 
   Raises:
     ValueError: As for `squared_norms`, and if the direction is unlike params.
@@ -106,10 +152,12 @@ def inner_products(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
-  def estimate(params, batch, direction, *args):
-    loss, params, samples, _ = _prepare(loss_fn, has_aux, params, batch, args)
+  def estimate(params, batch, direction, *args, **keywords):
+    call = _prepare(loss_fn, has_aux, params, batch, args, keywords)
     checks.check_like(params, direction=direction)
-    return forward.along(loss, params, samples, direction)
+    _, outcome = jax.vmap(call.loss, (None, 0))(params, call.samples)
+    products = forward.along(call.loss, params, call.samples, direction)
+    return _scale(outcome) * products
 
   return estimate
 
@@ -124,7 +172,8 @@ def second_moment(
     has_aux: As for `squared_norms`.
 
   Returns:
-    f(params, batch, *args) → like params, real, in float32 or wider.
+    f(params, batch, *args, key=, model_state=) → like params, real, in float32
+    or wider.
 
   Raises:
     ValueError: As for `squared_norms`.
@@ -140,12 +189,13 @@ def second_moment(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
-  def estimate(params, batch, *args):
-    prepared = _prepare(loss_fn, has_aux, params, batch, args)
-    factored = factorisation.factorise(*prepared)
+  def estimate(params, batch, *args, **keywords):
+    call = _prepare(loss_fn, has_aux, params, batch, args, keywords)
+    factored = _factorise(call, params)
     squares = pruning.pruned(
       lambda: reductions.sums(factored, choice.SQUARES_FIRST).squares
     )()
-    return jax.tree.map(lambda s: s / len(factored.values), squares)
+    share = _scale(factored.aux) ** 2 / len(factored.values)
+    return jax.tree.map(lambda s: (share * s).astype(s.dtype), squares)
 
   return estimate

@@ -11,20 +11,24 @@ from adaopt.per_example.rules import choice, common
 def sums(
   factored: factorisation.Factored,
   preference: choice.Preference = choice.NORMS_FIRST,
+  coefficients: jax.Array | None = None,
 ) -> common.Sums:
-  """Σ_j g_j, ‖g_j‖² and Σ_j |g_j|² of every tensor.
+  """Σ_j g_j, Σ_j c_j g_j, ‖g_j‖² and Σ_j |g_j|² of every tensor.
 
   Args:
     factored: The factors.
     preference: `choice.NORMS_FIRST` or `choice.SQUARES_FIRST`, by what the
       caller reads. The results are equal, their costs are not.
+    coefficients: c_j, [J] real, by default 1.
 
   Returns:
     Sums of trees like the parameters. Read them within `pruning.pruned`, which
     removes what is not read.
   """
+  if coefficients is None:
+    coefficients = jnp.ones(len(factored.values))
   each = [
-    choice.choose(tail, preference).sums(tail, factored.factors)
+    choice.choose(tail, preference).sums(tail, factored.factors, coefficients)
     for tail in factored.tails
   ]
   return common.Sums(*map(factored.treedef.unflatten, zip(*each, strict=True)))

@@ -13,17 +13,43 @@ import jax.numpy as jnp
 import optax
 from jax.extend import core
 
-from adaopt._common import arithmetic, base, checks, losses
+from adaopt._common import arithmetic, auxiliary, base, calls, checks, losses
 from adaopt.per_example import factorisation, forward, reductions
 from adaopt.per_example.program import ir, pruning
-from adaopt.per_example.rules import choice
-from adaopt.statistics import merging, reading
+from adaopt.per_example.rules import choice, common
+from adaopt.statistics import merging, model_states, reading
+
+Loss = Callable[[optax.Params, losses.Sample], tuple[jax.Array, losses.Outcome]]
+"""(params, sample) → (total, outcome), as `losses.checked` gives it."""
 
 
 def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
   """The sum of the samples [J, ...] that count by the mask [J]."""
   dtype = arithmetic.accumulator_dtype(samples)
   return jnp.sum(losses.keep(samples, mask), 0, dtype=dtype)
+
+
+def _sums_of(outcome: losses.Outcome, mask: jax.Array) -> dict[str, Any]:
+  """Weighted sums of what samples tell beside their losses, for `from_sums`."""
+  total = functools.partial(_total, mask=mask)
+  aux = outcome.aux
+  if outcome.weight is not None:
+    aux = jax.tree.map(
+      lambda x: common.scaled(outcome.weight, common.widen(x)), aux
+    )
+  return dict(
+    aux=jax.tree.map(total, aux),
+    moved=jax.tree.map(total, outcome.moved),
+    squared_moved=jax.tree.map(lambda x: total(jnp.square(x)), outcome.moved),
+  )
+
+
+def _weights(outcome, mask, products):
+  """Σ w_j, Σ w_j² and Σ w_j a_j of weighted losses; None: of means."""
+  if outcome.weight is None:
+    return None
+  weight = losses.keep(outcome.weight, mask)
+  return jnp.sum(weight), jnp.sum(jnp.square(weight)), products
 
 
 def _moments(
@@ -33,27 +59,29 @@ def _moments(
   preference: choice.Preference,
 ) -> merging.Moments:
   """Moments from the factors of the per-sample gradients."""
-  total = functools.partial(_total, mask=mask)
-  sums = reductions.sums(factored, preference)
+  sums = reductions.sums(factored, preference, factored.aux.weight)
   return merging.from_sums(
     jnp.sum(mask, dtype=jnp.int32),
     group_size,
-    value=total(factored.values),
-    aux=jax.tree.map(total, factored.aux),
+    value=_total(factored.values, mask),
     gradient=sums.total,
     norms=jax.tree.map(jnp.sum, sums.norms),
     squares=sums.squares,
+    weights=_weights(factored.aux, mask, sums.weighted),
+    **_sums_of(factored.aux, mask),
   )
 
 
 def _without_spreads(moments: merging.Moments) -> merging.Moments:
-  return moments._replace(spread=None, coordinate_spread=None)
+  return moments._replace(
+    spread=None, coordinate_spread=None, weighted_spread=None
+  )
 
 
 def measure_moments(
-  loss: base.LossFn,
+  loss: Loss,
   params: optax.Params,
-  samples: base.Batch,
+  samples: losses.Sample,
   mask: jax.Array,
   preference: choice.Preference = choice.NORMS_FIRST,
 ) -> merging.Moments:
@@ -62,7 +90,7 @@ def measure_moments(
   For use within `pruning.pruned`, which removes what is not read.
 
   Args:
-    loss: (params, sample) → (loss, aux), as `losses.checked` gives it.
+    loss: (params, sample) → (total, outcome), as `losses.checked` gives it.
     params: The parameters.
     samples: The samples, [J, q, ...].
     mask: Which samples count, [J] bool, at least one. The others get weight 0,
@@ -77,7 +105,7 @@ def measure_moments(
 
 
 def contract_mean(
-  loss: base.LossFn, params: optax.Params, samples: base.Batch, mask: jax.Array
+  loss: Loss, params: optax.Params, samples: losses.Sample, mask: jax.Array
 ) -> merging.Moments:
   """Like `measure_moments` without spreads, contracted from factors."""
   run = lambda *args: _without_spreads(measure_moments(loss, *args))
@@ -85,18 +113,17 @@ def contract_mean(
 
 
 def measure_mean(
-  loss: base.LossFn, params: optax.Params, samples: base.Batch, mask: jax.Array
+  loss: Loss, params: optax.Params, samples: losses.Sample, mask: jax.Array
 ) -> merging.Moments:
   """Like `contract_mean`, by differentiating the sum of losses.
 
   In half precision that would round the sum of gradients at every example, so
   that there it is contracted from factors.
   """
-  total = functools.partial(_total, mask=mask)
 
   def total_loss(params):
-    values, aux = jax.vmap(loss, (None, 0))(params, samples)
-    return total(values), jax.tree.map(total, aux)
+    totals, outcome = jax.vmap(loss, (None, 0))(params, samples)
+    return _total(totals, mask), outcome
 
   closed, shapes = jax.make_jaxpr(
     jax.value_and_grad(total_loss, has_aux=True), return_shape=True
@@ -104,23 +131,30 @@ def measure_mean(
   if _is_in_half_precision(closed):
     return contract_mean(loss, params, samples, mask)
   results = core.jaxpr_as_fun(closed)(*jax.tree.leaves(params))
-  (value, aux), gradient = jax.tree.structure(shapes).unflatten(results)
-  count = jnp.sum(mask, dtype=jnp.int32)
-  divided = jax.tree.map(lambda x: x / count, (value, aux, gradient))
-  examples = _group_size(samples) * count
-  return merging.Moments(examples, count, *divided, None, None)
+  (value, outcome), gradient = jax.tree.structure(shapes).unflatten(results)
+  moments = merging.from_sums(
+    jnp.sum(mask, dtype=jnp.int32),
+    _group_size(samples),
+    value=value,
+    gradient=gradient,
+    norms=None,
+    squares=None,
+    weights=_weights(outcome, mask, gradient),
+    **_sums_of(outcome, mask),
+  )
+  return _without_spreads(moments)
 
 
 def measure_along(
-  loss: base.LossFn,
+  loss: Loss,
   params: optax.Params,
-  samples: base.Batch,
+  samples: losses.Sample,
   mask: jax.Array,
   gradient: optax.Updates,
 ) -> jax.Array:
-  """q Σ_j (⟨g_j, u⟩ − ‖ḡ‖)², u = ḡ / ‖ḡ‖, or 0 where ḡ is.
+  """Σ_j (⟨a_j, u⟩ − w_j ‖ḡ‖)² / q, u = ḡ / ‖ḡ‖, or 0 where ḡ is.
 
-  ⟨g_j, u⟩ is the derivative of the loss of sample j in direction u: one
+  ⟨a_j, u⟩ is the derivative of the loss of sample j in direction u: one
   forward-mode pass, without a gradient per sample.
 
   Args:
@@ -134,18 +168,26 @@ def measure_along(
     The sum over the samples that count. [].
   """
   along = functools.partial(forward.along, loss, params, samples)
-  return _group_size(samples) * _deviations(along, gradient, mask)
+  _, outcome = jax.vmap(loss, (None, 0))(params, samples)
+  q = _group_size(samples)
+  return _along_spread(along, gradient, mask, q, outcome.weight)
 
 
-def _deviations(along, gradient, mask):
-  """Σ_j (⟨g_j, u⟩ − ‖ḡ‖)², where along(d) is ⟨g_j, d⟩ [J]."""
+def _along_spread(along, gradient, mask, group_size, weight):
+  """As `measure_along`, where along(d) is ⟨·, d⟩ of the samples' losses [J].
+
+  The loss of a sample is its total, or without weights the mean over its q
+  examples.
+  """
+  size = group_size if weight is None else 1 / group_size
   norm = jnp.sqrt(arithmetic.squared_norm(gradient))
   # Along ḡ over a power of two, which is as exact as ḡ in half precision and
   # never leaves its range.
   scale = jnp.ldexp(jnp.ones_like(norm), jnp.frexp(norm)[1])
   products = along(jax.tree.map(lambda g: g / scale, gradient))
   projections = products * jnp.where(norm == 0, 0, scale / norm)
-  return _total(jnp.square(projections - norm), mask)
+  expected = norm if weight is None else weight * norm
+  return size * _total(jnp.square(projections - expected), mask)
 
 
 def _group_size(samples: base.Batch) -> int:
@@ -189,20 +231,27 @@ def value_and_statistics(
 
   Args:
     loss_fn: (params, batch, *args) → the mean loss over the batch, or
-      (loss, aux). It is called with batches of `group_size` examples.
+      (loss, aux), see `LossFn`. It is called with batches of `group_size`
+      examples. Losses that are a ratio return a `WeightedLoss`.
     only: Which of `variance`, `coordinate_variance` and `variance_along_mean`
       to compute where there is no `jit` to tell; the others are None. () for
       only the mean.
     group_size: q, the number of consecutive examples averaged in a sample. 1
       is exact; layers that couple examples, such as BatchNorm in training
       mode, need more.
-    has_aux: Whether loss_fn returns (loss, aux). aux is averaged over the
-      samples.
+    has_aux: Whether loss_fn returns (loss, aux). What has the examples as its
+      leading axis comes back for every example, [b, ...], in order; the rest is
+      averaged over the samples, with the weights of a `WeightedLoss`.
 
   Returns:
-    estimate(params, batch, *args) → (value, statistics), where value is the
-    loss or (loss, aux) and statistics are `GradientStatistics`. Further
-    arguments, such as a step or a random key, are the same for all examples.
+    estimate(params, batch, *args, key=, model_state=, mask=) → (value,
+    statistics), where value is what loss_fn returns, and statistics are
+    `GradientStatistics`. Further arguments, such as a step, are the same for
+    all examples. `key=` is for a loss_fn with that parameter: a key, folded
+    with the index of each example, or keys [b], such as `example_keys` makes;
+    a group gets that of its first. `model_state=` is for a loss_fn with that
+    parameter, and returns merged over the samples. `mask=`, [b] bool, leaves
+    out examples exactly, and a group unless all of it counts.
 
   Raises:
     ValueError: Here for unknown options; from `estimate` for integer
@@ -228,8 +277,7 @@ def value_and_statistics(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   only = _check_only(only)
 
-  def estimate(params, batch, *args):
-    loss = losses.checked(loss_fn, has_aux, *args)
+  def estimate(params, batch, *args, key=None, model_state=None, mask=None):
     length = checks.num_examples(batch)
     if only and length < 2 * group_size:
       raise ValueError(
@@ -237,12 +285,29 @@ def value_and_statistics(
         f'of {length}; enlarge the batch or pass only=().'
       )
     checks.check_params(params)
-    measured = _measured(loss, only) if only else _mean_measured(loss)
-    value, aux, statistics = measured(
-      params, *losses.samples(batch, None, group_size)
+    call = calls.prepare(
+      loss_fn,
+      params,
+      batch,
+      *args,
+      key=key,
+      model_state=model_state,
+      mask=mask,
+      group_size=group_size,
+      has_aux=has_aux,
     )
+    measured = _measured(call.loss, only) if only else _mean_measured(call.loss)
+    moments, each, statistics = measured(params, call.samples, call.mask)
     narrow = optax.tree.cast_like(statistics.mean, params)
-    return (value, aux) if has_aux else value, statistics._replace(mean=narrow)
+    value = merging.weighed(moments.value, moments)
+    rest = []
+    if has_aux:
+      rest.append(auxiliary.joined(moments.aux, each))
+    if model_state is not None:
+      rest.append(model_states.merged(model_state, moments, call.moved_of))
+    if rest:
+      value = value, rest[0] if len(rest) == 1 else tuple(rest)
+    return value, statistics._replace(mean=narrow)
 
   return estimate
 
@@ -250,13 +315,14 @@ def value_and_statistics(
 def _mean_measured(loss):
   def measured(params, samples, mask):
     found = measure_mean(loss, params, samples, mask)
-    return found.value, found.aux, merging.finish(found)
+    _, outcome = jax.vmap(loss, (None, 0))(params, samples)
+    return _beside(found), outcome.each, merging.finish(found)
 
-  return measured
+  return pruning.pruned(measured)
 
 
 def _measured(loss, only):
-  """(params, samples, mask) → loss, aux and the statistics named in `only`."""
+  """(params, samples, mask) → moments, rows, the statistics in `only`."""
   by_coordinate = 'coordinate_variance' in only and 'variance' not in only
   preference = choice.SQUARES_FIRST if by_coordinate else choice.NORMS_FIRST
 
@@ -265,9 +331,16 @@ def _measured(loss, only):
     factored = factorisation.factorise(loss, params, samples, mask)
     found = _moments(factored, mask, q, preference)
     along = functools.partial(reductions.products, factored)
-    spread = q * _deviations(along, found.mean, mask)
+    weight = factored.aux.weight
+    spread = _along_spread(along, found.mean, mask, q, weight)
     statistics = merging.finish(found, spread)
     left_out = {field: None for field in reading.NOISE if field not in only}
-    return found.value, found.aux, statistics._replace(**left_out)
+    statistics = statistics._replace(**left_out)
+    return _beside(found), factored.aux.each, statistics
 
   return pruning.pruned(measured)
+
+
+def _beside(moments):
+  """The moments without those of the gradient."""
+  return _without_spreads(moments)._replace(mean=None)

@@ -5,6 +5,9 @@ are averaged. The moments of two micro-batches merge into those of their union,
 so that exact statistics never need more than one micro-batch in memory, and
 nothing cancels between micro-batches, however small the noise beside the
 gradient.
+
+Sample j over b_j examples has the gradient a_j of its total loss, and the
+weight w_j. A mean over examples has a_j = b_j g_j and w_j = b_j.
 """
 
 from typing import Any, NamedTuple
@@ -17,18 +20,51 @@ from adaopt._common import arithmetic, base
 
 
 class Moments(NamedTuple):
-  """Moments of J samples with mean gradients g_j over b_j examples.
+  """Moments of J samples.
 
   A spread that is not measured is None, all of it or the entry of a tensor.
   """
 
   examples: jax.Array  # n = Σ b_j, [] int32
   samples: jax.Array  # J, [] int32
-  value: jax.Array  # the mean loss, [] float32 or wider; NaN: not known
-  aux: Any  # its mean, float32 or wider
-  mean: optax.Updates  # ḡ = Σ b_j g_j / n, like params, float32 or wider
-  spread: optax.Updates | None  # M = Σ b_j ‖g_j − ḡ‖² of every tensor, [] each
-  coordinate_spread: optax.Updates | None  # M_k = Σ b_j |g_jk − ḡ_k|²
+  # W = Σ w_j and Q = Σ w_j² / b_j, [] float32 or wider; None: n, of a mean.
+  weight: jax.Array | None
+  squared_weight: jax.Array | None
+  value: jax.Array  # the loss, Σ total / W, [] float32 or wider; NaN: not known
+  aux: Any  # its weighted mean, float32 or wider
+  mean: optax.Updates  # ḡ = Σ a_j / W, like params, float32 or wider
+  spread: (
+    optax.Updates | None
+  )  # M = Σ ‖a_j − w_j ḡ‖² / b_j of a tensor, [] each
+  coordinate_spread: optax.Updates | None  # M_k = Σ |a_jk − w_j ḡ_k|² / b_j
+  # C = Σ w_j (a_j − w_j ḡ) / b_j, like params; None: 0, as of a mean.
+  weighted_spread: optax.Updates | None = None
+  moved: Any = ()  # the mean over examples of what they add to a model state
+  moved_spread: Any = ()  # Σ b_j |moved_j − moved|²
+
+
+def number(moments: Moments) -> jax.Array:
+  """n as a float, float32 or wider."""
+  return moments.examples.astype(moments.value.dtype)
+
+
+def weight(moments: Moments) -> jax.Array:
+  """W."""
+  return number(moments) if moments.weight is None else moments.weight
+
+
+def squared_weight(moments: Moments) -> jax.Array:
+  """Q."""
+  if moments.squared_weight is None:
+    return number(moments)
+  return moments.squared_weight
+
+
+def divided(total: jax.Array, weight: jax.Array) -> jax.Array:
+  """total / weight; the total where no weight is, and then it is 0."""
+  return total / jnp.where(weight == 0, jnp.ones_like(weight), weight).astype(
+    total.dtype
+  )
 
 
 def from_sums(
@@ -40,41 +76,81 @@ def from_sums(
   gradient: optax.Updates,
   norms: optax.Updates,
   squares: optax.Updates,
+  weights: tuple[jax.Array, jax.Array, optax.Updates] | None = None,
+  moved: Any = (),
+  squared_moved: Any = (),
 ) -> Moments:
   r"""The moments of J samples of one micro-batch, from their sums.
 
-  With q examples in a sample, M_k = q (Σ_j |g_jk|² − J |ḡ_k|²), clamped at 0,
-  and exactly 0 for J = 1. The rounding error is about 1e-7 · q J |ḡ_k|², so it
-  matters only where the noise is far below the signal and no test asks for
-  more examples.
+  With q examples in a sample, w = Σ_j w_j and s = Σ_j w_j²,
+
+    M_k = (Σ_j |a_jk|² − 2 Re Σ_j w_j a_jk conj(ḡ_k) + s |ḡ_k|²) / q,
+
+  clamped at 0, and exactly 0 for J = 1. The rounding error is about
+  1e-7 · Q |ḡ_k|², so it matters only where the noise is far below the signal
+  and no test asks for more examples.
 
   Args:
     count: J, at least 1. [] int32.
     group_size: q.
-    value: Σ loss. [].
-    aux: Σ aux.
-    gradient: Σ_j g_j, like params.
-    norms: Σ_j ‖g_j‖² of every tensor, [] each.
-    squares: Σ_j |g_jk|², like params.
+    value: Σ loss, of means or of totals. [].
+    aux: Σ aux, weighted.
+    gradient: Σ_j of the gradients of those losses, like params.
+    norms: Σ_j of their squared norms, of every tensor, [] each.
+    squares: Σ_j of their squares, like params.
+    weights: Of weighted losses w, s and Σ_j w_j a_j, like params.
+    moved: Σ_j of what samples add to the model state.
+    squared_moved: Σ_j of its squares.
 
   Returns:
     The moments.
   """
-  mean = jax.tree.map(lambda g: g / count, gradient)
+  count_float = count.astype(jnp.result_type(float))
+  size = 1 if weights else group_size
+  total_weight, squares_of_weights, products = weights or (
+    count_float,
+    count_float,
+    gradient,
+  )
+  mean = jax.tree.map(lambda g: divided(g, total_weight), gradient)
+  of_several = lambda x: jnp.where(count > 1, x, jnp.zeros_like(x))
 
-  def spread(square, tensor, reduce):
-    deviation = square - count * reduce(arithmetic.abs_sq(tensor))
-    return jnp.where(count > 1, group_size * jnp.maximum(deviation, 0), 0)
+  def spread(square, product, tensor, reduce):
+    along = jnp.real(product * jnp.conj(tensor))
+    signal = squares_of_weights.astype(square.dtype)
+    signal = signal * arithmetic.abs_sq(tensor)
+    deviation = jnp.maximum(square + reduce(signal - 2 * along), 0)
+    return of_several(size**2 / group_size * deviation)
 
+  def weighted_spread(product, tensor):
+    covariance = product - squares_of_weights.astype(product.dtype) * tensor
+    return of_several(covariance / group_size)
+
+  moved_mean = jax.tree.map(lambda x: divided(x, count_float), moved)
   return Moments(
     examples=group_size * count,
     samples=count,
-    value=value / count,
-    aux=jax.tree.map(lambda x: x / count, aux),
+    weight=total_weight if weights else None,
+    squared_weight=squares_of_weights / group_size if weights else None,
+    value=divided(value, total_weight),
+    aux=jax.tree.map(lambda x: divided(x, total_weight), aux),
     mean=mean,
-    spread=jax.tree.map(lambda n, g: spread(n, g, jnp.sum), norms, mean),
-    coordinate_spread=jax.tree.map(
-      lambda s, g: spread(s, g, lambda x: x), squares, mean
+    spread=arithmetic.map_present(
+      lambda *args: spread(*args, jnp.sum), norms, products, mean
+    ),
+    coordinate_spread=arithmetic.map_present(
+      lambda *args: spread(*args, lambda x: x), squares, products, mean
+    ),
+    weighted_spread=jax.tree.map(weighted_spread, products, mean)
+    if weights
+    else None,
+    moved=moved_mean,
+    moved_spread=jax.tree.map(
+      lambda s, x: of_several(
+        group_size * jnp.maximum(s - count_float.astype(x.dtype) * x * x, 0)
+      ),
+      squared_moved,
+      moved_mean,
     ),
   )
 
@@ -87,9 +163,11 @@ def zeros_like(sums: Any) -> Any:
 def merge(a: Moments, b: Moments) -> Moments:
   r"""The moments of the union of two disjoint sets of samples.
 
-  With n = n_a + n_b and δ = ḡ_b − ḡ_a,
+  With W = W_a + W_b, and for each set the step δ = ḡ_a − ḡ from the new mean
+  to its own,
 
-    ḡ = ḡ_a + (n_b / n) δ,  M_k = M_a,k + M_b,k + (n_a n_b / n) |δ_k|².
+    ḡ = ḡ_a + (W_b / W) (ḡ_b − ḡ_a),
+    M = Σ_sets M_a + 2 Re C_a conj(δ) + Q_a |δ|²,  C = Σ_sets C_a + Q_a δ.
 
   Args:
     a: Moments, such as `zeros_like`.
@@ -102,36 +180,87 @@ def merge(a: Moments, b: Moments) -> Moments:
     Chan et al., `Algorithms for Computing the Sample Variance: Analysis and
     Recommendations <https://doi.org/10.1080/00031305.1983.10483115>`_, 1983
   """
-  n = arithmetic.saturating_add(a.examples, b.examples)
-  weight = b.examples.astype(float) / n
+  examples = arithmetic.saturating_add(a.examples, b.examples)
+  by_weight = divided(weight(b), weight(a) + weight(b))
+  by_examples = number(b) / (number(a) + number(b))
 
-  def mean(x, y):
-    return (x + weight * (y - x)).astype(x.dtype)
-
-  def spread(reduce):
-    def merged(p, q, x, y):
-      between = reduce(arithmetic.abs_sq(y - x))
-      return (p + q + a.examples * weight * between).astype(p.dtype)
+  def mean(share):
+    def merged(x, y):
+      return (x + share.astype(x.dtype) * (y - x)).astype(x.dtype)
 
     return merged
 
+  center = jax.tree.map(mean(by_weight), a.mean, b.mean)
+
+  plus = lambda x, y: (x + y).astype(x.dtype)
+
+  def moved_spread(p, q, x, y):
+    share = (number(a) * by_examples).astype(p.dtype)
+    return (p + q + share * jnp.square(y - x)).astype(p.dtype)
+
   return Moments(
-    examples=n,
+    examples=examples,
     samples=arithmetic.saturating_add(a.samples, b.samples),
-    value=mean(a.value, b.value),
-    aux=jax.tree.map(mean, a.aux, b.aux),
-    mean=jax.tree.map(mean, a.mean, b.mean),
-    spread=arithmetic.map_present(
-      spread(jnp.sum), a.spread, b.spread, a.mean, b.mean
+    weight=arithmetic.map_present(plus, a.weight, b.weight),
+    squared_weight=arithmetic.map_present(
+      plus, a.squared_weight, b.squared_weight
     ),
-    coordinate_spread=arithmetic.map_present(
-      spread(lambda x: x),
-      a.coordinate_spread,
-      b.coordinate_spread,
-      a.mean,
-      b.mean,
+    value=mean(by_weight)(a.value, b.value),
+    aux=jax.tree.map(mean(by_weight), a.aux, b.aux),
+    mean=center,
+    spread=_about(center, a, b, 'spread', jnp.sum),
+    coordinate_spread=_about(center, a, b, 'coordinate_spread', lambda x: x),
+    weighted_spread=_weighted_about(center, a, b),
+    moved=jax.tree.map(mean(by_examples), a.moved, b.moved),
+    moved_spread=jax.tree.map(
+      moved_spread, a.moved_spread, b.moved_spread, a.moved, b.moved
     ),
   )
+
+
+def _about(center, a, b, name, reduce):
+  """The sum of two spreads, about a new mean."""
+
+  def moved(moments, spread, tensor, new, products):
+    step = tensor - new
+    factor = squared_weight(moments).astype(spread.dtype)
+    extra = factor * arithmetic.abs_sq(step)
+    if products is not None:
+      extra = extra + 2 * jnp.real(products * jnp.conj(step))
+    return spread + reduce(extra)
+
+  def each(moments):
+    products = moments.weighted_spread
+    if products is None:
+      products = jax.tree.map(lambda g: None, moments.mean)
+    return arithmetic.map_present(
+      lambda *args: moved(moments, *args),
+      getattr(moments, name),
+      moments.mean,
+      center,
+      products,
+    )
+
+  return arithmetic.map_present(
+    lambda p, q: jnp.maximum(p + q, 0).astype(p.dtype), each(a), each(b)
+  )
+
+
+def _weighted_about(center, a, b):
+  """The sum of two C, about a new mean."""
+
+  def moved(moments):
+    factor = squared_weight(moments)
+    return jax.tree.map(
+      lambda c, x, new: c + factor.astype(c.dtype) * (x - new),
+      moments.weighted_spread,
+      moments.mean,
+      center,
+    )
+
+  if a.weighted_spread is None:
+    return None
+  return jax.tree.map(lambda p, q: (p + q).astype(p.dtype), moved(a), moved(b))
 
 
 def finish(
@@ -139,29 +268,48 @@ def finish(
 ) -> base.GradientStatistics:
   r"""Turns moments into statistics per example.
 
-    V = M / (J − 1),  v∥ = Σ_j b_j (⟨g_j, u⟩ − ‖ḡ‖)² / (J − 1),  u = ḡ / ‖ḡ‖.
+    V = (n / W)² M / (J − 1),  and likewise v∥ from its spread,
 
-  A sample over b_j examples deviates from the mean by 1 / b_j of one example's
-  variance, which its weight b_j in M makes up for: V is unbiased for any b_j.
+  Σ_j (⟨a_j, u⟩ − w_j ‖ḡ‖)² / b_j, with u = ḡ / ‖ḡ‖. A sample over b_j examples
+  deviates from the mean by 1 / b_j of one example's variance, which b_j in M
+  makes up for: of a mean, V is unbiased for any b_j.
 
   Args:
     moments: The merged moments.
-    along_spread: The numerator of v∥, [], if it was measured.
+    along_spread: The spread of v∥, [], if it was measured.
 
   Returns:
-    The statistics. With a single sample the variances are NaN. The mean is as
-    wide as in the moments.
+    The statistics. With a single sample the variances are NaN; the mean is NaN
+    where the weights add up to 0. It is as wide as in the moments.
   """
+  factor = number(moments) / weight(moments)
+  degrees = jnp.maximum(moments.samples - 1, 1)
 
-  def variance(spread):
+  def variance(spread, missing=jnp.nan):
+    scaled = jnp.square(factor).astype(spread.dtype) * spread
     several = moments.samples > 1
-    degrees = jnp.maximum(moments.samples - 1, 1).astype(spread.dtype)
-    return jnp.where(several, spread / degrees, jnp.nan)
+    missing = jnp.asarray(missing, scaled.dtype)
+    return jnp.where(several, scaled / degrees.astype(spread.dtype), missing)
+
+  def excess(squares):
+    balanced = jnp.square(weight(moments)) / number(moments)
+    return variance(jnp.maximum(squares - balanced, 0), 0)
 
   return base.GradientStatistics(
     batch_size=moments.examples,
-    mean=moments.mean,
+    mean=jax.tree.map(lambda g: weighed(g, moments), moments.mean),
     variance=jax.tree.map(variance, moments.spread),
     coordinate_variance=jax.tree.map(variance, moments.coordinate_spread),
     variance_along_mean=jax.tree.map(variance, along_spread),
+    weight=moments.weight,
+    weight_variance=jax.tree.map(excess, moments.squared_weight),
+    weight_covariance=jax.tree.map(
+      lambda c: variance(c, 0), moments.weighted_spread
+    ),
   )
+
+
+def weighed(mean: jax.Array, moments: Moments) -> jax.Array:
+  """A mean of weighted samples; NaN where the weights add up to 0."""
+  nothing = weight(moments) == 0
+  return jnp.where(nothing, jnp.full_like(mean, jnp.nan), mean)

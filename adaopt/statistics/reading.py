@@ -54,7 +54,9 @@ def leaves_read(function: Callable[..., Any], argument: Any, *args: Any) -> Any:
 
 
 def reads_of(
-  update: Callable[..., tuple[Any, Any]], gradient: optax.Updates, *args: Any
+  update: Callable[..., tuple[Any, Any]],
+  statistics: base.GradientStatistics,
+  *args: Any,
 ) -> Reads:
   """Which statistics an optimizer's update reads.
 
@@ -63,7 +65,7 @@ def reads_of(
 
   Args:
     update: (statistics, *args) → (updates, state).
-    gradient: Like the mean gradient, or its shapes.
+    statistics: All statistics, or their shapes.
     *args: What else the update depends on, or the shapes.
 
   Returns:
@@ -75,10 +77,9 @@ def reads_of(
     nodes = jax.tree.leaves(state, is_leaf=_is_tester)
     return updates, [node for node in nodes if not _is_tester(node)]
 
-  every = shapes_of(gradient)
   return Reads(
-    tested=leaves_read(update, every, *args),
-    untested=leaves_read(outside_tests, every, *args),
+    tested=leaves_read(update, statistics, *args),
+    untested=leaves_read(outside_tests, statistics, *args),
   )
 
 
@@ -86,8 +87,11 @@ def _is_tester(node: Any) -> bool:
   return 'test_due' in getattr(node, '_fields', ())
 
 
-def shapes_of(gradient: optax.Updates) -> base.GradientStatistics:
-  """The shapes of all statistics of such a gradient."""
+def shapes_of(
+  gradient: optax.Updates, weighted: bool = False
+) -> base.GradientStatistics:
+  """The shapes of all statistics of such a gradient, of a loss with weights."""
+  scalar = jax.ShapeDtypeStruct((), jnp.result_type(float))
   real = arithmetic.real_dtype
   like = lambda make: jax.tree.map(make, gradient)
   return base.GradientStatistics(
@@ -95,7 +99,14 @@ def shapes_of(gradient: optax.Updates) -> base.GradientStatistics:
     mean=like(lambda g: jax.ShapeDtypeStruct(g.shape, g.dtype)),
     variance=like(lambda g: jax.ShapeDtypeStruct((), real(g))),
     coordinate_variance=like(lambda g: jax.ShapeDtypeStruct(g.shape, real(g))),
-    variance_along_mean=jax.ShapeDtypeStruct((), jnp.result_type(float)),
+    variance_along_mean=scalar,
+    weight=scalar if weighted else None,
+    weight_variance=scalar if weighted else None,
+    weight_covariance=like(
+      lambda g: jax.ShapeDtypeStruct(g.shape, arithmetic.accumulator_dtype(g))
+    )
+    if weighted
+    else None,
   )
 
 

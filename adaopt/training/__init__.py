@@ -3,7 +3,7 @@
 from adaopt.training.drivers import Parts, Step, automatic, dispatched, traced
 from adaopt.training.fitting import fit, iterate
 from adaopt.training.steps import Metrics, train_step
-from adaopt.training.stream import draw, example_indices
+from adaopt.training.stream import draw, example_indices, example_keys
 from adaopt.training.train_state import TrainState, init_train_state
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
   'dispatched',
   'draw',
   'example_indices',
+  'example_keys',
   'fit',
   'init_train_state',
   'iterate',

@@ -37,6 +37,7 @@ def fit(
   *,
   num_examples: int,
   seed: int | None = None,
+  model_state: Any = None,
   max_micro_batch_size: int = 256,
   group_size: int = 1,
   has_aux: bool = False,
@@ -64,6 +65,9 @@ def fit(
       last batch may exceed it.
     seed: The seed of the example stream, in [0, 2³²), by default 0. A
       `TrainState` has its own, and takes none.
+    model_state: What the model holds beside its parameters, such as running
+      statistics of BatchNorm, for a loss_fn that takes it. A `TrainState` has
+      its own, and takes none.
     max_micro_batch_size: m, the largest number of examples processed at once.
     group_size: As in `train_step`.
     has_aux: As in `train_step`.
@@ -118,7 +122,7 @@ def fit(
     )
   checks.check_optimizer(optimizer)
   checks.check_hashable(loss_fn=loss_fn, draw=draw, driver=driver)
-  state = _state(params_or_state, optimizer, seed)
+  state = _state(params_or_state, optimizer, seed, model_state)
   step_of = functools.partial(
     compiled_step,
     loss_fn,
@@ -140,15 +144,23 @@ def fit(
   )
 
 
-def _state(params_or_state, optimizer, seed):
+def _state(params_or_state, optimizer, seed, model_state):
   if not isinstance(params_or_state, train_state.TrainState):
     return train_state.init_train_state(
-      params_or_state, optimizer, seed=0 if seed is None else seed
+      params_or_state,
+      optimizer,
+      seed=0 if seed is None else seed,
+      model_state=() if model_state is None else model_state,
     )
   if seed is not None:
     raise ValueError(
       f'the state has a seed of its own, {params_or_state.seed}, got '
       f'seed={seed}; pass seed= with parameters only.'
+    )
+  if model_state is not None:
+    raise ValueError(
+      'the state has a model_state of its own; pass model_state= with '
+      'parameters only.'
     )
   train_state.check_belongs(params_or_state, optimizer)
   return jax.tree.map(jnp.copy, params_or_state)

@@ -1,7 +1,6 @@
 """What a step measures: the statistics that its update reads, and no other."""
 
 import contextlib
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,24 +8,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import base, checks, fields, losses
+from adaopt._common import auxiliary, base, checks, fields, losses
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice
 from adaopt.statistics import estimators, merging, reading
-from adaopt.training import train_state
+from adaopt.training import stream, train_state, updating
 
 Draw = Callable[[base.Batch, jax.Array, jax.Array], base.Batch]
 """(dataset, seed, positions [n]) → a batch of n examples."""
-
-_TAKEN = frozenset(
-  ['opt_state', 'params', 'state', 'statistics', 'updates', 'value']
-)
 
 
 class Recipe(NamedTuple):
   """The arguments of `train_step` that say what a step computes."""
 
-  loss: base.LossFn  # (params, sample) → (loss, aux)
+  loss_fn: base.LossFn
+  has_aux: bool
   optimizer: optax.GradientTransformationExtraArgs
   micro_batch_size: int  # of whole groups
   group_size: int
@@ -48,51 +44,30 @@ class Plan(NamedTuple):
   num_micro_batches: Callable[[Any], jax.Array]  # state → [] int32
   # Where a test is due and where none is, in the same structure; or one.
   measurements: tuple[Measurement, ...]
+  # (index, state, dataset) → the samples, and which count.
+  micro_batch: Callable[..., tuple[losses.Sample, jax.Array]]
 
 
-def with_extra_args(
-  optimizer: optax.GradientTransformation,
-) -> optax.GradientTransformationExtraArgs:
-  """Like optax's, but an update that takes any keyword gets them all."""
-  parameters = inspect.signature(optimizer.update).parameters.values()
-  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-    return optax.GradientTransformationExtraArgs(
-      optimizer.init, optimizer.update
-    )
-  return optax.with_extra_args_support(optimizer)
-
-
-def update(
-  recipe: Recipe,
-  statistics: base.GradientStatistics,
-  params: optax.Params,
-  opt_state: optax.OptState,
-  value: jax.Array,
-  aux: Any,
-) -> tuple[optax.Updates, optax.OptState]:
-  """The update of the optimizer, with all that a step can pass to it."""
-  return recipe.optimizer.update(
-    statistics.mean,
-    opt_state,
-    params,
-    statistics=statistics,
-    value=value,
-    opt_state=opt_state,
-    **_by_name(aux),
+def loss_of(recipe: Recipe, state: train_state.TrainState) -> estimators.Loss:
+  """The loss function of a sample, with the model state of a run."""
+  return losses.checked(
+    recipe.loss_fn, recipe.has_aux, model_state=state.model_state
   )
 
 
-def _by_name(aux):
-  """What an update gets of aux: the entries of a dict."""
-  if not isinstance(aux, dict):
-    return {}
-  taken = _TAKEN.intersection(aux)
-  if taken:
-    raise ValueError(
-      'the entries of a dict aux are passed to the optimizer by their names, '
-      f'and its update has a {min(taken)} of its own; rename that entry.'
-    )
-  return {name: x for name, x in aux.items() if isinstance(name, str)}
+def draw_samples(
+  recipe: Recipe,
+  state: train_state.TrainState,
+  dataset: Any,
+  positions: jax.Array,
+  mask: jax.Array | None = None,
+) -> tuple[losses.Sample, jax.Array]:
+  """The samples at positions of the stream [n], and which of them count."""
+  batch = recipe.draw(dataset, state.seed, positions)
+  keys = None
+  if losses.takes(recipe.loss_fn).key:
+    keys = stream.example_keys(state.seed, positions)
+  return losses.samples(batch, mask, recipe.group_size, keys)
 
 
 def make_plan(
@@ -101,12 +76,13 @@ def make_plan(
   """The plan for states and datasets of these structures, shapes and dtypes."""
   train_state.check_whole_batches(state.opt_state)
   checks.check_params(state.params)
+  train_state.check_model_state(recipe.loss_fn, state.model_state)
   reads = _reads(recipe, state, dataset)
   num_examples = _num_examples(recipe, reads)
 
   def micro_batch(index, state, dataset):
     offsets = index * recipe.micro_batch_size + jnp.arange(
-      recipe.micro_batch_size
+      recipe.micro_batch_size, dtype=jnp.int32
     )
     mask = offsets < num_examples(state)
     # Beyond the batch the first group is read again, with weight 0: another
@@ -115,13 +91,13 @@ def make_plan(
     groups = recipe.micro_batch_size // recipe.group_size
     first = jnp.tile(offsets[: recipe.group_size], groups)
     positions = state.examples + jnp.where(mask, offsets, first)
-    batch = recipe.draw(dataset, state.seed, positions)
-    return losses.samples(batch, mask, recipe.group_size)
+    return draw_samples(recipe, state, dataset, positions, mask)
 
   return Plan(
     num_examples,
     lambda state: -(-num_examples(state) // recipe.micro_batch_size),
-    _measurements(recipe.loss, micro_batch, reads),
+    _measurements(recipe, micro_batch, reads),
+    micro_batch,
   )
 
 
@@ -129,22 +105,54 @@ def _reads(recipe, state, dataset):
   """What the update of such a state reads."""
 
   def first_group(state, dataset):
-    positions = jnp.arange(recipe.group_size)
-    batch = recipe.draw(dataset, state.seed, positions)
-    samples = losses.samples(batch, None, recipe.group_size)
-    return estimators.measure_mean(recipe.loss, state.params, *samples)
+    samples = draw_samples(
+      recipe, state, dataset, jnp.arange(recipe.group_size)
+    )
+    params = train_state.fast(state.params)
+    return estimators.measure_mean(loss_of(recipe, state), params, *samples)
+
+  def aux_of(batch):
+    samples, _ = draw_samples(
+      recipe, state, dataset, jnp.arange(recipe.group_size)
+    )
+    first = jax.tree.map(lambda x: x[0], samples)
+    _, outcome = loss_of(recipe, state)(
+      train_state.fast(state.params), first._replace(batch=batch)
+    )
+    return outcome.aux
 
   with _explained(state.params, dataset):
+    _check_aux(recipe, state, dataset, aux_of)
     found = jax.eval_shape(first_group, state, dataset)
   params, opt_state = jax.tree.map(jax.typeof, (state.params, state.opt_state))
   return reading.reads_of(
-    lambda *args: update(recipe, *args),
-    params,
+    lambda *args: updating.update(recipe.optimizer, *args, _constant),
+    reading.shapes_of(
+      train_state.fast(params), weighted=found.weight is not None
+    ),
     params,
     opt_state,
     found.value,
     found.aux,
   )
+
+
+def _constant(params):
+  """A loss in the place of the batch's, of which no statistic is made."""
+  del params
+  return jnp.zeros([], float)
+
+
+def _check_aux(recipe, state, dataset, aux_of):
+  """Raises ValueError for an aux that a training step cannot average."""
+  if not recipe.has_aux:
+    return
+  q = recipe.group_size
+  draw = lambda: recipe.draw(dataset, state.seed, jnp.arange(q))
+  batch = jax.eval_shape(draw)
+  aux = jax.eval_shape(aux_of, batch)
+  auxiliary.check_no_rows(aux, auxiliary.by_example(aux_of, batch, q))
+  auxiliary.check_averages(aux)
 
 
 @contextlib.contextmanager
@@ -183,31 +191,28 @@ def _num_examples(recipe, reads):
   return num_examples
 
 
-def _measurements(loss, micro_batch, reads):
+def _measurements(recipe, micro_batch, reads):
   """How to measure where a test is due, and where none is if that differs."""
-  tested = _measurement(loss, micro_batch, reads.tested)
+  tested = _measurement(recipe, micro_batch, reads.tested)
   if reading.noise_read(reads.tested) == reading.noise_read(reads.untested):
     return (tested,)
-  untested = _measurement(loss, micro_batch, reads.untested)
+  untested = _measurement(recipe, micro_batch, reads.untested)
   return tested, untested._replace(
     moments=_with_nan(untested.moments, tested.moments),
     contracted=_with_nan(untested.contracted, tested.moments),
   )
 
 
-def _measurement(loss, micro_batch, read):
+def _measurement(recipe, micro_batch, read):
   """The measurement of what is read, and no more."""
 
   def measured_by(measure):
-    def moments(index, state, dataset):
+    def moments(index, state, dataset, *args):
       samples = micro_batch(index, state, dataset)
-      return measure(loss, state.params, *samples)
+      params = train_state.fast(state.params)
+      return measure(loss_of(recipe, state), params, *samples, *args)
 
     return moments
-
-  def along(index, state, dataset, gradient):
-    samples = micro_batch(index, state, dataset)
-    return estimators.measure_along(loss, state.params, *samples, gradient)
 
   def selected(loss, params, samples, mask):
     found = estimators.measure_moments(loss, params, samples, mask, preference)
@@ -222,7 +227,9 @@ def _measurement(loss, micro_batch, read):
   preference = choice.SQUARES_FIRST if by_coordinate else choice.NORMS_FIRST
   mean = measured_by(estimators.measure_mean)
   contracted = measured_by(estimators.contract_mean)
-  second_pass = along if read.variance_along_mean else None
+  second_pass = None
+  if read.variance_along_mean:
+    second_pass = measured_by(estimators.measure_along)
   if by_coordinate or any(jax.tree.leaves(read.variance)):
     mean = contracted = pruning.pruned(measured_by(selected))
   return Measurement(mean, contracted, second_pass)
@@ -238,6 +245,7 @@ def _with_nan(measure, like):
       coordinate_spread=or_nan(
         found.coordinate_spread, shapes.coordinate_spread
       ),
+      weighted_spread=or_nan(found.weighted_spread, shapes.weighted_spread),
     )
 
   return moments

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, base, checks, fields, losses
-from adaopt.statistics import merging, reading
-from adaopt.training import drivers, measuring, stream
+from adaopt._common import arithmetic, base, checks, fields
+from adaopt.statistics import estimators, merging, model_states, reading
+from adaopt.training import drivers, measuring, stream, train_state, updating
 
 
 class Metrics(NamedTuple):
@@ -124,8 +124,9 @@ def train_step(
   checks.check_callable('of the parts of a step', driver=driver)
   micro_batch_size = -(-micro_batch_size // group_size) * group_size
   recipe = measuring.Recipe(
-    losses.checked(loss_fn, has_aux),
-    measuring.with_extra_args(optimizer),
+    loss_fn,
+    has_aux,
+    updating.with_extra_args(optimizer),
     micro_batch_size,
     group_size,
     draw,
@@ -139,50 +140,106 @@ def train_step(
     return plans[structure]
 
   def update(state, dataset, moments, along):
-    return _update(recipe, plan(state, dataset), state, moments, along)
+    return _update(recipe, plan(state, dataset), state, dataset, moments, along)
 
   return driver(drivers.Parts(plan, update, donate))
 
 
-def _update(recipe, plan, state, moments, along):
+def _value_fn(recipe, plan, state, dataset):
+  """Parameters → the loss of the batch of a step, which has a gradient."""
+  loss = measuring.loss_of(recipe, state)
+
+  def measured(params):
+    def one(index):
+      samples = plan.micro_batch(index, state, dataset)
+      return estimators.measure_mean(loss, params, *samples)
+
+    zeros = merging.zeros_like(jax.eval_shape(one, 0))
+    body = lambda index, total: merging.merge(total, one(index))
+    found = jax.lax.fori_loop(0, plan.num_micro_batches(state), body, zeros)
+    return merging.weighed(found.value, found), found.mean
+
+  @jax.custom_vjp
+  def value_fn(params):
+    return measured(params)[0]
+
+  def forward(params):
+    value, gradient = measured(params)
+    return value, optax.tree.cast_like(gradient, params)
+
+  def backward(gradient, cotangent):
+    return (arithmetic.scale(cotangent, gradient),)
+
+  value_fn.defvjp(forward, backward)
+  return value_fn
+
+
+def _update(recipe, plan, state, dataset, moments, along):
   """The state after an update by what was measured, and the metrics."""
   measured = merging.finish(moments, along)
-  measured = measured._replace(
-    mean=optax.tree.cast_like(moments.mean, state.params)
-  )
-  like = reading.shapes_of(measured.mean)
+  params = train_state.fast(state.params)
+  measured = measured._replace(mean=optax.tree.cast_like(measured.mean, params))
+  value = merging.weighed(moments.value, moments)
+  weighted = measured.weight is not None
+  like = reading.shapes_of(measured.mean, weighted=weighted)
   statistics = measured._replace(
     variance=measuring.or_nan(measured.variance, like.variance),
     coordinate_variance=measuring.or_nan(
       measured.coordinate_variance, like.coordinate_variance
     ),
+    weight_covariance=measuring.or_nan(
+      measured.weight_covariance, like.weight_covariance
+    ),
   )
   squared_norm = arithmetic.squared_norm(statistics.mean)
-  finite = jnp.isfinite(moments.value) & jnp.isfinite(squared_norm)
+  finite = jnp.isfinite(value) & jnp.isfinite(squared_norm)
 
-  def apply(params, opt_state):
-    updates, opt_state = measuring.update(
-      recipe, statistics, params, opt_state, moments.value, moments.aux
+  def moved_of(model_state):
+    samples, _ = plan.micro_batch(0, state, dataset)
+    first = jax.tree.map(lambda x: x[0], samples)
+    loss = measuring.loss_of(recipe, state._replace(model_state=model_state))
+    return loss(params, first)[1].moved
+
+  def apply(params, opt_state, model_state):
+    updates, opt_state = updating.update(
+      recipe.optimizer,
+      statistics,
+      params,
+      opt_state,
+      value,
+      moments.aux,
+      _value_fn(recipe, plan, state, dataset),
     )
-    return optax.apply_updates(params, updates), opt_state
+    return (
+      optax.apply_updates(params, updates),
+      opt_state,
+      model_states.merged(model_state, moments, moved_of),
+    )
 
-  params, opt_state = jax.lax.cond(
-    finite, apply, lambda *kept: kept, state.params, state.opt_state
+  moved = jax.lax.cond(
+    finite,
+    apply,
+    lambda *kept: kept,
+    state.params,
+    state.opt_state,
+    state.model_state,
   )
+  params, opt_state, model_state = moved
   state = state._replace(
     params=params,
     opt_state=opt_state,
     step=state.step + 1,
     examples=arithmetic.saturating_add(state.examples, moments.examples),
     last_batch_size=moments.examples,
+    model_state=model_state,
   )
-  nan = jnp.full_like(moments.value, jnp.nan)
+  nan = jnp.full_like(value, jnp.nan)
   metrics = Metrics(
     step=state.step,
     examples=state.examples,
     batch_size=moments.examples,
     next_batch_size=plan.num_examples(state),
-    loss=moments.value,
+    loss=value,
     aux=moments.aux,
     squared_norm=squared_norm,
     variance=_total_variance(measured),

@@ -88,6 +88,31 @@ def example_indices(
   return indices.astype(jnp.int32)
 
 
+def example_keys(seed: jax.typing.ArrayLike, positions: jax.Array) -> jax.Array:
+  """The random key of the example at each position of the stream.
+
+  A pure function of (seed, position): a run that resumes draws the same random
+  numbers, and no size of a batch or micro-batch changes them.
+
+  Args:
+    seed: The seed of the stream. [] integer.
+    positions: Where in the stream. [b] integer.
+
+  Returns:
+    Keys, [b].
+
+  Example:
+    >>> import adaopt
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> keys = adaopt.example_keys(0, jnp.arange(3))
+    >>> print(keys.shape, jax.random.bits(keys[2]))
+    (3,) 3875991361
+  """
+  key = jax.random.key(jnp.asarray(seed, jnp.uint32))
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+
+
 def draw(
   dataset: base.Batch, seed: jax.typing.ArrayLike, positions: jax.Array
 ) -> base.Batch:

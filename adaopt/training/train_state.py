@@ -1,12 +1,12 @@
 """The state of a run."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import checks, fields
+from adaopt._common import base, calls, checks, fields, losses
 from adaopt.batch_size import accumulation
 
 
@@ -19,6 +19,7 @@ class TrainState(NamedTuple):
   examples: jax.Array  # [] int32, examples consumed: the stream's position
   last_batch_size: jax.Array  # [] int32, of the last step; b_0 before the first
   seed: jax.Array  # [] uint32, of the example stream
+  model_state: Any = ()  # what the model holds beside its parameters
 
 
 def init_train_state(
@@ -26,6 +27,7 @@ def init_train_state(
   optimizer: optax.GradientTransformation,
   *,
   seed: int = 0,
+  model_state: Any = (),
 ) -> TrainState:
   """The state before the first step.
 
@@ -33,14 +35,17 @@ def init_train_state(
     params: The parameters. The state holds copies of them.
     optimizer: An optimizer that holds a batch size.
     seed: The seed of the example stream, in [0, 2³²).
+    model_state: What the model holds beside its parameters, such as running
+      statistics of BatchNorm, for a loss function with a parameter of that
+      name.
 
   Returns:
     The state.
 
   Raises:
     ValueError: If a parameter has no gradient, the optimizer does not hold one
-      batch size or accumulates micro-batches itself, or the seed is out of
-      range.
+      batch size or accumulates micro-batches itself, the seed is out of range,
+      or the model state holds a random key.
 
   Example:
     >>> import adaopt
@@ -54,6 +59,7 @@ def init_train_state(
   checks.check_optimizer(optimizer)
   checks.check_params(params)
   checks.check_integer(0, bits=32, seed=seed)
+  calls.check_model_state(model_state)
   params = jax.tree.map(jnp.asarray, params)
   opt_state = optimizer.init(params)
   check_whole_batches(opt_state)
@@ -64,9 +70,33 @@ def init_train_state(
     examples=jnp.zeros([], jnp.int32),
     last_batch_size=fields.batch_size_of(opt_state),
     seed=jnp.asarray(seed, jnp.uint32),
+    model_state=jax.tree.map(jnp.asarray, model_state),
   )
   # Buffers of its own, each but once: a step may donate them.
   return jax.tree.map(jnp.copy, state)
+
+
+def fast(params: optax.Params) -> optax.Params:
+  """The parameters of the loss: without the slow ones of `lookahead`."""
+  if isinstance(params, optax.LookaheadParams):
+    return params.fast
+  return params
+
+
+def check_model_state(loss_fn: base.LossFn, model_state: Any) -> None:
+  """Raises ValueError unless a loss function takes what there is."""
+  takes = losses.takes(loss_fn).model_state
+  holds = not (isinstance(model_state, tuple) and model_state == ())
+  if holds and not takes:
+    raise ValueError(
+      'the state holds a model_state, and loss_fn has no parameter model_state '
+      'that would be passed it.'
+    )
+  if takes and not holds:
+    raise ValueError(
+      'loss_fn takes a model_state, and the state holds none: pass '
+      'model_state= to fit or init_train_state.'
+    )
 
 
 def check_whole_batches(opt_state: optax.OptState) -> None:

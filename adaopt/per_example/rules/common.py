@@ -28,11 +28,12 @@ class Shared(NamedTuple):
 class Sums(NamedTuple):
   """Sums over gradients g_j, of one tensor or of trees of them.
 
-  A rule states all three. Whoever reads only some of them lets
+  A rule states all four. Whoever reads only some of them lets
   `pruning.pruned` or `jax.jit` remove the others.
   """
 
   total: Any  # Σ_j g_j, float32 or wider
+  weighted: Any  # Σ_j c_j g_j for coefficients c_j, likewise
   norms: Any  # ‖g_j‖², [J]
   squares: Any  # Σ_j |g_j|², like the tensor
 
@@ -41,7 +42,8 @@ class Rule(NamedTuple):
   """When a rule applies to a tail, and its reductions."""
 
   applies: Callable[[cut.Tail | Shared], bool]
-  sums: Callable[[cut.Tail | Shared, Factors], Sums]
+  # Sums for coefficients c_j, [J] real.
+  sums: Callable[[cut.Tail | Shared, Factors, jax.Array], Sums]
   # Re Σ g_j · u over all coordinates [J], for u like the gradient.
   products: Callable[[cut.Tail | Shared, Factors, jax.Array], jax.Array]
 
@@ -90,6 +92,12 @@ def moved_back(tail: cut.Tail, array: jax.Array) -> jax.Array:
   shape = tail.shape(contraction.outputs[0])
   source = jax.ShapeDtypeStruct(shape, array.dtype)
   return jax.linear_transpose(lambda x: moved(tail, x), source)(array)[0]
+
+
+def scaled(coefficients: jax.Array, x: jax.Array) -> jax.Array:
+  """c_j x_j for x [J, ...]."""
+  shape = (-1, *[1] * (x.ndim - 1))
+  return coefficients.astype(x.dtype).reshape(shape) * x
 
 
 def rowwise(squares: jax.Array) -> jax.Array:

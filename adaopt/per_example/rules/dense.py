@@ -81,12 +81,19 @@ def _outer_sum(tail, x, cotangent):
   return _restore(tail)(total)
 
 
-def _outer_sums(tail, factors):
+def _weighted_sum(tail, x, cotangent, coefficients):
+  """Σ_j c_j Σ_t x_jt δ_jtᵀ, like the gradient."""
+  scaled = common.scaled(coefficients, common.widen(cotangent))
+  return _outer_sum(tail, common.widen(x), scaled)
+
+
+def _outer_sums(tail, factors, coefficients):
   """‖x δᵀ‖² = ‖x‖² ‖δ‖², and |x_i δ_o|² = |x_i|² |δ_o|²."""
   x, cotangent = _matrices(tail, factors)
   square = lambda a: common.squared_rows(common.widen(a))
   return common.Sums(
     total=_outer_sum(tail, x, cotangent),
+    weighted=_weighted_sum(tail, x, cotangent, coefficients),
     norms=common.rowwise(square(x) * square(cotangent)),
     squares=_outer_sum(tail, *map(arithmetic.abs_sq, (x, cotangent))),
   )
@@ -138,7 +145,7 @@ SEQUENCE = materialised.by_chunks(_is_dense, _recipe)._replace(
 )
 
 
-def _gram_sums(tail, factors):
+def _gram_sums(tail, factors, coefficients):
   """‖X Δᵀ‖² = Σ_ts ⟨x_t, x_s⟩ ⟨δ_t, δ_s⟩."""
   x, cotangent = _matrices(tail, factors)
   gram = lambda a: jnp.einsum(
@@ -150,8 +157,9 @@ def _gram_sums(tail, factors):
   norms = common.rowwise(jnp.real(gram(x) * gram(cotangent)))
   return common.Sums(
     total=_outer_sum(tail, x, cotangent),
+    weighted=_weighted_sum(tail, x, cotangent, coefficients),
     norms=jnp.maximum(norms, 0),  # the sum may round to less than 0
-    squares=SEQUENCE.sums(tail, factors).squares,
+    squares=SEQUENCE.sums(tail, factors, coefficients).squares,
   )
 
 

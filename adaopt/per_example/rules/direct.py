@@ -9,11 +9,12 @@ from adaopt._common import arithmetic
 from adaopt.per_example.rules import common
 
 
-def _sums(tail, factors):
+def _sums(tail, factors, coefficients):
   gradients = common.widen(factors[tail.output])
   power = arithmetic.abs_sq(gradients)
   return common.Sums(
     total=jnp.sum(gradients, 0),
+    weighted=jnp.sum(common.scaled(coefficients, gradients), 0),
     norms=common.rowwise(power),
     squares=jnp.sum(power, 0),
   )
@@ -31,13 +32,14 @@ DIRECT = common.Rule(
 )
 
 
-def _shared_sums(shared, factors):
+def _shared_sums(shared, factors, coefficients):
   gradient = common.widen(shared.gradient)
   weights = shared.weights.astype(gradient.dtype)
   power = arithmetic.abs_sq(gradient)
   squared_weights = arithmetic.abs_sq(weights)
   return common.Sums(
     total=jnp.sum(weights) * gradient,
+    weighted=jnp.sum(coefficients.astype(weights.dtype) * weights) * gradient,
     norms=squared_weights * jnp.sum(power),
     squares=jnp.sum(squared_weights) * power,
   )

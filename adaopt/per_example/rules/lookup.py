@@ -75,13 +75,14 @@ def _merged(tail, keys, rows):
   return jax.vmap(merge)(keys, rows)
 
 
-def _sums(tail, factors):
+def _sums(tail, factors, coefficients):
   """‖g‖² = Σ_k |Σ_t [k_t = k] δ_t|²."""
   keys, rows = _keys_and_rows(tail, factors)
   merged_keys, merged = _merged(tail, keys, rows)
   power = arithmetic.abs_sq(merged)
   return common.Sums(
     total=_added(tail, keys, rows),
+    weighted=_added(tail, keys, common.scaled(coefficients, rows)),
     norms=common.rowwise(power),
     squares=_added(tail, merged_keys, power),
   )

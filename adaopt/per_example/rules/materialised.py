@@ -28,22 +28,26 @@ def by_chunks(
 ) -> common.Rule:
   """Returns a rule that loops over chunks of samples."""
 
-  def sums(tail, factors):
+  def sums(tail, factors, coefficients):
     recipe = recipe_of(tail, factors)
     zeros = _zeros(recipe)
 
-    def reduce(carry, gradients):
-      total, squares = carry
+    def reduce(carry, gradients, coefficients):
+      total, weighted, squares = carry
       rows = gradients.reshape(len(gradients), -1)
       return (
         _add(total, gradients),
+        _add(weighted, common.scaled(coefficients, gradients)),
         _add(squares, arithmetic.abs_sq(gradients)),
       ), common.squared_rows(rows)
 
-    init = zeros, jnp.real(zeros)
-    (total, squares), norms = _loop(reduce, init, recipe, zeros.size)
+    init = zeros, zeros, jnp.real(zeros)
+    (total, weighted, squares), norms = _loop(
+      reduce, init, recipe, zeros.size, coefficients
+    )
     return common.Sums(
       total=recipe.restore(total),
+      weighted=recipe.restore(weighted),
       norms=norms.reshape(-1),
       squares=recipe.restore(squares),
     )
@@ -70,8 +74,8 @@ def _zeros(recipe):
   return jnp.zeros(shape.shape, arithmetic.accumulator_dtype(shape))
 
 
-def _loop(reduce, init, recipe, elements):
-  """Scans over chunks of gradients, in lanes.
+def _loop(reduce, init, recipe, elements, *beside):
+  """Scans over chunks of gradients and of arrays [J] beside them, in lanes.
 
   Samples that are sharded have a lane for each device. Only the carries of the
   lanes are added up between devices.
@@ -83,10 +87,11 @@ def _loop(reduce, init, recipe, elements):
   size = _chunk_size(length // lanes, elements)
   one = lambda sample: common.widen(recipe.gradient_of(sample))
   many = _mapped(one, size)
-  step = lambda carry, chunk: reduce(carry, many(chunk))
+  step = lambda carry, chunk: reduce(carry, many(chunk[0]), *chunk[1:])
   lane = lambda chunks: jax.lax.scan(step, init, chunks)
   chunks = jax.tree.map(
-    lambda x: x.reshape(lanes, -1, size, *x.shape[1:]), recipe.samples
+    lambda x: x.reshape(lanes, -1, size, *x.shape[1:]),
+    (recipe.samples, *beside),
   )
   carries, outputs = _mapped(lane, lanes)(chunks)
   return jax.tree.map(lambda x: jnp.sum(x, 0), carries), outputs
