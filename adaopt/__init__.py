@@ -46,6 +46,7 @@ from adaopt.criteria import (
   gradient_noise_scale,
   inner_product_test,
   norm_test,
+  of_tensors,
 )
 from adaopt.optimizers import (
   adadagrad,
@@ -110,6 +111,7 @@ __all__ = [
   'mean_residual',
   'norm_test',
   'normalized_lr_gd',
+  'of_tensors',
   'optimizers',
   'per_example',
   'scale_by_adascale',
