@@ -56,7 +56,11 @@ from adaopt.optimizers import (
   adaptive,
   normalized_lr_gd,
 )
-from adaopt.statistics import check_independent_examples, value_and_statistics
+from adaopt.statistics import (
+  check_independent_examples,
+  pad,
+  value_and_statistics,
+)
 from adaopt.training import (
   Metrics,
   TrainState,
@@ -113,6 +117,7 @@ __all__ = [
   'normalized_lr_gd',
   'of_tensors',
   'optimizers',
+  'pad',
   'per_example',
   'scale_by_adascale',
   'scale_by_batch_size',
