@@ -47,6 +47,7 @@ from adaopt.criteria import (
   gradient_noise_scale,
   inner_product_test,
   norm_test,
+  of_tensors,
 )
 from adaopt.optimizers import (
   adadagrad,
@@ -56,7 +57,11 @@ from adaopt.optimizers import (
   adaptive,
   normalized_lr_gd,
 )
-from adaopt.statistics import check_independent_examples, value_and_statistics
+from adaopt.statistics import (
+  check_independent_examples,
+  pad,
+  value_and_statistics,
+)
 from adaopt.training import (
   Metrics,
   TrainState,
@@ -114,7 +119,9 @@ __all__ = [
   'mean_residual',
   'norm_test',
   'normalized_lr_gd',
+  'of_tensors',
   'optimizers',
+  'pad',
   'per_example',
   'scale_by_adascale',
   'scale_by_batch_size',

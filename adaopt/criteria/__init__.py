@@ -43,6 +43,7 @@ from adaopt.criteria.preconditioned import (
   adam_preconditioner,
   preconditioned_norm_test,
 )
+from adaopt.criteria.restricting import of_tensors
 
 __all__ = [
   'Criterion',
@@ -63,6 +64,7 @@ __all__ = [
   'gradient_noise_scale',
   'inner_product_test',
   'norm_test',
+  'of_tensors',
   'orthogonality_test',
   'preconditioned_norm_test',
   'ratio',

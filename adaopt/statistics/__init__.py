@@ -3,9 +3,11 @@
 from adaopt._common.base import GradientStatistics
 from adaopt.statistics.estimators import value_and_statistics
 from adaopt.statistics.independence import check_independent_examples
+from adaopt.statistics.padding import pad
 
 __all__ = [
   'GradientStatistics',
   'check_independent_examples',
+  'pad',
   'value_and_statistics',
 ]
