@@ -263,6 +263,18 @@ def test_an_aux_goes_beside_the_state_and_a_weighted_loss_is_no_pair(
   assert jax.tree.structure(state) == structure
 
 
+def test_only_the_given_collections_are_mutable(variables, batch):
+  def loss(model, batch):
+    names = ('params', 'batch_stats', 'intermediates')
+    mutable = [model.is_mutable_collection(name) for name in names]
+    return squared_error(model, batch), mutable
+
+  loss_fn, params, state = bridges.linen_loss(Model(), variables, loss)
+  _, (mutable, after) = loss_fn(params, batch, KEYS[0], state)
+  assert mutable == [False, True, False]
+  assert set(after) == {'batch_stats'}
+
+
 def test_a_loss_fn_keys_a_cache(variables, batch):
   loss_fn, params, model_state = bridges.linen_loss(
     Model(), variables, squared_error
