@@ -1,0 +1,136 @@
+"""A model of Flax Linen as a loss_fn, its parameters and its model state."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from flax import linen as nn
+
+from adaopt._common import base, checks
+
+
+class Bridge(NamedTuple):
+  """What a run needs of a model.
+
+  Attributes:
+    loss_fn: (params, batch, key, model_state) → (loss, new model_state), or
+      (loss, (aux, new model_state)) where the loss has an aux.
+    params: What is trained.
+    model_state: What the model keeps beside: running statistics, frozen
+      parameters and other variables.
+  """
+
+  loss_fn: Callable[..., Any]
+  params: optax.Params
+  model_state: Any
+
+
+def linen_loss(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  loss: Callable[[Any, base.Batch], Any],
+  *,
+  streams: Sequence[str] = ('dropout',),
+) -> Bridge:
+  """Splits the variables of a Linen model into parameters and model state.
+
+  The loss calls the model as if it held its variables, and says itself that it
+  trains, as the model spells it: `model(batch['image'], train=True)`.
+
+  The collections of `variables` are kept, and those that come into being in
+  the loss, such as sown intermediates, are not.
+
+  Args:
+    model: A module.
+    variables: What `model.init` returned: 'params', which is trained, and the
+      other collections, which make up the model state.
+    loss: (model, batch) → the mean loss over the batch, or (loss, aux), where
+      the model is bound to its variables.
+    streams: The RNG streams that get a key of their own beside 'params'. Any
+      other name draws from 'params', as always in Linen; give the names that
+      a lifted transform splits, as `nn.scan(..., split_rngs={'noise': True})`.
+
+  Returns:
+    A `Bridge`, made once for a run, since the compiled steps are kept by its
+    loss_fn. After training, `{'params': state.params, **state.model_state}`
+    are the variables of the model.
+
+  Raises:
+    ValueError: If there are no parameters. In loss_fn, if the loss returns a
+      tuple that is not a pair.
+
+  Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from adaopt import bridges
+    >>> from flax import linen as nn
+    >>> class Model(nn.Module):
+    ...   @nn.compact
+    ...   def __call__(self, x, train):
+    ...     x = nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x))
+    ...     return nn.Dropout(0.5, deterministic=not train)(x)
+    >>> model = Model()
+    >>> variables = model.init(jax.random.key(0), jnp.ones([1, 3]), train=False)
+    >>> def loss(model, batch):
+    ...   return jnp.mean(model(batch, train=True) ** 2)
+    >>> loss_fn, params, model_state = bridges.linen_loss(
+    ...   model, variables, loss)
+    >>> value, new_state = loss_fn(
+    ...   params, jnp.eye(3), key=jax.random.key(0), model_state=model_state)
+    >>> jax.tree.map(jnp.shape, new_state)
+    {'batch_stats': {'BatchNorm_0': {'mean': (4,), 'var': (4,)}}}
+  """
+  checks.check_callable('(model, batch) → loss', loss=loss)
+  if not jax.tree.leaves(variables.get('params')):
+    raise ValueError(
+      "variables must have parameters in the collection 'params', got "
+      f'{list(variables)}; pass what model.init returned.'
+    )
+  if isinstance(streams, str):
+    raise ValueError(
+      f'streams must be a sequence of names, got {streams!r}; pass '
+      f'[{streams!r}].'
+    )
+  names = ('params', *(name for name in streams if name != 'params'))
+  model_state = {
+    name: collection
+    for name, collection in variables.items()
+    if name != 'params'
+  }
+  applied = nn.apply(loss, model, mutable=list(model_state))
+
+  def loss_fn(params, batch, key, model_state):
+    keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(names)}
+    result, after = applied({'params': params, **model_state}, batch, rngs=keys)
+    return with_state(result, updated(model_state, after))
+
+  return Bridge(loss_fn, variables['params'], model_state)
+
+
+def with_state(result: Any, model_state: Any) -> tuple[Any, Any]:
+  """What a loss returned, a loss or (loss, aux), with the new model state."""
+  # A weighted loss is a tuple too.
+  fields = getattr(result, '_fields', ())
+  if not isinstance(result, tuple) or fields == ('total', 'weight'):
+    return result, model_state
+  if len(result) != 2:
+    raise ValueError(
+      f'the loss returned a tuple of {len(result)}; return the loss alone, or '
+      'the pair (loss, aux).'
+    )
+  loss, aux = result
+  return loss, (aux, model_state)
+
+
+def updated(model_state: Any, after: Any) -> Any:
+  """The leaves of `after` that stand where the model state has one."""
+  leaves = dict(jax.tree_util.tree_leaves_with_path(after))
+  paths, structure = jax.tree_util.tree_flatten_with_path(model_state)
+  for path, _ in paths:
+    if path not in leaves:
+      raise ValueError(
+        f'the loss removed {jax.tree_util.keystr(path)} from the model state; '
+        'leave every variable in its place, and change its value only.'
+      )
+  return jax.tree.unflatten(structure, [leaves[path] for path, _ in paths])
