@@ -156,7 +156,7 @@ def accumulate(
   def init_fn(params):
     inner_state = optimizer.init(params)
     fields.batch_size_of(inner_state)
-    reads = _reads_at_init(optimizer, params, inner_state)
+    reads = _reads_at_init(optimizer, params, inner_state, weighted)
     zeros = _zeros(params, reads, weighted)
     return _state(zeros, jnp.zeros([], bool), inner_state)
 
@@ -210,7 +210,7 @@ def accumulate(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _reads_at_init(optimizer, params, inner_state):
+def _reads_at_init(optimizer, params, inner_state, weighted):
   """What an update reads, as far as init can tell: which spreads to hold."""
 
   def update(statistics, params, state):
@@ -229,7 +229,8 @@ def _reads_at_init(optimizer, params, inner_state):
   if not jax.tree.leaves(params):
     return True, True
   try:
-    reads = reading.reads_of(update, params, params, inner_state)
+    every = reading.shapes_of(params, weighted=weighted)
+    reads = reading.reads_of(update, every, params, inner_state)
   except Exception:  # pylint: disable=broad-except
     return True, True
   read = reads.tested

@@ -239,7 +239,8 @@ def test_an_update_reads_the_noise_of_the_selected_tensors_alone(
 
   shapes = jax.eval_shape(lambda: STATISTICS.mean)
   state = jax.eval_shape(optimizer.init, shapes)
-  reads = reading.reads_of(update, shapes, shapes, state)
+  every = reading.shapes_of(shapes)
+  reads = reading.reads_of(update, every, shapes, state)
   assert _noise(reads.tested) == _noise(_selected(field, True))
   assert _noise(reads.untested) == _noise(_selected(field, False))
 

@@ -10,6 +10,7 @@ from adaopt.per_example.rules import choice
 from tests import per_example_cases
 
 WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0])
+COEFFICIENTS = np.array([0.5, -1.0, 3.0, 2.0])
 
 
 def check(make, dtype, rtol):
@@ -24,8 +25,8 @@ def check(make, dtype, rtol):
     factored = factorisation.factorise(loss, params, x, weights)
     return (
       (factored.values, factored.aux),
-      reductions.sums(factored, choice.NORMS_FIRST),
-      reductions.sums(factored, choice.SQUARES_FIRST),
+      reductions.sums(factored, choice.NORMS_FIRST, COEFFICIENTS),
+      reductions.sums(factored, choice.SQUARES_FIRST, COEFFICIENTS),
       reductions.products(factored, directions),
     )
 
@@ -45,8 +46,9 @@ def check(make, dtype, rtol):
     close = lambda a, b, scale: np.testing.assert_allclose(
       a, b, rtol, rtol * scale
     )
-    for total, norms, squares in (reduced[:3], reduced[3:]):
+    for total, weighted, norms, squares in (reduced[:4], reduced[4:]):
       close(total, g.sum(0), whole)
+      close(weighted, np.tensordot(COEFFICIENTS, g, 1), 3 * whole)
       close(norms, np.square(g).sum(tuple(range(1, g.ndim))), whole**2)
       close(squares, np.square(g).sum(0), whole**2)
   expected = sum(

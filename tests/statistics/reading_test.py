@@ -209,7 +209,8 @@ def reads_of(optimizer, params=PARAMS):
 
   state = jax.eval_shape(optimizer.init, params)
   shapes = jax.eval_shape(lambda: params)
-  reads = reading.reads_of(update, shapes, shapes, state)
+  every = reading.shapes_of(shapes)
+  reads = reading.reads_of(update, every, shapes, state)
   return names_read(reads.tested), names_read(reads.untested)
 
 
