@@ -52,8 +52,8 @@ def prepare(
       other way round, and for what is not of the batch's length.
   """
   named = losses.takes(loss_fn)
-  _check_named(named, key, model_state)
-  _check_args(args)
+  check_named(named, key, model_state)
+  check_args(args)
   length = checks.num_examples(batch)
   keys = keys_of(key, length)
   model_state = () if model_state is None else model_state
@@ -105,7 +105,10 @@ def keys_of(key: jax.Array | None, length: int) -> jax.Array | None:
   return key
 
 
-def _check_named(named, key, model_state):
+def check_named(
+  named: losses.Takes, key: jax.Array | None, model_state: Any
+) -> None:
+  """Raises ValueError unless a loss function is passed what it takes."""
   if named.key and key is None:
     raise ValueError(
       'loss_fn takes a key, and none was passed by its name: pass key=, a key '
@@ -140,7 +143,8 @@ def _is_key(leaf):
   return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
-def _check_args(args):
+def check_args(args: Any) -> None:
+  """Raises ValueError if an argument for all examples is a random key."""
   for leaf in jax.tree.leaves(args):
     if _is_key(leaf):
       raise ValueError(

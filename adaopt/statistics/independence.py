@@ -1,12 +1,169 @@
 """Checks that a loss is a mean over independent examples."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from adaopt._common import base, losses
+from adaopt._common import arithmetic, base, calls, checks, losses
+from adaopt.per_example.program import pruning
+from adaopt.statistics import estimators, randomness
+
+_SHARED = (
+  'loss_fn draws the same random numbers for every example and in every step: '
+  'the key that it draws from is none of its arguments. Give it a parameter '
+  'key, and every example gets a key of its own.'
+)
+
+_CAUSES = (
+  'The loss is not a mean over independent examples. The likely causes:\n'
+  '- a weighted mean, such as by class weights, or a mean over the tokens that '
+  'are not padding: return adaopt.WeightedLoss(total, weight);\n'
+  '- a sum in place of the mean: divide it by the number of examples;\n'
+  '- BatchNorm in training mode: estimate from groups of examples, with '
+  'group_size=8 or more;\n'
+  '- a loss that contrasts or normalises the examples of a batch (InfoNCE, '
+  'normalised advantages, the entropy of the batch, a maximum, the root of a '
+  'mean square): no groups take it apart; train it by plain gradients, with '
+  'adaopt.accumulate(optimizer, group_size=the examples in a gradient);\n'
+  '- one random key for the batch: give loss_fn a parameter key.'
+)
+
+
+class Compared(NamedTuple):
+  """The gradient of a batch beside that of its examples, tensor by tensor."""
+
+  whole: optax.Updates  # ‖·‖ of the gradient of the batch, [] each
+  error: optax.Updates  # of its distance to the mean of its examples' ones
+  sum_error: optax.Updates  # of its distance to their sum
+  scale: optax.Updates  # √ of the mean of ‖g_i‖²
+
+
+def comparison(loss_fn: base.LossFn, has_aux: bool) -> Callable[..., Compared]:
+  """(params, batch, model_state, *args) → the comparison."""
+
+  def compare(params, batch, model_state, *args):
+    loss = losses.checked(loss_fn, has_aux, *args, model_state=model_state)
+    length = checks.num_examples(batch)
+    keys = None
+    if losses.takes(loss_fn).key:
+      keys = jnp.broadcast_to(randomness.equal_key(), (length,))
+
+    def whole_loss(params):
+      total, outcome = loss(params, _whole(batch, keys))
+      if outcome.weight is None:
+        return total
+      return total / outcome.weight.astype(total.dtype)
+
+    whole = jax.grad(whole_loss)(params)
+    samples = losses.samples(batch, None, 1, keys)
+    moments = pruning.pruned(
+      lambda *args: estimators.measure_moments(loss, *args)._replace(
+        coordinate_spread=None
+      )
+    )(params, *samples)
+    norm = lambda x: jnp.sqrt(jnp.sum(arithmetic.abs_sq(x)))
+    square = lambda x: jnp.sum(arithmetic.abs_sq(x))
+    return Compared(
+      whole=jax.tree.map(norm, whole),
+      error=jax.tree.map(lambda w, m: norm(w - m), whole, moments.mean),
+      sum_error=jax.tree.map(
+        lambda w, m: norm(w / length - m), whole, moments.mean
+      ),
+      scale=jax.tree.map(
+        lambda m, s: jnp.sqrt(square(m) + s / length),
+        moments.mean,
+        moments.spread,
+      ),
+    )
+
+  return compare
+
+
+def _whole(batch, keys):
+  return losses.Sample(batch, None if keys is None else keys[0])
+
+
+def check_randomness(
+  loss_fn: base.LossFn,
+  has_aux: bool,
+  params: optax.Params,
+  batch: base.Batch,
+  model_state: Any = (),
+  *args: Any,
+) -> None:
+  """Raises ValueError if a loss draws random numbers that no example changes.
+
+  Args:
+    loss_fn: The loss function.
+    has_aux: Whether it returns an aux.
+    params: The parameters.
+    batch: Examples, [b, ...], or their shapes.
+    model_state: What loss_fn is passed where it takes it.
+    *args: Further arguments of loss_fn.
+  """
+
+  def value(fixed, sample):
+    params, model_state, args = fixed
+    loss = losses.checked(loss_fn, has_aux, *args, model_state=model_state)
+    return loss(params, sample)[0]
+
+  key = randomness.equal_key() if losses.takes(loss_fn).key else None
+  sample = losses.Sample(batch, key)
+  if randomness.draws_the_same(value, (params, model_state, args), sample):
+    raise ValueError(_SHARED)
+
+
+def is_finite(compared: Compared) -> bool:
+  """Whether the gradient of the batch is finite: else nothing can be told."""
+  return bool(np.all(np.isfinite(jax.tree.leaves(compared.whole))))
+
+
+def check_compared(compared: Compared, params: Any, length: int) -> None:
+  """Raises ValueError if the gradients that were compared differ.
+
+  A difference is measured by the root mean square of the examples' gradients.
+  That of a tensor that cancels, such as the bias of attention's keys, is at
+  least a ten-thousandth of all tensors' together.
+
+  Args:
+    compared: The comparison, in which the gradient of the batch is finite.
+    params: The parameters.
+    length: The number of examples.
+  """
+  leaves = jax.tree.leaves_with_path(params)
+  if not np.all(np.isfinite(jax.tree.leaves(compared.scale))):
+    raise ValueError(
+      f'the gradient of {length} examples is finite, and those of single '
+      f'examples among them are not. {_CAUSES}'
+    )
+  columns = map(jax.tree.leaves, compared)
+  whole, error, sum_error, scale = (np.asarray(x, np.float64) for x in columns)
+  everything = np.sqrt(np.sum(np.maximum(scale, whole) ** 2))
+  scale = np.maximum(np.maximum(scale, whole), 1e-4 * everything)
+  if everything == 0:
+    return
+  eps = np.array([jnp.finfo(jnp.result_type(x)).eps for _, x in leaves], float)
+  tolerance = np.maximum(1e-3, 4 * eps)
+  excess = error / scale / tolerance
+  worst = int(np.argmax(excess))
+  if excess[worst] <= 1:
+    return
+  name = f'params{jax.tree_util.keystr(leaves[worst][0])}'
+  found = (
+    f'the gradient of {length} examples is not the mean of their own '
+    f'gradients: in {name} they differ by {error[worst]:.3g}, where the '
+    f'gradient has the length {whole[worst]:.3g}.'
+  )
+  if np.all(sum_error <= tolerance * scale):
+    raise ValueError(
+      f'{found} It is {length} times their mean: the loss is a sum over the '
+      'examples; divide it by their number.'
+    )
+  raise ValueError(f'{found} {_CAUSES}')
 
 
 def check_independent_examples(
@@ -15,22 +172,30 @@ def check_independent_examples(
   batch: base.Batch,
   *args: Any,
   has_aux: bool = False,
+  model_state: Any = None,
 ) -> None:
   """Checks that a loss is the mean of the losses of single examples.
 
-  Only then has an example a gradient of its own. A few examples will do; it is
-  meant for debugging, before training.
+  Only then has an example a gradient of its own. It compares the gradient of
+  the batch, as `jax.grad` of loss_fn gives it, with the mean of the gradients
+  of its examples, tensor by tensor. `fit` makes it before the first update.
+
+  A loss function that draws random numbers is given keys of which all numbers
+  are equal, for the batch as for the examples.
 
   Args:
-    loss_fn: (params, batch, *args) → the loss, or (loss, aux).
-    params: The parameters.
-    batch: A few examples, [b, ...].
+    loss_fn: (params, batch, *args) → the loss, or (loss, aux), see `LossFn`.
+    params: The parameters. Where all of their gradients are 0, nothing differs.
+    batch: A few examples, [b, ...], at least two. Those with small weights or
+      short sequences among them tell most.
     *args: Further arguments of loss_fn.
-    has_aux: Whether loss_fn returns (loss, aux).
+    has_aux: Whether loss_fn returns an aux.
+    model_state: For a loss_fn that takes it.
 
   Raises:
-    ValueError: If the loss of the batch is not the mean of its examples', or is
-      not finite, which tells nothing.
+    ValueError: If the gradients differ, or are not finite, which tells nothing;
+      if random numbers are drawn that no example changes; for less than two
+      examples.
 
   Example:
     >>> import adaopt
@@ -40,30 +205,29 @@ def check_independent_examples(
     ...   whitened, 1.0, jnp.arange(4.0))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
       ...
-    ValueError: the loss of 4 examples is 1.25, the mean of their ...
+    ValueError: the gradient of 4 examples is not the mean of their own ...
   """
-  loss = losses.checked(loss_fn, has_aux, *args)
-  groups = losses.grouped(batch, 1)
-  whole = jax.jit(lambda p, batch: loss(p, batch)[0])(params, batch)
-  singles = jax.jit(jax.vmap(lambda p, x: loss(p, x)[0], (None, 0)))(
-    params, groups
+  checks.check_params(params)
+  length = checks.num_examples(batch)
+  if length < 2:
+    raise ValueError(
+      'whether examples are independent takes at least two of them, got a '
+      f'batch of {length}.'
+    )
+  named = losses.takes(loss_fn)
+  calls.check_named(
+    named, randomness.equal_key() if named.key else None, model_state
   )
-  tolerance = max(1e-3, 8 * float(jnp.finfo(singles.dtype).eps))
-  singles, whole = np.asarray(singles, np.float64), float(whole)
-  if not np.isfinite(whole):
+  calls.check_args(args)
+  model_state = () if model_state is None else model_state
+  check_randomness(loss_fn, has_aux, params, batch, model_state, *args)
+  compared = jax.device_get(
+    jax.jit(comparison(loss_fn, has_aux))(params, batch, model_state, *args)
+  )
+  if not is_finite(compared):
     raise ValueError(
-      f'the loss of {len(singles)} examples is {whole}, which cannot tell '
+      f'the gradient of {length} examples is not finite, which cannot tell '
       'whether they are independent; check other parameters or examples, of '
-      'which the loss is finite.'
+      'which it is.'
     )
-  with np.errstate(invalid='ignore'):  # ∞ - ∞
-    mean, scale = singles.mean(), np.abs(singles).mean()
-  close = abs(whole - mean) <= tolerance * max(scale, abs(whole))
-  if not (np.isfinite(mean) and close):
-    raise ValueError(
-      f'the loss of {len(singles)} examples is {whole:.6g}, the mean of their '
-      f'single losses is {mean:.6g}; the examples are coupled, for example by '
-      'BatchNorm in training mode, a random key for the whole batch, or a sum '
-      'in place of the mean. Make the loss a mean over examples, or estimate '
-      'from groups of them with group_size.'
-    )
+  check_compared(compared, params, length)

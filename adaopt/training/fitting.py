@@ -11,7 +11,14 @@ import optax
 from absl import logging
 
 from adaopt._common import base, checks
-from adaopt.training import drivers, measuring, steps, stream, train_state
+from adaopt.training import (
+  drivers,
+  faults,
+  measuring,
+  steps,
+  stream,
+  train_state,
+)
 
 
 def rung(batch_size: int, largest: int) -> int:
@@ -44,6 +51,7 @@ def fit(
   draw: measuring.Draw = stream.draw,
   driver: Callable[[drivers.Parts], drivers.Step] = drivers.automatic,
   donate: bool = False,
+  check: bool = True,
 ) -> Iterator[tuple[train_state.TrainState, steps.Metrics]]:
   """Trains until `num_examples` examples are consumed, a step an iteration.
 
@@ -77,6 +85,10 @@ def fit(
       of the state on the device, and on a CPU time where the state is large
       beside a batch; a state is valid until the next iteration, and the device
       waits for the loop body.
+    check: Whether to check the loss before the first update, at the cost of
+      one more compilation: as `check_independent_examples` on the first m
+      examples. With group_size > 1 nothing can be compared: that the loss is a
+      mean over independent groups is then assumed.
 
   Yields:
     (state, metrics) once a step: the state after it, on the device, and its
@@ -134,6 +146,20 @@ def fit(
     donate=donate,
   )
   step_of(micro_batch_size=max_micro_batch_size)  # Checks its arguments.
+  recipe = measuring.recipe_of(
+    loss_fn,
+    optimizer,
+    micro_batch_size=max_micro_batch_size,
+    group_size=group_size,
+    has_aux=has_aux,
+    draw=draw,
+  )
+  if int(state.examples) >= num_examples:
+    return iter(())
+  checks.check_arrays(dataset=dataset)
+  dataset = jax.device_put(dataset)
+  if check:
+    faults.check_loss(recipe, state, dataset)
   return iterate(
     lambda size: step_of(micro_batch_size=size),
     state,
@@ -141,6 +167,7 @@ def fit(
     num_examples=num_examples,
     max_micro_batch_size=max_micro_batch_size,
     donate=donate,
+    observe=faults.observer(recipe, dataset),
   )
 
 
@@ -174,6 +201,7 @@ def iterate(
   num_examples: int,
   max_micro_batch_size: int,
   donate: bool = False,
+  observe: Callable[[Any, steps.Metrics], None] = lambda *_: None,
 ) -> Iterator[tuple[Any, steps.Metrics]]:
   """The loop of `fit`, over steps of your own.
 
@@ -184,6 +212,7 @@ def iterate(
     num_examples: As in `fit`.
     max_micro_batch_size: As in `fit`.
     donate: Whether the steps overwrite their state.
+    observe: Called with each state and its metrics before they are yielded.
 
   Returns:
     An iterator over (state, metrics).
@@ -198,26 +227,28 @@ def iterate(
     return iter(())
   checks.check_arrays(dataset=dataset)
   dataset = jax.device_put(dataset)
-  return (_in_turn if donate else _ahead)(dispatch, state, num_examples)
+  loop = _in_turn if donate else _ahead
+  return loop(dispatch, state, num_examples, observe)
 
 
 # The size of a batch may not be known yet when its step is dispatched, so the
 # size of the batch before chooses its micro-batches. Only speed depends on it.
 
 
-def _in_turn(dispatch, state, num_examples):
+def _in_turn(dispatch, state, num_examples, observe):
   """A step after the loop body of the one before."""
   state, metrics = dispatch(state, state.last_batch_size)
   _warn_of_lowered_size(metrics)
   while True:
     known = jax.device_get(metrics)
+    observe(state, known)
     yield state, known
     if known.examples >= num_examples:
       return
     state, metrics = dispatch(state, known.batch_size)
 
 
-def _ahead(dispatch, state, num_examples):
+def _ahead(dispatch, state, num_examples, observe):
   """A step is dispatched before the metrics of the one before are read."""
   state, metrics = dispatch(state, state.last_batch_size)
   following = None
@@ -228,6 +259,7 @@ def _ahead(dispatch, state, num_examples):
       if examples < num_examples:
         following = dispatch(state, batch_size)
       known = jax.device_get(metrics)
+      observe(state, known)
       yield state, known
       if following is None:
         return

@@ -29,6 +29,32 @@ class Recipe(NamedTuple):
   draw: Draw
 
 
+def recipe_of(
+  loss_fn: base.LossFn,
+  optimizer: optax.GradientTransformation,
+  *,
+  micro_batch_size: int,
+  group_size: int,
+  has_aux: bool,
+  draw: Draw,
+) -> Recipe:
+  """The recipe of these arguments of `train_step`, checked."""
+  checks.check_integer(
+    1, micro_batch_size=micro_batch_size, group_size=group_size
+  )
+  checks.check_optimizer(optimizer)
+  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checks.check_callable('(dataset, seed, positions) -> batch', draw=draw)
+  return Recipe(
+    loss_fn,
+    has_aux,
+    updating.with_extra_args(optimizer),
+    -(-micro_batch_size // group_size) * group_size,
+    group_size,
+    draw,
+  )
+
+
 class Measurement(NamedTuple):
   """How the gradient and its noise are measured, a micro-batch at a time."""
 
@@ -121,7 +147,7 @@ def _reads(recipe, state, dataset):
     )
     return outcome.aux
 
-  with _explained(state.params, dataset):
+  with explained(state.params, dataset):
     _check_aux(recipe, state, dataset, aux_of)
     found = jax.eval_shape(first_group, state, dataset)
   params, opt_state = jax.tree.map(jax.typeof, (state.params, state.opt_state))
@@ -156,7 +182,7 @@ def _check_aux(recipe, state, dataset, aux_of):
 
 
 @contextlib.contextmanager
-def _explained(params, dataset):
+def explained(params, dataset):
   """Tells on what a loss failed that was called for the first time."""
   try:
     yield

@@ -115,21 +115,14 @@ def train_step(
     4 12
     4 16
   """
-  checks.check_integer(
-    1, micro_batch_size=micro_batch_size, group_size=group_size
-  )
-  checks.check_optimizer(optimizer)
-  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
-  checks.check_callable('(dataset, seed, positions) -> batch', draw=draw)
   checks.check_callable('of the parts of a step', driver=driver)
-  micro_batch_size = -(-micro_batch_size // group_size) * group_size
-  recipe = measuring.Recipe(
+  recipe = measuring.recipe_of(
     loss_fn,
-    has_aux,
-    updating.with_extra_args(optimizer),
-    micro_batch_size,
-    group_size,
-    draw,
+    optimizer,
+    micro_batch_size=micro_batch_size,
+    group_size=group_size,
+    has_aux=has_aux,
+    draw=draw,
   )
   plans = {}
 

@@ -78,6 +78,16 @@ def names(closed: core.ClosedJaxpr) -> set[str]:
   return {equation.primitive.name for equation in _equations(closed)}
 
 
+def names_in(equation: Equation) -> set[str]:
+  """The primitives of an equation: its own, and what it calls, at any depth."""
+  found, pending = {equation.name}, _inner(equation.params)
+  while pending:
+    for inner in pending.pop().eqns:
+      found.add(inner.primitive.name)
+      pending.extend(_inner(inner.params))
+  return found
+
+
 def dtypes(closed: core.ClosedJaxpr) -> set[Any]:
   """The dtypes of what a jaxpr computes at any depth, and of its outputs."""
   computed = (v.aval for e in _equations(closed) for v in e.outvars)
