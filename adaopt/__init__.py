@@ -7,12 +7,14 @@ Here are the names of every day; each room has the rest:
 - `batch_size`: what holds the batch size, its policies and micro-batches.
 - `transforms`, `optimizers`: from gradients to updates.
 - `training`: the step, the loop, the state and the stream of examples.
+- `bridges`: from a model of Flax to a loss function.
 - `per_example`: reductions over the gradients of single examples.
 - `logistic`: linear classification with very large steps.
 """
 
 from adaopt import (
   batch_size,
+  bridges,
   criteria,
   logistic,
   optimizers,
@@ -39,6 +41,7 @@ from adaopt.batch_size import (
   schedule_batch_size,
   seesaw,
 )
+from adaopt.bridges import linen_loss, nnx_loss
 from adaopt.criteria import (
   all_of,
   augmented_inner_product_test,
@@ -101,6 +104,7 @@ __all__ = [
   'all_of',
   'augmented_inner_product_test',
   'batch_size',
+  'bridges',
   'capped_growth',
   'check_independent_examples',
   'coordinate_norm_test',
@@ -114,9 +118,11 @@ __all__ = [
   'has_updated',
   'init_train_state',
   'inner_product_test',
+  'linen_loss',
   'log_odds',
   'logistic',
   'mean_residual',
+  'nnx_loss',
   'norm_test',
   'normalized_lr_gd',
   'of_tensors',

@@ -1,29 +1,13 @@
 """A model of Flax Linen as a loss_fn, its parameters and its model state."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import optax
 from flax import linen as nn
 
 from adaopt._common import base, checks
-
-
-class Bridge(NamedTuple):
-  """What a run needs of a model.
-
-  Attributes:
-    loss_fn: (params, batch, key, model_state) → (loss, new model_state), or
-      (loss, (aux, new model_state)) where the loss has an aux.
-    params: What is trained.
-    model_state: What the model keeps beside: running statistics, frozen
-      parameters and other variables.
-  """
-
-  loss_fn: Callable[..., Any]
-  params: optax.Params
-  model_state: Any
+from adaopt.bridges import bridging
 
 
 def linen_loss(
@@ -32,7 +16,7 @@ def linen_loss(
   loss: Callable[[Any, base.Batch], Any],
   *,
   streams: Sequence[str] = ('dropout',),
-) -> Bridge:
+) -> bridging.Bridge:
   """Splits the variables of a Linen model into parameters and model state.
 
   The loss calls the model as if it held its variables, and says itself that it
@@ -103,34 +87,7 @@ def linen_loss(
   def loss_fn(params, batch, key, model_state):
     keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(names)}
     result, after = applied({'params': params, **model_state}, batch, rngs=keys)
-    return with_state(result, updated(model_state, after))
+    after = bridging.updated(model_state, after)
+    return bridging.with_state(result, after)
 
-  return Bridge(loss_fn, variables['params'], model_state)
-
-
-def with_state(result: Any, model_state: Any) -> tuple[Any, Any]:
-  """What a loss returned, a loss or (loss, aux), with the new model state."""
-  # A weighted loss is a tuple too.
-  fields = getattr(result, '_fields', ())
-  if not isinstance(result, tuple) or fields == ('total', 'weight'):
-    return result, model_state
-  if len(result) != 2:
-    raise ValueError(
-      f'the loss returned a tuple of {len(result)}; return the loss alone, or '
-      'the pair (loss, aux).'
-    )
-  loss, aux = result
-  return loss, (aux, model_state)
-
-
-def updated(model_state: Any, after: Any) -> Any:
-  """The leaves of `after` that stand where the model state has one."""
-  leaves = dict(jax.tree_util.tree_leaves_with_path(after))
-  paths, structure = jax.tree_util.tree_flatten_with_path(model_state)
-  for path, _ in paths:
-    if path not in leaves:
-      raise ValueError(
-        f'the loss removed {jax.tree_util.keystr(path)} from the model state; '
-        'leave every variable in its place, and change its value only.'
-      )
-  return jax.tree.unflatten(structure, [leaves[path] for path, _ in paths])
+  return bridging.Bridge(loss_fn, variables['params'], model_state)

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from adaopt._common import base, checks
-from adaopt.bridges import linen_models
+from adaopt.bridges import bridging
 
 
 def nnx_loss(
@@ -17,7 +17,7 @@ def nnx_loss(
   loss: Callable[[Any, base.Batch], Any],
   *,
   wrt: Any = nnx.Param,
-) -> linen_models.Bridge:
+) -> bridging.Bridge:
   """Splits an NNX model into what is trained and what it keeps beside.
 
   The loss_fn runs the loss on a copy of the model, so that the model itself
@@ -82,10 +82,10 @@ def nnx_loss(
       graphdef, _reseeded(keys, key), counts, params, model_state, copy=True
     )
     result = loss(own, batch)
-    after = linen_models.updated(model_state, nnx.state(own))
-    return linen_models.with_state(result, after)
+    after = bridging.updated(model_state, nnx.state(own))
+    return bridging.with_state(result, after)
 
-  return linen_models.Bridge(loss_fn, params, model_state)
+  return bridging.Bridge(loss_fn, params, model_state)
 
 
 def _reseeded(keys, key):

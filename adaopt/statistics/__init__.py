@@ -1,12 +1,13 @@
 """From a loss function to the mean gradient and its noise."""
 
-from adaopt._common.base import GradientStatistics
+from adaopt._common.base import GradientStatistics, WeightedLoss
 from adaopt.statistics.estimators import value_and_statistics
 from adaopt.statistics.independence import check_independent_examples
 from adaopt.statistics.padding import pad
 
 __all__ = [
   'GradientStatistics',
+  'WeightedLoss',
   'check_independent_examples',
   'pad',
   'value_and_statistics',

@@ -12,11 +12,12 @@ from adaopt._common import arithmetic, base, calls, checks, losses
 from adaopt.per_example.program import pruning
 from adaopt.statistics import estimators, randomness
 
-_SHARED = (
+SHARED = (
   'loss_fn draws the same random numbers for every example and in every step: '
   'the key that it draws from is none of its arguments. Give it a parameter '
   'key, and every example gets a key of its own.'
 )
+"""What is wrong where `draws_the_same`."""
 
 _CAUSES = (
   'The loss is not a mean over independent examples. The likely causes:\n'
@@ -87,15 +88,15 @@ def _whole(batch, keys):
   return losses.Sample(batch, None if keys is None else keys[0])
 
 
-def check_randomness(
+def draws_the_same(
   loss_fn: base.LossFn,
   has_aux: bool,
   params: optax.Params,
   batch: base.Batch,
   model_state: Any = (),
   *args: Any,
-) -> None:
-  """Raises ValueError if a loss draws random numbers that no example changes.
+) -> bool:
+  """Whether a loss draws random numbers that no example changes.
 
   Args:
     loss_fn: The loss function.
@@ -104,6 +105,9 @@ def check_randomness(
     batch: Examples, [b, ...], or their shapes.
     model_state: What loss_fn is passed where it takes it.
     *args: Further arguments of loss_fn.
+
+  Returns:
+    Whether it does.
   """
 
   def value(fixed, sample):
@@ -112,9 +116,8 @@ def check_randomness(
     return loss(params, sample)[0]
 
   key = randomness.equal_key() if losses.takes(loss_fn).key else None
-  sample = losses.Sample(batch, key)
-  if randomness.draws_the_same(value, (params, model_state, args), sample):
-    raise ValueError(_SHARED)
+  fixed, sample = (params, model_state, args), losses.Sample(batch, key)
+  return randomness.draws_the_same(value, fixed, sample)
 
 
 def is_finite(compared: Compared) -> bool:
@@ -220,7 +223,8 @@ def check_independent_examples(
   )
   calls.check_args(args)
   model_state = () if model_state is None else model_state
-  check_randomness(loss_fn, has_aux, params, batch, model_state, *args)
+  if draws_the_same(loss_fn, has_aux, params, batch, model_state, *args):
+    raise ValueError(SHARED)
   compared = jax.device_get(
     jax.jit(comparison(loss_fn, has_aux))(params, batch, model_state, *args)
   )

@@ -21,7 +21,10 @@ SHOWN = 8
 
 
 def check_loss(
-  recipe: measuring.Recipe, state: train_state.TrainState, dataset: Any
+  recipe: measuring.Recipe,
+  state: train_state.TrainState,
+  dataset: Any,
+  compiled: Callable[..., Any],
 ) -> None:
   """Raises ValueError unless a loss is a mean over independent examples.
 
@@ -32,6 +35,7 @@ def check_loss(
     recipe: What a step computes.
     state: Where the run starts.
     dataset: What the examples are drawn from.
+    compiled: (make, *args) → make(*args), which keeps what is compiled.
   """
   params = train_state.fast(state.params)
   count = max(2, recipe.micro_batch_size)
@@ -40,12 +44,17 @@ def check_loss(
     lambda x: jax.ShapeDtypeStruct((recipe.group_size, *x.shape[1:]), x.dtype),
     jax.eval_shape(first, state, dataset),
   )
-  independence.check_randomness(
-    recipe.loss_fn, recipe.has_aux, params, one, state.model_state
-  )
+  with measuring.explained(state.params, dataset):
+    shared = independence.draws_the_same(
+      recipe.loss_fn, recipe.has_aux, params, one, state.model_state
+    )
+  if shared:
+    raise ValueError(independence.SHARED)
   if recipe.group_size > 1:
     return
-  compare = _comparison(recipe.loss_fn, recipe.has_aux, recipe.draw, count)
+  compare = compiled(
+    _comparison, recipe.loss_fn, recipe.has_aux, recipe.draw, count
+  )
   compared = jax.device_get(compare(state, dataset))
   if independence.is_finite(compared):
     independence.check_compared(compared, params, count)
@@ -62,15 +71,14 @@ def _first(draw, count, state, dataset):
   return draw(dataset, state.seed, positions)
 
 
-@functools.lru_cache(maxsize=32)
 def _comparison(loss_fn, has_aux, draw, count):
   compare = independence.comparison(loss_fn, has_aux)
 
-  def of_first(state, dataset):
+  def compare_gradients(state, dataset):
     batch = _first(draw, count, state, dataset)
     return compare(train_state.fast(state.params), batch, state.model_state)
 
-  return jax.jit(of_first)
+  return jax.jit(compare_gradients)
 
 
 def observer(

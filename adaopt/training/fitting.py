@@ -28,12 +28,14 @@ def rung(batch_size: int, largest: int) -> int:
   return largest
 
 
-compiled_step = functools.lru_cache(maxsize=32)(steps.train_step)
-"""`train_step`, the same step for the same arguments.
+@functools.lru_cache(maxsize=32)
+def compiled(make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+  """make(*args, **options), the same for the same arguments.
 
-A run uses at most one a rung. The 32 used last are kept, with what they hold:
-`compiled_step.cache_clear()` lets go of them.
-"""
+  A run uses at most one step a rung, and a comparison of gradients. The 32 used
+  last are kept, with what they hold: `compiled.cache_clear()` lets go of them.
+  """
+  return make(*args, **options)
 
 
 def fit(
@@ -136,7 +138,8 @@ def fit(
   checks.check_hashable(loss_fn=loss_fn, draw=draw, driver=driver)
   state = _state(params_or_state, optimizer, seed, model_state)
   step_of = functools.partial(
-    compiled_step,
+    compiled,
+    steps.train_step,
     loss_fn,
     optimizer,
     group_size=group_size,
@@ -159,7 +162,7 @@ def fit(
   checks.check_arrays(dataset=dataset)
   dataset = jax.device_put(dataset)
   if check:
-    faults.check_loss(recipe, state, dataset)
+    faults.check_loss(recipe, state, dataset, compiled)
   return iterate(
     lambda size: step_of(micro_batch_size=size),
     state,

@@ -1,7 +1,5 @@
 """A bound model that trains otherwise than model.apply, or loses its state."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 from flax import core
 from flax import linen as nn
 
+import adaopt
 from adaopt import bridges
 
 KEYS = jax.random.split(jax.random.key(7), 4)
@@ -31,11 +30,6 @@ class Masks(nn.Module):
       0.5, deterministic=False, rng_collection=name, name=name
     )
     return scale * jnp.stack([drop(name)(x) for name in ('dropout', 'noise')])
-
-
-class Weighted(NamedTuple):
-  total: jax.Array
-  weight: jax.Array
 
 
 def squared_error(model, batch):
@@ -247,7 +241,7 @@ def test_an_aux_goes_beside_the_state_and_a_weighted_loss_is_no_pair(
     return squared_error(model, batch), {'n': len(batch['x'])}
 
   def weighted(model, batch):
-    return Weighted(squared_error(model, batch), jnp.ones([]))
+    return adaopt.WeightedLoss(squared_error(model, batch), jnp.ones([]))
 
   def loss_of(loss):
     loss_fn, params, state = bridges.linen_loss(Model(), variables, loss)

@@ -1,7 +1,6 @@
 """A copied model that trains otherwise than the model itself, or changes it."""
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import pytest
 from flax import nnx
 from jax.extend import random as extended_random
 
+import adaopt
 from adaopt import bridges
 
 KEYS = jax.random.split(jax.random.key(7), 4)
@@ -41,11 +41,6 @@ class Masks(nnx.Module):
 
   def __call__(self, x):
     return self.scale * self.dropout(x), self.scale * self.noise(x)
-
-
-class Weighted(NamedTuple):
-  total: jax.Array
-  weight: jax.Array
 
 
 def squared_error(model, batch):
@@ -371,7 +366,7 @@ def test_an_aux_goes_beside_the_state_and_a_weighted_loss_is_no_pair(batch):
     return mean_square(model, batch), {'n': len(batch['x'])}
 
   def weighted(model, batch):
-    return Weighted(mean_square(model, batch), jnp.ones([]))
+    return adaopt.WeightedLoss(mean_square(model, batch), jnp.ones([]))
 
   model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
   expected = mean_square(model, batch)
@@ -382,7 +377,7 @@ def test_an_aux_goes_beside_the_state_and_a_weighted_loss_is_no_pair(batch):
       assert rest[0] == aux
       assert jax.tree.structure(rest[1]) == jax.tree.structure(state)
     else:
-      assert isinstance(value, Weighted)
+      assert isinstance(value, adaopt.WeightedLoss)
       value = value.total
       assert jax.tree.structure(rest) == jax.tree.structure(state)
     np.testing.assert_allclose(value, expected, rtol=1e-6)

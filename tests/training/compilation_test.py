@@ -135,8 +135,8 @@ def test_what_makes_another_step_compiles_it():
 
 
 def test_the_steps_that_are_kept_are_bounded():
-  fitting.compiled_step.cache_clear()
-  most = fitting.compiled_step.cache_info().maxsize
+  fitting.compiled.cache_clear()
+  most = fitting.compiled.cache_info().maxsize
   assert most == 32
   own_loss_fn = lambda params, batch: loss_fn(params, batch)
   optimizer = adapted()
@@ -146,8 +146,10 @@ def test_the_steps_that_are_kept_are_bounded():
   gc.collect()
   assert kept() is not None
   for size in range(1, most + 1):
-    fitting.compiled_step(loss_fn, optimizer, micro_batch_size=size)
-  assert fitting.compiled_step.cache_info().currsize == most
+    fitting.compiled(
+      adaopt.train_step, loss_fn, optimizer, micro_batch_size=size
+    )
+  assert fitting.compiled.cache_info().currsize == most
   gc.collect()
   assert kept() is None  # and with it all that it held
 
@@ -157,7 +159,7 @@ def test_the_steps_that_are_kept_can_be_let_go_of():
   run(own_loss_fn, adapted(), num_examples=20, max_micro_batch_size=4)
   kept = weakref.ref(own_loss_fn)
   del own_loss_fn
-  fitting.compiled_step.cache_clear()
+  fitting.compiled.cache_clear()
   gc.collect()
   assert kept() is None
 

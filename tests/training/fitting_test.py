@@ -349,16 +349,10 @@ def test_parameters_of_another_model_are_told_from_those_of_the_loss():
   model, other = nn.Dense(2), nn.Dense(3)
   x = jnp.ones([8, 4])
   params = other.init(jax.random.key(0), x)
-  steps = adaopt.fit(
-    lambda params, batch: jnp.mean(model.apply(params, batch) ** 2),
-    OPTIMIZER,
-    params,
-    x,
-    num_examples=10,
-  )
   message = (
     r"ScopeParamShapeError.*with parameters .*'float32\[4, 3\]'.*and examples "
     r'of float32\[8, 4\]; check that they belong to the model'
   )
+  loss_fn = lambda params, batch: jnp.mean(model.apply(params, batch) ** 2)
   with pytest.raises(ValueError, match=message):
-    next(steps)
+    adaopt.fit(loss_fn, OPTIMIZER, params, x, num_examples=10)
