@@ -1,11 +1,13 @@
-"""Which tensors an optimizer moves."""
+"""Which tensors an optimizer moves, and statistics of those alone."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from adaopt._common import arithmetic, base
 from adaopt.statistics import signs
 
 
@@ -40,3 +42,51 @@ def trained_tensors(update: Callable[..., optax.Updates], *args: Any) -> Any:
   found = signs.propagated(closed, [signs.UNKNOWN] * len(closed.in_avals))
   moved = [sign != signs.ZERO for sign in found]
   return jax.tree.unflatten(jax.tree.structure(shapes), moved)
+
+
+def moved_by(moved: Any, tree: Any) -> Any:
+  """The tree, with zeros in the place of tensors that are not trained."""
+  return arithmetic.map_present(
+    lambda x, is_moved: x if is_moved else jnp.zeros_like(x), tree, moved
+  )
+
+
+def statistics_of(
+  moved: Any, statistics: base.GradientStatistics
+) -> base.GradientStatistics:
+  """The statistics of the trained tensors: all others have none, exactly 0.
+
+  Args:
+    moved: A bool for every tensor, as `trained_tensors` finds them.
+    statistics: Of all tensors, but for v∥, a number of the trained ones.
+
+  Returns:
+    The statistics. What is None stays None.
+  """
+  of = lambda tree: None if tree is None else moved_by(moved, tree)
+  return statistics._replace(
+    mean=of(statistics.mean),
+    variance=of(statistics.variance),
+    coordinate_variance=of(statistics.coordinate_variance),
+    weight_covariance=of(statistics.weight_covariance),
+  )
+
+
+def check_coordinates(moved: Any, read: Any) -> None:
+  """Raises ValueError if a test by coordinate reads a tensor not trained.
+
+  Args:
+    moved: A bool for every tensor, whether it is trained.
+    read: A bool for every tensor, whether its V_k is read.
+  """
+  paths = jax.tree.leaves_with_path(moved)
+  for (path, is_moved), is_read in zip(
+    paths, jax.tree.leaves(read), strict=True
+  ):
+    if is_read and not is_moved:
+      raise ValueError(
+        f'a test by coordinate reads params{jax.tree_util.keystr(path)}, which '
+        'the optimizer never moves: in a median, or another quantile, its '
+        'coordinates would count. Restrict the criterion to what is trained, '
+        'as in adaopt.of_tensors(criterion, mask).'
+      )

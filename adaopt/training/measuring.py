@@ -1,6 +1,7 @@
 """What a step measures: the statistics that its update reads, and no other."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import optax
 from adaopt._common import auxiliary, base, checks, fields, losses
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice
-from adaopt.statistics import estimators, merging, reading
+from adaopt.statistics import estimators, merging, reading, trained
 from adaopt.training import stream, train_state, updating
 
 Draw = Callable[[base.Batch, jax.Array, jax.Array], base.Batch]
@@ -68,6 +69,7 @@ class Plan(NamedTuple):
 
   num_examples: Callable[[Any], jax.Array]  # state → [] int32
   num_micro_batches: Callable[[Any], jax.Array]  # state → [] int32
+  moved: Any  # whether the optimizer moves each tensor
   # Where a test is due and where none is, in the same structure; or one.
   measurements: tuple[Measurement, ...]
   # (index, state, dataset) → the samples, and which count.
@@ -103,7 +105,7 @@ def make_plan(
   train_state.check_whole_batches(state.opt_state)
   checks.check_params(state.params)
   train_state.check_model_state(recipe.loss_fn, state.model_state)
-  reads = _reads(recipe, state, dataset)
+  reads, moved = _reads(recipe, state, dataset)
   num_examples = _num_examples(recipe, reads)
 
   def micro_batch(index, state, dataset):
@@ -122,13 +124,14 @@ def make_plan(
   return Plan(
     num_examples,
     lambda state: -(-num_examples(state) // recipe.micro_batch_size),
-    _measurements(recipe, micro_batch, reads),
+    moved,
+    _measurements(recipe, micro_batch, reads, moved),
     micro_batch,
   )
 
 
 def _reads(recipe, state, dataset):
-  """What the update of such a state reads."""
+  """What the update of such a state reads, and which tensors it moves."""
 
   def first_group(state, dataset):
     samples = draw_samples(
@@ -151,16 +154,29 @@ def _reads(recipe, state, dataset):
     _check_aux(recipe, state, dataset, aux_of)
     found = jax.eval_shape(first_group, state, dataset)
   params, opt_state = jax.tree.map(jax.typeof, (state.params, state.opt_state))
-  return reading.reads_of(
-    lambda *args: updating.update(recipe.optimizer, *args, _constant),
-    reading.shapes_of(
-      train_state.fast(params), weighted=found.weight is not None
-    ),
-    params,
-    opt_state,
-    found.value,
-    found.aux,
+  every = reading.shapes_of(
+    train_state.fast(params), weighted=found.weight is not None
   )
+  args = every, params, opt_state, found.value, found.aux
+
+  def update(moved, statistics, *args):
+    tested = trained.statistics_of(moved, statistics)
+    return updating.update(
+      recipe.optimizer, statistics.mean, tested, *args, _constant
+    )
+
+  everything = jax.tree.map(lambda _: True, every.mean)
+  update_all = functools.partial(update, everything)
+  moved = trained.trained_tensors(
+    lambda *args: train_state.fast(update_all(*args)[0]), *args
+  )
+  # An optimizer that moves nothing measures, and what it measures is all.
+  if not any(jax.tree.leaves(moved)):
+    moved = everything
+  if not all(jax.tree.leaves(moved)):
+    read = reading.reads_of(update_all, *args).tested
+    trained.check_coordinates(moved, read.coordinate_variance)
+  return reading.reads_of(functools.partial(update, moved), *args), moved
 
 
 def _constant(params):
@@ -217,19 +233,19 @@ def _num_examples(recipe, reads):
   return num_examples
 
 
-def _measurements(recipe, micro_batch, reads):
+def _measurements(recipe, micro_batch, reads, moved):
   """How to measure where a test is due, and where none is if that differs."""
-  tested = _measurement(recipe, micro_batch, reads.tested)
+  tested = _measurement(recipe, micro_batch, reads.tested, moved)
   if reading.noise_read(reads.tested) == reading.noise_read(reads.untested):
     return (tested,)
-  untested = _measurement(recipe, micro_batch, reads.untested)
+  untested = _measurement(recipe, micro_batch, reads.untested, moved)
   return tested, untested._replace(
     moments=_with_nan(untested.moments, tested.moments),
     contracted=_with_nan(untested.contracted, tested.moments),
   )
 
 
-def _measurement(recipe, micro_batch, read):
+def _measurement(recipe, micro_batch, read, moved):
   """The measurement of what is read, and no more."""
 
   def measured_by(measure):
@@ -253,9 +269,13 @@ def _measurement(recipe, micro_batch, read):
   preference = choice.SQUARES_FIRST if by_coordinate else choice.NORMS_FIRST
   mean = measured_by(estimators.measure_mean)
   contracted = measured_by(estimators.contract_mean)
-  second_pass = None
-  if read.variance_along_mean:
-    second_pass = measured_by(estimators.measure_along)
+
+  def along(*args):
+    *args, gradient = args
+    direction = trained.moved_by(moved, gradient)
+    return measured_by(estimators.measure_along)(*args, direction)
+
+  second_pass = along if read.variance_along_mean else None
   if by_coordinate or any(jax.tree.leaves(read.variance)):
     mean = contracted = pruning.pruned(measured_by(selected))
   return Measurement(mean, contracted, second_pass)

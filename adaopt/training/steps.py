@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import optax
 
 from adaopt._common import arithmetic, base, checks, fields
-from adaopt.statistics import estimators, merging, model_states, reading
+from adaopt.statistics import (
+  estimators,
+  merging,
+  model_states,
+  reading,
+  trained,
+)
 from adaopt.training import drivers, measuring, stream, train_state, updating
 
 
@@ -26,6 +32,7 @@ class Metrics(NamedTuple):
   next_batch_size: jax.Array  # [] int32
   loss: jax.Array  # [], mean over the batch, before the update
   aux: Any  # mean over the batch, () without has_aux
+  # Of the tensors that the optimizer moves:
   squared_norm: jax.Array  # [], ‖ḡ‖²
   variance: jax.Array  # [], v per example; NaN where not measured
   variance_along_mean: jax.Array  # [], v∥; NaN where not measured
@@ -60,7 +67,9 @@ def train_step(
 
   The step computes only the statistics that the optimizer's update reads. What
   nothing but a test reads is computed in the steps in which the test is due, by
-  the field `test_due` of its state; the rest in every step.
+  the field `test_due` of its state; the rest in every step. Tensors that the
+  optimizer never moves, as behind `optax.set_to_zero`, have no part in the
+  statistics.
 
   Where the loss or the mean gradient is not finite the update is left out:
   parameters and optimizer, counts included, keep their values, and the metrics
@@ -184,8 +193,10 @@ def _update(recipe, plan, state, dataset, moments, along):
       measured.weight_covariance, like.weight_covariance
     ),
   )
-  squared_norm = arithmetic.squared_norm(statistics.mean)
+  gradient, squared_norm = measured.mean, arithmetic.squared_norm(measured.mean)
   finite = jnp.isfinite(value) & jnp.isfinite(squared_norm)
+  measured = trained.statistics_of(plan.moved, measured)
+  statistics = trained.statistics_of(plan.moved, statistics)
 
   def moved_of(model_state):
     samples, _ = plan.micro_batch(0, state, dataset)
@@ -196,6 +207,7 @@ def _update(recipe, plan, state, dataset, moments, along):
   def apply(params, opt_state, model_state):
     updates, opt_state = updating.update(
       recipe.optimizer,
+      gradient,
       statistics,
       params,
       opt_state,
@@ -234,7 +246,7 @@ def _update(recipe, plan, state, dataset, moments, along):
     next_batch_size=plan.num_examples(state),
     loss=value,
     aux=moments.aux,
-    squared_norm=squared_norm,
+    squared_norm=arithmetic.squared_norm(statistics.mean),
     variance=_total_variance(measured),
     variance_along_mean=statistics.variance_along_mean,
     required=fields.find(opt_state, 'required', nan),

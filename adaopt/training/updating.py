@@ -39,6 +39,7 @@ def with_extra_args(
 
 def update(
   optimizer: optax.GradientTransformationExtraArgs,
+  gradient: optax.Updates,
   statistics: base.GradientStatistics,
   params: optax.Params,
   opt_state: optax.OptState,
@@ -50,7 +51,8 @@ def update(
 
   Args:
     optimizer: The optimizer, whose update takes any keyword.
-    statistics: Of the batch.
+    gradient: The mean gradient of the batch.
+    statistics: Of the batch, of the tensors that are trained.
     params: The parameters.
     opt_state: The state of the optimizer.
     value: The loss of the batch.
@@ -68,11 +70,11 @@ def update(
   )
   try:
     return optimizer.update(
-      statistics.mean,
+      gradient,
       opt_state,
       params,
       value=value,
-      grad=statistics.mean,
+      grad=gradient,
       value_fn=_taking(value_fn, keywords),
       **keywords,
     )
