@@ -85,8 +85,8 @@ def check_integer(minimum: int, *, bits: int = 31, **values: Any) -> None:
 def injected(*names: str) -> str:
   """What to tell whose function may have been taken for a schedule."""
   return (
-    'optax.inject_hyperparams takes every function for a schedule and calls '
-    f'it with a count; pass static_args={names} to it.'
+    'Within optax.inject_hyperparams, which takes every function for a '
+    f'schedule and calls it with a count, pass static_args={names} to that.'
   )
 
 

@@ -96,8 +96,8 @@ def _times(factor, current):
 def _check_asked(required):
   if required is None:
     raise ValueError(
-      'a policy is a function of (current, required), and was called without '
-      f'the second. {checks.injected("criterion", "policy")}'
+      'a policy needs the current batch size and the required one, got only '
+      f'the first. {checks.injected("criterion", "policy")}'
     )
 
 

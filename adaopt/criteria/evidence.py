@@ -42,9 +42,9 @@ def check_statistics(statistics: Any, test: str) -> None:
   """Raises ValueError unless a test is passed gradient statistics."""
   if not isinstance(statistics, base.GradientStatistics):
     raise ValueError(
-      f'{test} is a function of adaopt.GradientStatistics, such as '
-      f'value_and_statistics returns, and was called with a '
-      f'{type(statistics).__name__}. {checks.injected("criterion", "policy")}'
+      f'{test} needs adaopt.GradientStatistics, such as value_and_statistics '
+      f'returns, got {type(statistics).__name__}. '
+      f'{checks.injected("criterion", "policy")}'
     )
 
 
