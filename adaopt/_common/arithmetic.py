@@ -20,7 +20,17 @@ LARGEST = 2**31 - 1
 
 def accumulator_dtype(x: Any) -> jnp.dtype:
   """The dtype in which to sum values like `x`: at least float32."""
-  return jnp.promote_types(jnp.result_type(x), jnp.float32)
+  return common_dtype(x)
+
+
+def common_dtype(*xs: Any) -> jnp.dtype:
+  """The dtype of all values together, at least float32.
+
+  Whatever `jax_numpy_dtype_promotion` forbids: what is cast to it is cast by
+  intent.
+  """
+  with jax.numpy_dtype_promotion('standard'):
+    return jnp.result_type(*xs, jnp.float32)
 
 
 def real_dtype(x: Any) -> jnp.dtype:
@@ -96,7 +106,12 @@ def squared_norm(tree: optax.Updates) -> jax.Array:
 
 def scale(factor: jax.Array, updates: optax.Updates) -> optax.Updates:
   """factor · updates in the dtypes of updates."""
-  return jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates)
+
+  def scaled(u):
+    dtype = common_dtype(u, factor)
+    return (jnp.asarray(factor, dtype) * u.astype(dtype)).astype(u.dtype)
+
+  return jax.tree.map(scaled, updates)
 
 
 def all_finite(tree: Any) -> jax.Array:

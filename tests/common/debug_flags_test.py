@@ -214,6 +214,32 @@ def test_a_state_without_the_flag_serves_with_it_and_back(flag):
   assert state.batch_size == 64
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'complex64'])
+@pytest.mark.parametrize('name', MAKERS)
+def test_gradients_of_other_dtypes_are_cast_by_intent(name, dtype):
+  if name == 'preconditioned_by_adam':
+    pytest.skip('optax.scale_by_adam itself mixes dtypes')
+  cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
+  params = cast(PARAMS)
+  statistics = STATISTICS[0]._replace(mean=cast(STATISTICS[0].mean))
+
+  def run():
+    transform = MAKERS[name]()
+    state = jax.jit(transform.init)(params)
+    return jax.jit(lambda *args: _update(transform, *args))(
+      state, statistics, params
+    )
+
+  expected = run()
+  with FLAGS['dtypes']():
+    found = run()
+  for x, y in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+
+
 def test_the_metric_of_adam_mixes_no_dtypes():
   state = optax.scale_by_adam().init(PARAMS)
   state = state._replace(count=jnp.int32(3), nu=PARAMS)
