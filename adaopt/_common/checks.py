@@ -82,11 +82,21 @@ def check_integer(minimum: int, *, bits: int = 31, **values: Any) -> None:
       )
 
 
+def injected(*names: str) -> str:
+  """What to tell whose function may have been taken for a schedule."""
+  return (
+    'Within optax.inject_hyperparams, which takes every function for a '
+    f'schedule and calls it with a count, pass static_args={names} to that.'
+  )
+
+
 def check_callable(role: str, **values: Any) -> None:
   """Raises ValueError unless each named value can be called; says its role."""
   for name, value in values.items():
     if not callable(value):
-      raise ValueError(f'{name} must be a function {role}, got {value!r}.')
+      wrong = f'{name} must be a function {role}, got {value!r}.'
+      hint = isinstance(value, jax.Array | np.generic)
+      raise ValueError(f'{wrong} {injected(name)}' if hint else wrong)
 
 
 def check_hashable(**functions: Any) -> None:

@@ -19,7 +19,7 @@ class AdaptBatchSizeState(NamedTuple):
   """State of `adapt_batch_size`."""
 
   batch_size: jax.Array  # [] int32
-  required: jax.Array  # [] float32, by the last test; NaN: no evidence
+  required: jax.Array  # [] float32, by the last test; NaN or < 0: no evidence
   count: jax.Array  # [] int32, updates so far
   test_due: jax.Array  # [] bool, whether the next update tests
   criterion_state: Any = ()  # of a `StatefulCriterion`
@@ -39,28 +39,18 @@ def check_bounds(
     'init_batch_size': init_batch_size,
     'max_batch_size': max_batch_size,
   }
-  if checks.is_concrete(*sizes.values()) and init_batch_size > max_batch_size:
+  if checks.is_concrete(*sizes.values()) and int(init_batch_size) > int(
+    max_batch_size
+  ):
     raise ValueError(
       f'init_batch_size={init_batch_size} exceeds '
       f'max_batch_size={max_batch_size}; start lower or allow more.'
     )
   for name, size in sizes.items():
-    if checks.is_concrete(size, multiple_of) and size % multiple_of:
+    if checks.is_concrete(size, multiple_of) and int(size) % int(multiple_of):
       raise ValueError(
         f'{name}={size} is not a multiple of multiple_of={multiple_of}.'
       )
-
-
-def _scalar(name: str, value: Any) -> jax.Array:
-  """What a criterion or a policy returned, which must be a number."""
-  if callable(value) or value is None:
-    raise ValueError(f'{name} must return a number, got {value!r}.')
-  value = jnp.asarray(value, jnp.float32)
-  if value.ndim:
-    raise ValueError(
-      f'{name} must return a number, got shape {list(value.shape)}.'
-    )
-  return value
 
 
 def adapt_batch_size(
@@ -70,14 +60,15 @@ def adapt_batch_size(
   max_batch_size: int,
   multiple_of: int = 1,
   test_interval: int = 1,
-  policy: policies.AnyPolicy = jnp.maximum,
+  policy: policies.AnyPolicy = policies.grow,
 ) -> optax.GradientTransformationExtraArgs:
   """Holds a batch size that a criterion moves.
 
   The next size is policy(current, required), rounded up to a multiple of
   `multiple_of` and clipped to [init_batch_size, max_batch_size]. A test
-  without evidence (NaN) changes nothing; one that requires infinitely many
-  examples gives max_batch_size.
+  without evidence (NaN, or a number below 0) changes nothing; one that requires
+  infinitely many examples gives max_batch_size. The sizes are exact integers up
+  to 2³¹ − 1; what is required is a float32, 24 bits of a number.
 
   The state of a `StatefulCriterion` moves with the tests: it stays where none
   is due, where `statistics=None`, and where the gradient or the state that it
@@ -93,9 +84,9 @@ def adapt_batch_size(
     max_batch_size: b_max.
     multiple_of: Every size is a multiple of it, b_0 and b_max included.
     test_interval: How many updates lie between two tests.
-    policy: (current, required) → next, if it only grows, as the default does:
-      at b_max it is not asked any more. One that can shrink, or only measures,
-      is a `Policy`, such as `follow` or `measure`.
+    policy: (current, required) → next, if it only grows, as the default does to
+      what is required: at b_max it is not asked any more. One that can shrink,
+      or only measures, is a `Policy`, such as `follow` or `measure`.
 
   Returns:
     A transform whose update requires `statistics=`; statistics=None puts a test
@@ -142,21 +133,27 @@ def adapt_batch_size(
     count = jnp.zeros([], jnp.int32)
     return AdaptBatchSizeState(
       batch_size=batch_size,
-      required=jnp.full([], jnp.nan, jnp.float32),
+      required=jnp.full([], arithmetic.missing(), jnp.float32),
       count=count,
       test_due=test_due(batch_size, count),
       criterion_state=criterion.init(params),
     )
 
   def next_size(current, required):
-    proposed = _scalar('policy', policy.next_size(current, required))
-    # Clipped before the cast, which is undefined beyond the integers.
-    size = jnp.ceil(jnp.clip(proposed, init_batch_size, max_batch_size))
-    size = jnp.minimum(size.astype(jnp.int32), max_batch_size)
-    size = -(-size // multiple_of) * multiple_of
-    # NaN, from a test without evidence or from the policy, moves nothing.
-    evident = ~jnp.isnan(required) & ~jnp.isnan(proposed)
-    return jnp.where(evident & (proposed != current), size, current)
+    proposed = policies.scalar('policy', policy.next_size(current, required))
+    moves = proposed != current.astype(proposed.dtype)
+    if jnp.issubdtype(proposed.dtype, jnp.floating):
+      moves &= ~jnp.isnan(proposed)
+      proposed = arithmetic.saturating_int(jnp.ceil(proposed))
+    smallest, largest, divisor = (
+      jnp.asarray(size, jnp.int32)
+      for size in (init_batch_size, max_batch_size, multiple_of)
+    )
+    size = jnp.clip(proposed, smallest, largest)
+    # Never beyond the largest, so that nothing wraps around.
+    size += jnp.minimum(-size % divisor, largest - size)
+    moves &= ~arithmetic.is_missing(required)
+    return jnp.where(moves, size, current)
 
   def update_fn(updates, state, params=None, **extra_args):
     del params
@@ -167,8 +164,8 @@ def adapt_batch_size(
       tested, moved = criterion.update(
         statistics, memory, **passing.without_statistics(extra_args)
       )
-      tested = _scalar('criterion', tested)
-      proposed = next_size(batch_size, tested).astype(jnp.int32)
+      tested = policies.scalar('criterion', tested).astype(jnp.float32)
+      proposed = next_size(batch_size, tested)
       required = jnp.where(state.test_due, tested, required)
       batch_size = jnp.where(state.test_due, proposed, batch_size)
       moves = state.test_due & arithmetic.all_finite((statistics.mean, moved))
@@ -178,7 +175,7 @@ def adapt_batch_size(
     put_off = state.test_due & (statistics is None)
     due = test_due(batch_size, count, put_off=put_off)
     return updates, AdaptBatchSizeState(
-      batch_size, required, count, due, memory
+      batch_size, arithmetic.returnable(required), count, due, memory
     )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,8 +1,12 @@
 """Policies: from the current batch size and the required one to the next.
 
 `adapt_batch_size` rounds what they return up, clips it to its bounds, and does
-not ask them without evidence. `jnp.maximum`, its default, grows to what is
-required. A policy that can shrink, or only measures, is a `Policy`.
+not ask them without evidence. By default a size grows to what is required, as
+by `jnp.maximum`. A policy that can shrink, or only measures, is a `Policy`.
+
+The current size is an exact integer, and what is required a float32. Those here
+return integers; of one that returns floats, the current size rounded to float32
+stands for the current size.
 """
 
 import inspect
@@ -11,8 +15,9 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from adaopt._common import base, checks
+from adaopt._common import arithmetic, base, checks
 
 AnyPolicy: TypeAlias = base.Policy | Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -29,11 +34,29 @@ def declared(policy: AnyPolicy) -> base.Policy:
     )
   if isinstance(policy, base.Policy):
     return policy
+  if policy is jnp.maximum:  # Which in float32 would round the current size.
+    return grow
 
   def only_grows(current, required):
-    return jnp.maximum(current, rule(current, required))
+    proposed = scalar('policy', rule(current, required))
+    return jnp.maximum(jnp.asarray(current, proposed.dtype), proposed)
 
   return base.Policy(only_grows, tests_at_max=False)
+
+
+def scalar(name: str, value: Any) -> jax.Array:
+  """What a criterion or a policy returned, int32 or floating. []."""
+  if callable(value) or value is None:
+    raise ValueError(f'{name} must return a number, got {value!r}.')
+  if isinstance(value, float | np.float64):
+    value = jnp.asarray(value, jnp.float32)
+  if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+    value = arithmetic.saturating_int(value)
+  if jnp.ndim(value):
+    raise ValueError(
+      f'{name} must return a number, got shape {list(jnp.shape(value))}.'
+    )
+  return jnp.asarray(value)
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:
@@ -52,13 +75,47 @@ def _check_factor(factor):
     raise ValueError(f'factor must be above 1 and finite, got {factor}.')
 
 
-follow = base.Policy(lambda current, required: required)
+def _rounded_up(size):
+  """A size as an integer; an infinite one as the largest."""
+  return arithmetic.saturating_int(jnp.ceil(size))
+
+
+def _times(factor, current):
+  """factor · current: exact for a whole factor, and else by float32."""
+  factor = jnp.asarray(factor, jnp.float32)
+  whole = _rounded_up(factor)
+  exact = jnp.where(
+    current > arithmetic.LARGEST // whole,
+    arithmetic.LARGEST,
+    whole * arithmetic.saturating_int(current),
+  )
+  product = _rounded_up(factor * jnp.asarray(current, jnp.float32))
+  return jnp.where(jnp.floor(factor) == factor, exact, product)
+
+
+def _check_asked(required):
+  if required is None:
+    raise ValueError(
+      'a policy needs the current batch size and the required one, got only '
+      f'the first. {checks.injected("criterion", "policy")}'
+    )
+
+
+grow = base.Policy(
+  lambda current, required: jnp.maximum(
+    arithmetic.saturating_int(current), _rounded_up(required)
+  ),
+  tests_at_max=False,
+)
+"""Grows to what is required, and never shrinks: the default, exactly."""
+
+follow = base.Policy(lambda current, required: _rounded_up(required))
 """Goes where the criterion says, up and down, within the bounds.
 
 Example:
   >>> import adaopt
   >>> print(adaopt.batch_size.follow.next_size(64, 12.0))
-  12.0
+  12
 """
 
 measure = base.Policy(lambda current, required: current)
@@ -88,15 +145,17 @@ def hysteresis(factor: jax.typing.ArrayLike) -> base.Policy:
     >>> policy = adaopt.batch_size.hysteresis(4.0)
     >>> for required in (100.0, 20.0, 10.0):
     ...   print(policy.next_size(64, required))
-    100.0
-    64.0
-    10.0
+    100
+    64
+    10
   """
   _check_factor(factor)
 
   def next_size(current, required):
-    stays = (required <= current) & (required * factor >= current)
-    return jnp.where(stays, current, required)
+    current, asked = arithmetic.saturating_int(current), _rounded_up(required)
+    within = jnp.minimum(required, 2.0**31) * factor
+    largest = arithmetic.saturating_int(jnp.floor(within))
+    return jnp.where((asked <= current) & (largest >= current), current, asked)
 
   return base.Policy(next_size)
 
@@ -118,12 +177,15 @@ def capped_growth(
   Example:
     >>> import adaopt
     >>> print(adaopt.batch_size.capped_growth(4.0)(8, 1000.0))
-    32.0
+    32
   """
   _check_factor(factor)
 
-  def policy(current, required):
-    return jnp.minimum(jnp.maximum(current, required), factor * current)
+  def policy(current, required=None):
+    _check_asked(required)
+    current = arithmetic.saturating_int(current)
+    asked = jnp.maximum(current, _rounded_up(required))
+    return jnp.minimum(asked, _times(factor, current))
 
   return policy
 
@@ -146,7 +208,7 @@ def geometric_growth(
     >>> import adaopt
     >>> grow = adaopt.batch_size.geometric_growth(1.5)
     >>> print(grow(8, 1000.0), grow(8, 7.0))
-    12.0 8.0
+    12 8
 
   References:
     De et al., `Big Batch SGD: Automated Inference using Adaptive Batch Sizes
@@ -154,7 +216,10 @@ def geometric_growth(
   """
   _check_factor(factor)
 
-  def policy(current, required):
-    return jnp.where(required > current, factor * current, current)
+  def policy(current, required=None):
+    _check_asked(required)
+    current = arithmetic.saturating_int(current)
+    fails = _rounded_up(required) > current
+    return jnp.where(fails, _times(factor, current), current)
 
   return policy

@@ -25,8 +25,8 @@ def schedule_batch_size(
   Optax's schedules serve as they are: a number for a constant size,
   `optax.linear_schedule(8, 1024, 100_000)` for a ramp over the first 100 000
   examples, and for stages `optax.join_schedules` of constants. Sizes are
-  rounded to the nearest integer and clipped to [1, 2³⁰]; one that is not finite
-  leaves the last.
+  rounded to the nearest integer and clipped to [1, 2³¹ − 1]; one that is not
+  finite leaves the last. Integers stay exact.
 
   Args:
     schedule: A batch size, or a function from the number of examples seen,
@@ -62,11 +62,14 @@ def schedule_batch_size(
     schedule = optax.constant_schedule(schedule)
 
   def size(examples, last):
-    value = jnp.asarray(schedule(examples))
-    rounded = jnp.clip(jnp.round(value), 1, 2**30).astype(jnp.int32)
+    value = schedule(examples)
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+      return jnp.maximum(arithmetic.saturating_int(value), 1)
+    rounded = jnp.maximum(arithmetic.saturating_int(jnp.round(value)), 1)
     return jnp.where(jnp.isfinite(value), rounded, last)
 
-  checks.check_at_least(1, **{'schedule(0)': schedule(0)})
+  with jax.transfer_guard('allow'):
+    checks.check_at_least(1, **{'schedule(0)': schedule(0)})
 
   def after(state, used):
     examples = arithmetic.saturating_add(state.examples, used)
@@ -144,11 +147,26 @@ def seesaw(
     checks.check_integer(1, boundary=boundary)
   if boundaries != sorted(set(boundaries)):
     raise ValueError(f'boundaries must rise, got {boundaries}.')
+  stages = range(len(boundaries) + 1)
+  if isinstance(factor, float) and factor.is_integer():
+    factor = int(factor)  # So that sizes beyond float32 are exact.
   return (
-    optax.piecewise_constant_schedule(
-      learning_rate, dict.fromkeys(boundaries, factor**-0.5)
-    ),
-    optax.piecewise_constant_schedule(
-      init_batch_size, dict.fromkeys(boundaries, factor)
-    ),
+    _stages([learning_rate * factor ** (-k / 2) for k in stages], boundaries),
+    _stages([_size(init_batch_size * factor**k) for k in stages], boundaries),
   )
+
+
+def _size(value):
+  return min(value, arithmetic.LARGEST) if isinstance(value, int) else value
+
+
+def _stages(values, boundaries):
+  """The value after as many boundaries as have been reached."""
+
+  def schedule(examples):
+    value = values[0]
+    for boundary, later in zip(boundaries, values[1:], strict=True):
+      value = jnp.where(jnp.asarray(examples) < boundary, value, later)
+    return value
+
+  return schedule

@@ -62,7 +62,8 @@ def debiased(
   """
   v = evidence.total_variance(statistics, test)
   m = arithmetic.squared_norm(statistics.mean)
-  return NoiseAndSignal(v, m - v / statistics.batch_size, floor * m)
+  noise = arithmetic.divide(v, statistics.batch_size)
+  return NoiseAndSignal(v, m - noise, floor * m)
 
 
 def ratio_of_averages(

@@ -80,10 +80,10 @@ def gradient_diversity(
     )
 
   def add(statistics, sums):
-    b = statistics.batch_size
     v = evidence.total_variance(statistics, 'gradient_diversity')
     m = arithmetic.squared_norm(statistics.mean)
-    squares = sums.squares + (b - 1) * v + b * m
+    b = jnp.asarray(statistics.batch_size, m.dtype)
+    squares = sums.squares.astype(m.dtype) + (b - 1) * v + b * m
     if jax.tree.structure(statistics.mean) != jax.tree.structure(sums.gradient):
       raise ValueError(
         'gradient_diversity sums up gradients like the params it was '
@@ -91,10 +91,10 @@ def gradient_diversity(
         'adapt_batch_size outside of optax.masked.'
       )
     return GradientDiversityState(
-      examples=arithmetic.saturating_add(sums.examples, b),
+      examples=arithmetic.saturating_add(sums.examples, statistics.batch_size),
       squares=squares.astype(sums.squares.dtype),
       gradient=jax.tree.map(
-        lambda total, g: total + b * g.astype(total.dtype),
+        lambda total, g: total + b.astype(total.dtype) * g.astype(total.dtype),
         sums.gradient,
         statistics.mean,
       ),
@@ -104,11 +104,12 @@ def gradient_diversity(
     del extra_args
     sums = add(statistics, state)
     complete = sums.examples >= span
+    n = sums.examples.astype(sums.squares.dtype)
+    length = arithmetic.squared_norm(sums.gradient)
     required = evidence.ratio(
-      delta * sums.examples * sums.squares,
-      arithmetic.squared_norm(sums.gradient),
+      (delta * n * sums.squares).astype(length.dtype), length
     )
     state = jax.tree.map(lambda x: jnp.where(complete, 0, x), sums)
-    return jnp.where(complete, required, jnp.nan), state
+    return jnp.where(complete, required, arithmetic.missing()), state
 
   return base.StatefulCriterion(init, update)

@@ -28,10 +28,33 @@ def ratio(noise: jax.Array, signal: jax.Array) -> jax.Array:
     [0.5 inf nan nan]
   """
   finite = jnp.isfinite(noise) & jnp.isfinite(signal)
-  return jnp.where(finite, noise / signal, jnp.nan)
+  silent = signal == 0
+  # Never x/0, at which `jax_debug_nans` and `jax_debug_infs` stop without jit.
+  quotient = noise / jnp.where(silent, 1, signal)
+  largest = jnp.finfo(quotient.dtype).max
+  beyond = largest if arithmetic.is_debugging() else jnp.inf
+  missing = arithmetic.missing()
+  quotient = jnp.where(silent, jnp.where(noise > 0, beyond, missing), quotient)
+  return arithmetic.returnable(jnp.where(finite, quotient, missing))
 
 
-def _need(value: Any, field: str, test: str, remedy: str) -> Any:
+def check_statistics(statistics: Any, test: str) -> None:
+  """Raises ValueError unless a test is passed gradient statistics."""
+  if not isinstance(statistics, base.GradientStatistics):
+    raise ValueError(
+      f'{test} needs adaopt.GradientStatistics, such as value_and_statistics '
+      f'returns, got {type(statistics).__name__}. '
+      f'{checks.injected("criterion", "policy")}'
+    )
+
+
+def _need(
+  statistics: base.GradientStatistics, field: str, test: str, remedy: str
+) -> Any:
+  check_statistics(statistics, test)
+  value = getattr(statistics, field)
+  if field == 'variance' and value is None:
+    value = statistics.coordinate_variance
   if value is None:
     raise ValueError(
       f'{test} needs statistics.{field}, which is None; {remedy}.'
@@ -55,10 +78,7 @@ def total_variance(statistics: base.GradientStatistics, test: str) -> jax.Array:
   Raises:
     ValueError: If the statistics hold neither.
   """
-  variance = statistics.variance
-  if variance is None:
-    variance = statistics.coordinate_variance
-  return arithmetic.total(_need(variance, 'variance', test, _COMPUTED))
+  return arithmetic.total(_need(statistics, 'variance', test, _COMPUTED))
 
 
 def variance_along_mean(
@@ -77,7 +97,7 @@ def variance_along_mean(
     ValueError: If v∥ was not computed.
   """
   return _need(
-    statistics.variance_along_mean,
+    statistics,
     'variance_along_mean',
     test,
     f'{_COMPUTED}. It takes the mean of the whole batch, so that accumulate '
@@ -100,12 +120,12 @@ def coordinate_variance(
   Raises:
     ValueError: If V was not computed.
   """
-  variance = statistics.coordinate_variance
-  return _need(variance, 'coordinate_variance', test, _COMPUTED)
+  return _need(statistics, 'coordinate_variance', test, _COMPUTED)
 
 
 def squared_norm(statistics: base.GradientStatistics) -> jax.Array:
   """‖ḡ‖², in float32 or wider. []."""
+  check_statistics(statistics, 'squared_norm')
   return arithmetic.squared_norm(statistics.mean)
 
 

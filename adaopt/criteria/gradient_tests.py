@@ -245,6 +245,6 @@ def coordinate_norm_test(
     signal = eta**2 * flat(jax.tree.map(arithmetic.abs_sq, statistics.mean))
     silent = (noise == 0) & (signal == 0)
     required = reduce(jnp.where(silent, 0, evidence.ratio(noise, signal)))
-    return jnp.where(jnp.all(silent), jnp.nan, required)
+    return jnp.where(jnp.all(silent), arithmetic.missing(), required)
 
   return required

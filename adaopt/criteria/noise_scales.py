@@ -153,9 +153,9 @@ def cabs(
 
   def measure(statistics, *, value=None, **extra_args):
     del extra_args
+    v = evidence.total_variance(statistics, 'cabs')
     if value is None:
       raise ValueError('cabs needs the loss; pass value= to optimizer.update.')
-    v = evidence.total_variance(statistics, 'cabs')
     return averaging.NoiseAndSignal(learning_rate * v, value, floor=0.0)
 
   return averaging.ratio_of_averages(measure, decay)

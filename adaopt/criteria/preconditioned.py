@@ -72,6 +72,9 @@ def preconditioned_norm_test(
 
   def update(statistics, state, *, opt_state=None, **extra_args):
     del extra_args
+    variance = evidence.coordinate_variance(
+      statistics, 'preconditioned_norm_test'
+    )
     if opt_state is None:
       raise ValueError(
         'preconditioned_norm_test needs the state of the optimizer; pass '
@@ -83,9 +86,6 @@ def preconditioned_norm_test(
         'preconditioner must return a diagonal like the gradient, got '
         f'{jax.tree.structure(d)} for {jax.tree.structure(statistics.mean)}.'
       )
-    variance = evidence.coordinate_variance(
-      statistics, 'preconditioned_norm_test'
-    )
     squares = jax.tree.map(arithmetic.abs_sq, statistics.mean)
     noise = arithmetic.total(jax.tree.map(jnp.multiply, variance, d))
     signal = arithmetic.total(jax.tree.map(jnp.multiply, squares, d))
@@ -219,8 +219,12 @@ def adam_preconditioner(
     nodes = jax.tree.leaves(opt_state, is_leaf=is_adam)
     found = [node for node in nodes if is_adam(node)]
     adam = _only(found, 'adam_preconditioner', 'ScaleByAdamState')
-    correction = 1 - b2 ** jnp.maximum(adam.count, 1)
-    unbiased = jax.tree.map(lambda nu: nu / correction, _real(adam.nu))
+    correction = 1 - jax.lax.pow(
+      jnp.asarray(b2, float), jnp.maximum(adam.count, 1)
+    )
+    unbiased = jax.tree.map(
+      lambda nu: nu / correction.astype(nu.dtype), _real(adam.nu)
+    )
     return _diagonal(unbiased, eps, eps_root)
 
   return preconditioner

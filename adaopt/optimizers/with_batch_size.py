@@ -4,7 +4,6 @@ Their schedules count examples.
 """
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from adaopt._common import base, checks
@@ -106,7 +105,7 @@ def adadagrad(
   max_batch_size: int,
   multiple_of: int = 1,
   test_interval: int = 1,
-  policy: policies.AnyPolicy = jnp.maximum,
+  policy: policies.AnyPolicy = policies.grow,
   initial_accumulator_value: jax.typing.ArrayLike = 0.0,
   eps: jax.typing.ArrayLike = 1e-10,
   eps_root: jax.typing.ArrayLike = 0.0,
@@ -183,7 +182,7 @@ def adadagrad_norm(
   max_batch_size: int,
   multiple_of: int = 1,
   test_interval: int = 1,
-  policy: policies.AnyPolicy = jnp.maximum,
+  policy: policies.AnyPolicy = policies.grow,
   initial_accumulator_value: jax.typing.ArrayLike = 0.0,
   eps: jax.typing.ArrayLike = 1e-10,
 ) -> optax.GradientTransformationExtraArgs:

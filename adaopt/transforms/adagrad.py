@@ -24,7 +24,8 @@ class ScaleByAdagradNormState(NamedTuple):
 def _divide(updates, denominator):
   """updates / denominator in the dtype of updates, 0 where both are 0."""
   safe = jnp.where(denominator == 0, 1, denominator)
-  return (updates / safe).astype(updates.dtype)
+  dtype = arithmetic.common_dtype(updates, safe)
+  return (updates.astype(dtype) / safe.astype(dtype)).astype(updates.dtype)
 
 
 def scale_by_adagrad(

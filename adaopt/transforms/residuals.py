@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adaopt._common import checks
+from adaopt._common import arithmetic, checks
 
 
 def signs(labels: jax.Array, dtype: Any) -> jax.Array:
@@ -156,9 +156,13 @@ def scale_by_mean_residual() -> optax.GradientTransformationExtraArgs:
 
     solved = jnp.equal(mean_residual, 0)
     residual = jnp.where(solved, 1, mean_residual)
-    updates = jax.tree.map(
-      lambda u: jnp.where(solved, 0, u / residual).astype(u.dtype), updates
-    )
+
+    def normalised(u):
+      dtype = arithmetic.common_dtype(u, residual)
+      quotient = u.astype(dtype) / jnp.asarray(residual, dtype)
+      return jnp.where(solved, 0, quotient).astype(u.dtype)
+
+    updates = jax.tree.map(normalised, updates)
     return updates, state
 
   return optax.GradientTransformationExtraArgs(

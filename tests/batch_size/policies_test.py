@@ -9,24 +9,27 @@ import adaopt
 from adaopt.batch_size import policies
 
 NAN, INF = float('nan'), float('inf')
+LARGEST = 2**31 - 1
 
 
 @pytest.mark.parametrize(
   ('policy', 'current', 'required', 'expected'),
   [
-    (adaopt.follow, 8, 3.5, 3.5),
-    (adaopt.follow, 8, INF, INF),
+    (adaopt.follow, 8, 3.5, 4),
+    (adaopt.follow, 8, INF, LARGEST),
     (adaopt.batch_size.measure, 8, 3.5, 8),
     (adaopt.batch_size.measure, 8, INF, 8),
     (adaopt.batch_size.hysteresis(4.0), 64, 16.0, 64),
-    (adaopt.batch_size.hysteresis(4.0), 64, 15.9, np.float32(15.9)),
+    (adaopt.batch_size.hysteresis(4.0), 64, 15.9, 16),
     (adaopt.batch_size.hysteresis(4.0), 64, 64.0, 64),
-    (adaopt.batch_size.hysteresis(4.0), 64, 65.5, 65.5),
+    (adaopt.batch_size.hysteresis(4.0), 64, 65.5, 66),
     (adaopt.batch_size.hysteresis(4.0), 64, 0.0, 0),
     (lambda current, required: required, 8, 3.5, 8),
     (lambda current, required: required, 8, 9.5, 9.5),
+    (jnp.maximum, 8, 9.5, 10),
+    (jnp.maximum, 8, INF, LARGEST),
     (adaopt.capped_growth(2.0), 8, 3.5, 8),
-    (adaopt.capped_growth(2.0), 8, 9.5, 9.5),
+    (adaopt.capped_growth(2.0), 8, 9.5, 10),
     (adaopt.capped_growth(2.0), 8, INF, 16),
     (adaopt.batch_size.geometric_growth(1.5), 8, 8.0, 8),
     (adaopt.batch_size.geometric_growth(1.5), 8, 8.5, 12),

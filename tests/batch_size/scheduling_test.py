@@ -111,8 +111,13 @@ def _schedule_sizes(transform, steps):
       (lambda n, bad=bad: jnp.array([4.0, bad, 6.0])[n // 4], [4, 4, 6])
       for bad in (np.nan, np.inf, -np.inf)
     ),
-    (lambda examples: 4 + 2.0**40 * examples, [4, 2**30, 2**30]),
-    (lambda examples: 2**31 - 1 - examples, [2**30, 2**30 - 1]),
+    (lambda examples: 4 + 2.0**40 * examples, [4, 2**31 - 1, 2**31 - 1]),
+    (lambda examples: 2**31 - 1 - examples, [2**31 - 1, 1]),
+    (lambda examples: 2**24 + 1 + examples, [2**24 + 1, 2**25 + 2]),
+    (lambda examples: 2**24 + 1, [2**24 + 1] * 2),
+    (lambda examples: 2**40, [2**31 - 1] * 2),
+    (2**24 + 1, [2**24 + 1] * 2),
+    (2**31 - 1, [2**31 - 1] * 3),
   ],
   ids=[
     'constant',
@@ -125,8 +130,13 @@ def _schedule_sizes(transform, steps):
     'nan_leaves_the_last',
     'inf_leaves_the_last',
     'minus_inf_leaves_the_last',
-    'at_most_2_to_the_30',
-    'integers_at_most_2_to_the_30',
+    'at_most_the_largest_integer',
+    'integers_to_the_last',
+    'integers_that_float32_cannot_hold',
+    'integers_of_python',
+    'integers_of_python_that_are_too_large',
+    'constant_that_float32_cannot_hold',
+    'constant_at_the_largest_integer',
   ],
 )
 def test_scheduled_sizes_are_those_at_the_examples_seen(schedule, expected):

@@ -121,3 +121,47 @@ def test_a_criterion_of_ones_own_is_a_function_of_these():
   np.testing.assert_array_equal(
     criterion(statistics), adaopt.norm_test(0.5)(statistics)
   )
+
+
+FIELDS = adaopt.GradientStatistics(
+  jnp.int32(8), jnp.ones(2), jnp.float32(1), jnp.ones(2), jnp.float32(1)
+)
+ASKED = {
+  'norm_test': adaopt.norm_test(0.5),
+  'big_batch_test': criteria.big_batch_test(),
+  'inner_product_test': adaopt.inner_product_test(0.5),
+  'orthogonality_test': criteria.orthogonality_test(0.5),
+  'coordinate_norm_test': adaopt.coordinate_norm_test(0.5),
+  'debiased_norm_test': adaopt.debiased_norm_test(0.5),
+  'gradient_noise_scale': adaopt.gradient_noise_scale(),
+  'cabs': criteria.cabs(0.5),
+  'sign_noise_scale': criteria.sign_noise_scale(0.5),
+  'gradient_diversity': criteria.gradient_diversity(0.5, num_examples=8),
+  'preconditioned_norm_test': criteria.preconditioned_norm_test(
+    0.5, criteria.adam_preconditioner()
+  ),
+  'squared_norm': criteria.squared_norm,
+}
+
+
+@pytest.mark.parametrize('name', ASKED)
+@pytest.mark.parametrize(
+  ('passed', 'kind'),
+  [
+    (FIELDS.mean, 'Array'),
+    ({'w': FIELDS.mean}, 'dict'),
+    (tuple(FIELDS), 'tuple'),
+    (jnp.int32(0), 'Array'),
+    (None, 'NoneType'),
+    (FIELDS._asdict(), 'dict'),
+  ],
+  ids=['gradient', 'tree', 'tuple', 'count', 'none', 'fields'],
+)
+def test_a_criterion_says_what_it_is_a_function_of(name, passed, kind):
+  criterion = ASKED[name]
+  if isinstance(criterion, adaopt.StatefulCriterion):
+    state, update = criterion.init(FIELDS.mean), criterion.update
+    criterion = lambda statistics: update(statistics, state)
+  sentence = rf'{name} needs adaopt\.GradientStatistics.* got {kind}.*\. Within'
+  with pytest.raises(ValueError, match=sentence):
+    criterion(passed)
