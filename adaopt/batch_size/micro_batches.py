@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import base, checks, passing
+from adaopt._common import arithmetic, base, checks, passing
 from adaopt.statistics import merging
 
 
@@ -67,7 +67,9 @@ def moments_of(
   examples = jnp.asarray(statistics.batch_size, jnp.int32)
   samples = -(-examples // group_size)
   weight = _weight(statistics, examples, like)
-  factor = 1 if weight is None else jnp.square(weight / examples)
+  factor = 1.0
+  if weight is not None:
+    factor = jnp.square(weight / examples.astype(weight.dtype))
 
   def spread(name, like):
     noise = getattr(statistics, name)
@@ -87,22 +89,26 @@ def moments_of(
         'optimizer.'
       )
     return jax.tree.map(
-      lambda v, held: times_degrees(factor * v).astype(held.dtype), noise, like
+      lambda v, held: times_degrees(jnp.asarray(v, held.dtype)), noise, like
     )
 
   def times_degrees(v):
-    return jnp.where(samples > 1, (samples - 1) * v, 0)
+    degrees = jnp.asarray(factor, v.dtype) * (samples - 1).astype(v.dtype)
+    return jnp.where(samples > 1, degrees * v, jnp.zeros_like(v))
 
   def squared_weight():
-    excess = times_degrees(factor * statistics.weight_variance)
-    return (jnp.square(weight) / examples + excess).astype(weight.dtype)
+    variance = jnp.asarray(statistics.weight_variance, weight.dtype)
+    equal = jnp.square(weight) / examples.astype(weight.dtype)
+    return equal + times_degrees(variance)
 
   return merging.Moments(
     examples=examples,
     samples=samples,
     weight=weight,
     squared_weight=None if like.squared_weight is None else squared_weight(),
-    value=jnp.asarray(jnp.nan if value is None else value, like.value.dtype),
+    value=jnp.asarray(
+      arithmetic.missing() if value is None else value, like.value.dtype
+    ),
     aux=(),
     mean=optax.tree.cast_like(gradient, like.mean),
     spread=spread('variance', like.spread),

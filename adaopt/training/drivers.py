@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from adaopt._common import checks, fields
+from adaopt._common import arithmetic, checks, fields
 from adaopt.per_example.program import ir
 from adaopt.statistics import merging
 from adaopt.training import measuring
@@ -36,13 +37,20 @@ class Parts(NamedTuple):
   donates: bool  # whether a step overwrites the state that it is given
 
 
-def _compose(parts: Parts, count: Callable, fold: Callable, choose: Callable):
+def _compose(
+  parts: Parts,
+  count: Callable,
+  fold: Callable,
+  choose: Callable,
+  compiled: Callable = lambda function: function,
+):
   """A step, given how to count and fold over micro-batches, and to branch."""
 
   def measure(measurement, number, state, dataset):
     moments = fold(number, measurement.moments, merging.merge, state, dataset)
+    moments = compiled(measurement.complete)(moments)
     if measurement.along is None:
-      return moments, jnp.full_like(moments.value, jnp.nan)
+      return moments, compiled(_not_measured)(moments)
     args = state, dataset, moments.mean
     along = fold(number, measurement.along, jnp.add, *args)
     return moments, along.astype(moments.value.dtype)
@@ -58,6 +66,10 @@ def _compose(parts: Parts, count: Callable, fold: Callable, choose: Callable):
     return parts.update(state, dataset, *measured)
 
   return step
+
+
+def _not_measured(moments):
+  return jnp.full_like(moments.value, arithmetic.missing())
 
 
 def traced(parts: Parts) -> Step:
@@ -100,6 +112,10 @@ def dispatched(parts: Parts) -> Step:
     return jax.jit(micro_step)
 
   @functools.cache
+  def completed(complete):
+    return jax.jit(complete)
+
+  @functools.cache
   def counter(num_micro_batches):
     return jax.jit(num_micro_batches)
 
@@ -110,7 +126,8 @@ def dispatched(parts: Parts) -> Step:
     return jax.jit(add, donate_argnums=0)
 
   def fold(count, one, add, *args):
-    each = (compiled(one)(i, *args) for i in range(count))
+    indices = map(jax.device_put, np.arange(count, dtype=np.int32))
+    each = (compiled(one)(i, *args) for i in indices)
     return functools.reduce(merger(add), each)
 
   def choose(due, tested, untested, *args):
@@ -122,6 +139,7 @@ def dispatched(parts: Parts) -> Step:
     lambda plan, state: int(counter(plan.num_micro_batches)(state)),
     fold,
     choose,
+    completed,
   )
 
 

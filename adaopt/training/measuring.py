@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import auxiliary, base, checks, fields, losses
+from adaopt._common import (
+  arithmetic,
+  auxiliary,
+  base,
+  checks,
+  fields,
+  losses,
+)
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice
 from adaopt.statistics import estimators, merging, reading, trained
@@ -56,12 +63,20 @@ def recipe_of(
   )
 
 
+def _unchanged(moments):
+  return moments
+
+
 class Measurement(NamedTuple):
   """How the gradient and its noise are measured, a micro-batch at a time."""
 
   moments: Callable[..., merging.Moments]  # (index, state, dataset) → moments
   contracted: Callable[..., merging.Moments]  # the same, from factors alone
   along: Callable[..., jax.Array] | None  # (index, state, dataset, mean) → []
+  # Moments of all micro-batches → the same in the structure of the other way.
+  complete: Callable[[merging.Moments], merging.Moments] = lambda moments: (
+    moments
+  )
 
 
 class Plan(NamedTuple):
@@ -125,7 +140,7 @@ def make_plan(
     num_examples,
     lambda state: -(-num_examples(state) // recipe.micro_batch_size),
     moved,
-    _measurements(recipe, micro_batch, reads, moved),
+    _measurements(recipe, micro_batch, reads, moved, state, dataset),
     micro_batch,
   )
 
@@ -223,26 +238,37 @@ def _num_examples(recipe, reads):
 
   def num_examples(state):
     groups = -(-fields.batch_size_of(state.opt_state) // q)
-    if not any(reading.noise_read(reads.tested)):
-      return groups * q
+    at_least = 1
     if any(reading.noise_read(reads.untested)):
-      return jnp.maximum(groups, 2) * q
-    at_least = jnp.where(fields.is_test_due(state.opt_state), 2, 1)
-    return jnp.maximum(groups, at_least) * q
+      at_least = 2
+    elif any(reading.noise_read(reads.tested)):
+      at_least = jnp.where(fields.is_test_due(state.opt_state), 2, 1)
+    most = arithmetic.LARGEST // q
+    return jnp.clip(groups, at_least, most) * q
 
   return num_examples
 
 
-def _measurements(recipe, micro_batch, reads, moved):
+def _measurements(recipe, micro_batch, reads, moved, state, dataset):
   """How to measure where a test is due, and where none is if that differs."""
   tested = _measurement(recipe, micro_batch, reads.tested, moved)
   if reading.noise_read(reads.tested) == reading.noise_read(reads.untested):
     return (tested,)
   untested = _measurement(recipe, micro_batch, reads.untested, moved)
-  return tested, untested._replace(
-    moments=_with_nan(untested.moments, tested.moments),
-    contracted=_with_nan(untested.contracted, tested.moments),
-  )
+  shapes = jax.eval_shape(tested.moments, 0, state, dataset)
+
+  def complete(moments):
+    return moments._replace(
+      spread=or_missing(moments.spread, shapes.spread),
+      coordinate_spread=or_missing(
+        moments.coordinate_spread, shapes.coordinate_spread
+      ),
+      weighted_spread=or_missing(
+        moments.weighted_spread, shapes.weighted_spread
+      ),
+    )
+
+  return tested, untested._replace(complete=complete)
 
 
 def _measurement(recipe, micro_batch, read, moved):
@@ -281,30 +307,14 @@ def _measurement(recipe, micro_batch, read, moved):
   return Measurement(mean, contracted, second_pass)
 
 
-def _with_nan(measure, like):
-  """Moments in the structure of others, NaN for what they lack."""
-
-  def moments(*args):
-    found, shapes = measure(*args), jax.eval_shape(like, *args)
-    return found._replace(
-      spread=or_nan(found.spread, shapes.spread),
-      coordinate_spread=or_nan(
-        found.coordinate_spread, shapes.coordinate_spread
-      ),
-      weighted_spread=or_nan(found.weighted_spread, shapes.weighted_spread),
-    )
-
-  return moments
-
-
-def or_nan(tree: Any, like: Any) -> Any:
-  """The tree, with NaN in the shapes of `like` where it has None."""
+def or_missing(tree: Any, like: Any) -> Any:
+  """The tree, and where it has None missing numbers in the shapes of `like`."""
   if tree is None:
     tree = jax.tree.map(lambda x: None, like)
 
   def filled(x, one):
     if x is not None or one is None:
       return x
-    return jnp.full(one.shape, jnp.nan, one.dtype)
+    return jnp.full(one.shape, arithmetic.missing(), one.dtype)
 
   return jax.tree.map(filled, tree, like, is_leaf=lambda x: x is None)

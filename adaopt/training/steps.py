@@ -24,7 +24,11 @@ from adaopt.training import drivers, measuring, stream, train_state, updating
 
 
 class Metrics(NamedTuple):
-  """What one step saw, as scalars on the device."""
+  """What one step saw, as scalars on the device.
+
+  NaN where nothing was measured, and -1 under jax_debug_nans or
+  jax_debug_infs, which take a NaN for a fault.
+  """
 
   step: jax.Array  # [] int32, steps done, this one included
   examples: jax.Array  # [] int32, examples consumed, this step's included
@@ -45,8 +49,8 @@ def _total_variance(statistics: base.GradientStatistics) -> jax.Array:
   count = len(jax.tree.leaves(statistics.mean))
   for measured in (statistics.variance, statistics.coordinate_variance):
     if len(jax.tree.leaves(measured)) == count:
-      return arithmetic.total(measured)
-  return jnp.full([], jnp.nan, float)
+      return arithmetic.returnable(arithmetic.total(measured))
+  return jnp.full([], arithmetic.missing(), float)
 
 
 def train_step(
@@ -185,11 +189,11 @@ def _update(recipe, plan, state, dataset, moments, along):
   weighted = measured.weight is not None
   like = reading.shapes_of(measured.mean, weighted=weighted)
   statistics = measured._replace(
-    variance=measuring.or_nan(measured.variance, like.variance),
-    coordinate_variance=measuring.or_nan(
+    variance=measuring.or_missing(measured.variance, like.variance),
+    coordinate_variance=measuring.or_missing(
       measured.coordinate_variance, like.coordinate_variance
     ),
-    weight_covariance=measuring.or_nan(
+    weight_covariance=measuring.or_missing(
       measured.weight_covariance, like.weight_covariance
     ),
   )
@@ -238,7 +242,7 @@ def _update(recipe, plan, state, dataset, moments, along):
     last_batch_size=moments.examples,
     model_state=model_state,
   )
-  nan = jnp.full_like(value, jnp.nan)
+  missing = jnp.full_like(value, arithmetic.missing())
   metrics = Metrics(
     step=state.step,
     examples=state.examples,
@@ -248,8 +252,8 @@ def _update(recipe, plan, state, dataset, moments, along):
     aux=moments.aux,
     squared_norm=arithmetic.squared_norm(statistics.mean),
     variance=_total_variance(measured),
-    variance_along_mean=statistics.variance_along_mean,
-    required=fields.find(opt_state, 'required', nan),
+    variance_along_mean=arithmetic.returnable(statistics.variance_along_mean),
+    required=fields.find(opt_state, 'required', missing),
     finite=finite,
   )
   return state, metrics

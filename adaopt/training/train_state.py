@@ -60,20 +60,21 @@ def init_train_state(
   checks.check_params(params)
   checks.check_integer(0, bits=32, seed=seed)
   calls.check_model_state(model_state)
-  params = jax.tree.map(jnp.asarray, params)
-  opt_state = optimizer.init(params)
-  check_whole_batches(opt_state)
-  state = TrainState(
-    params,
-    opt_state,
-    step=jnp.zeros([], jnp.int32),
-    examples=jnp.zeros([], jnp.int32),
-    last_batch_size=fields.batch_size_of(opt_state),
-    seed=jnp.asarray(seed, jnp.uint32),
-    model_state=jax.tree.map(jnp.asarray, model_state),
-  )
-  # Buffers of its own, each but once: a step may donate them.
-  return jax.tree.map(jnp.copy, state)
+  with jax.transfer_guard('allow'):  # A new state comes from the host.
+    params = jax.tree.map(jnp.asarray, params)
+    opt_state = optimizer.init(params)
+    check_whole_batches(opt_state)
+    state = TrainState(
+      params,
+      opt_state,
+      step=jnp.zeros([], jnp.int32),
+      examples=jnp.zeros([], jnp.int32),
+      last_batch_size=fields.batch_size_of(opt_state),
+      seed=jnp.asarray(seed, jnp.uint32),
+      model_state=jax.tree.map(jnp.asarray, model_state),
+    )
+    # Buffers of its own, each but once: a step may donate them.
+    return jax.tree.map(jnp.copy, state)
 
 
 def fast(params: optax.Params) -> optax.Params:
