@@ -1,7 +1,10 @@
 """What an update is passed: gradient statistics, by their keyword."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
+
+import optax
 
 from adaopt._common import base
 
@@ -52,3 +55,23 @@ def batch_size_in(extra_args: Mapping[str, Any], transform: str) -> Any:
 def without_statistics(extra_args: Mapping[str, Any]) -> dict[str, Any]:
   """The other keywords of an update."""
   return {k: v for k, v in extra_args.items() if k != 'statistics'}
+
+
+def with_own_args(
+  optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+  """The optimizer, whose update is passed only the keywords that it takes."""
+  parameters = inspect.signature(optimizer.update).parameters.values()
+  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+    return optax.GradientTransformationExtraArgs(
+      optimizer.init, optimizer.update
+    )
+  names = {
+    p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY
+  }
+
+  def update_fn(updates, state, params=None, **extra_args):
+    own = {name: x for name, x in extra_args.items() if name in names}
+    return optimizer.update(updates, state, params, **own)
+
+  return optax.GradientTransformationExtraArgs(optimizer.init, update_fn)

@@ -6,7 +6,7 @@ Their schedules count examples.
 import jax
 import optax
 
-from adaopt._common import base, checks
+from adaopt._common import base, checks, passing
 from adaopt.batch_size import adapting, policies
 from adaopt.criteria import noise_scales
 from adaopt.transforms import adagrad, by_examples
@@ -91,7 +91,7 @@ def adaptive(
       test_interval=test_interval,
       policy=policies.capped_growth(2.0) if policy is None else policy,
     ),
-    optimizer,
+    passing.with_own_args(optimizer),
     by_examples.scale_by_batch_size(exponent),
     _by_examples(learning_rate),
   )

@@ -18,6 +18,7 @@ from adaopt.per_example import factorisation, forward, reductions
 from adaopt.per_example.program import ir, pruning
 from adaopt.per_example.rules import choice, common
 from adaopt.statistics import merging, model_states, reading
+from adaopt.statistics import opening as opening_of
 
 Loss = Callable[[optax.Params, losses.Sample], tuple[jax.Array, losses.Outcome]]
 """(params, sample) → (total, outcome), as `losses.checked` gives it."""
@@ -101,7 +102,44 @@ def measure_moments(
     The moments.
   """
   factored = factorisation.factorise(loss, params, samples, mask)
-  return _moments(factored, mask, _group_size(samples), preference)
+  moments = _moments(factored, mask, _group_size(samples), preference)
+  return moments._replace(opened=_opened_mean(loss, params, samples, mask))
+
+
+def _opened_mean(loss, params, samples, mask):
+  """The mean gradient by parts, () where no loss is to be opened."""
+  opening = opening_of.opened(loss, params, samples)
+  if opening is None:
+    return ()
+  parts = opening_of.Parts(params, opening.prepare(params))
+  return _differentiated_mean(opening.loss, parts, samples, mask).mean
+
+
+def gradient(
+  loss: Loss,
+  params: optax.Params,
+  samples: losses.Sample,
+  moments: merging.Moments,
+) -> optax.Updates:
+  """ḡ of all samples, as `jax.grad` gives it for the batch.
+
+  The mean of their own gradients, but where a backward pass of parameters is
+  not linear, see `opening`.
+
+  Args:
+    loss: As for `measure_moments`.
+    params: The parameters.
+    samples: Some samples, [J, q, ...], of which only the shapes matter.
+    moments: Of all samples.
+
+  Returns:
+    Like params, as wide as in the moments; NaN where the weights add up to 0.
+  """
+  found = moments.mean
+  if moments.opened != ():
+    opening = opening_of.opened(loss, params, samples)
+    found = opening_of.closed(opening, params, moments.opened)
+  return jax.tree.map(lambda g: merging.weighed(g, moments), found)
 
 
 def contract_mean(
@@ -112,14 +150,34 @@ def contract_mean(
   return pruning.pruned(run)(params, samples, mask)
 
 
+def _contracted_mean(loss, params, samples, mask):
+  """Like `contract_mean`, of a loss that is not to be opened."""
+
+  def run(params, samples, mask):
+    factored = factorisation.factorise(loss, params, samples, mask)
+    q = _group_size(samples)
+    return _without_spreads(_moments(factored, mask, q, choice.NORMS_FIRST))
+
+  return pruning.pruned(run)(params, samples, mask)
+
+
 def measure_mean(
   loss: Loss, params: optax.Params, samples: losses.Sample, mask: jax.Array
 ) -> merging.Moments:
   """Like `contract_mean`, by differentiating the sum of losses.
 
   In half precision that would round the sum of gradients at every example, so
-  that there it is contracted from factors.
+  that there it is contracted from factors; so it is where a backward pass of
+  parameters may not be linear.
   """
+  opened = _opened_mean(loss, params, samples, mask)
+  if opened != () or opening_of.is_in_a_loop(loss, params, samples):
+    return contract_mean(loss, params, samples, mask)._replace(opened=opened)
+  return _differentiated_mean(loss, params, samples, mask)
+
+
+def _differentiated_mean(loss, params, samples, mask):
+  """The mean gradient of a loss whose backward pass of parameters is linear."""
 
   def total_loss(params):
     totals, outcome = jax.vmap(loss, (None, 0))(params, samples)
@@ -129,7 +187,7 @@ def measure_mean(
     jax.value_and_grad(total_loss, has_aux=True), return_shape=True
   )(params)
   if _is_in_half_precision(closed):
-    return contract_mean(loss, params, samples, mask)
+    return _contracted_mean(loss, params, samples, mask)
   results = core.jaxpr_as_fun(closed)(*jax.tree.leaves(params))
   (value, outcome), gradient = jax.tree.structure(shapes).unflatten(results)
   moments = merging.from_sums(
@@ -298,7 +356,8 @@ def value_and_statistics(
     )
     measured = _measured(call.loss, only) if only else _mean_measured(call.loss)
     moments, each, statistics = measured(params, call.samples, call.mask)
-    narrow = optax.tree.cast_like(statistics.mean, params)
+    mean = gradient(call.loss, params, call.samples, moments)
+    narrow = optax.tree.cast_like(mean, params)
     value = merging.weighed(moments.value, moments)
     rest = []
     if has_aux:
@@ -316,7 +375,7 @@ def _mean_measured(loss):
   def measured(params, samples, mask):
     found = measure_mean(loss, params, samples, mask)
     _, outcome = jax.vmap(loss, (None, 0))(params, samples)
-    return _beside(found), outcome.each, merging.finish(found)
+    return found, outcome.each, merging.finish(found)
 
   return pruning.pruned(measured)
 
@@ -330,17 +389,14 @@ def _measured(loss, only):
     q = _group_size(samples)
     factored = factorisation.factorise(loss, params, samples, mask)
     found = _moments(factored, mask, q, preference)
+    opened = _opened_mean(loss, params, samples, mask)
     along = functools.partial(reductions.products, factored)
     weight = factored.aux.weight
     spread = _along_spread(along, found.mean, mask, q, weight)
     statistics = merging.finish(found, spread)
     left_out = {field: None for field in reading.NOISE if field not in only}
     statistics = statistics._replace(**left_out)
-    return _beside(found), factored.aux.each, statistics
+    found = _without_spreads(found)._replace(opened=opened)
+    return found, factored.aux.each, statistics
 
   return pruning.pruned(measured)
-
-
-def _beside(moments):
-  """The moments without those of the gradient."""
-  return _without_spreads(moments)._replace(mean=None)

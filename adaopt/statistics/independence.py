@@ -66,13 +66,14 @@ def comparison(loss_fn: base.LossFn, has_aux: bool) -> Callable[..., Compared]:
         coordinate_spread=None
       )
     )(params, *samples)
+    gradient = estimators.gradient(loss, params, samples[0], moments)
     norm = lambda x: jnp.sqrt(jnp.sum(arithmetic.abs_sq(x)))
     square = lambda x: jnp.sum(arithmetic.abs_sq(x))
     return Compared(
       whole=jax.tree.map(norm, whole),
-      error=jax.tree.map(lambda w, m: norm(w - m), whole, moments.mean),
+      error=jax.tree.map(lambda w, m: norm(w - m), whole, gradient),
       sum_error=jax.tree.map(
-        lambda w, m: norm(w / length - m), whole, moments.mean
+        lambda w, m: norm(w / length - m), whole, gradient
       ),
       scale=jax.tree.map(
         lambda m, s: jnp.sqrt(square(m) + s / length),

@@ -41,6 +41,7 @@ class Moments(NamedTuple):
   weighted_spread: optax.Updates | None = None
   moved: Any = ()  # the mean over examples of what they add to a model state
   moved_spread: Any = ()  # Σ b_j |moved_j − moved|²
+  opened: Any = ()  # the mean gradient by parts of an opened loss
 
 
 def number(moments: Moments) -> jax.Array:
@@ -215,6 +216,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     moved_spread=jax.tree.map(
       moved_spread, a.moved_spread, b.moved_spread, a.moved, b.moved
     ),
+    opened=jax.tree.map(mean(by_weight), a.opened, b.opened),
   )
 
 

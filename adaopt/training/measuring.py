@@ -16,6 +16,7 @@ from adaopt._common import (
   checks,
   fields,
   losses,
+  passing,
 )
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice
@@ -56,7 +57,7 @@ def recipe_of(
   return Recipe(
     loss_fn,
     has_aux,
-    updating.with_extra_args(optimizer),
+    passing.with_own_args(optimizer),
     -(-micro_batch_size // group_size) * group_size,
     group_size,
     draw,

@@ -163,7 +163,9 @@ def _value_fn(recipe, plan, state, dataset):
     zeros = merging.zeros_like(jax.eval_shape(one, 0))
     body = lambda index, total: merging.merge(total, one(index))
     found = jax.lax.fori_loop(0, plan.num_micro_batches(state), body, zeros)
-    return merging.weighed(found.value, found), found.mean
+    samples, _ = plan.micro_batch(0, state, dataset)
+    gradient = estimators.gradient(loss, params, samples, found)
+    return merging.weighed(found.value, found), gradient
 
   @jax.custom_vjp
   def value_fn(params):
@@ -184,7 +186,11 @@ def _update(recipe, plan, state, dataset, moments, along):
   """The state after an update by what was measured, and the metrics."""
   measured = merging.finish(moments, along)
   params = train_state.fast(state.params)
-  measured = measured._replace(mean=optax.tree.cast_like(measured.mean, params))
+  samples, _ = plan.micro_batch(0, state, dataset)
+  loss = measuring.loss_of(recipe, state)
+  gradient = estimators.gradient(loss, params, samples, moments)
+  gradient = optax.tree.cast_like(gradient, params)
+  measured = measured._replace(mean=gradient)
   value = merging.weighed(moments.value, moments)
   weighted = measured.weight is not None
   like = reading.shapes_of(measured.mean, weighted=weighted)
@@ -197,13 +203,12 @@ def _update(recipe, plan, state, dataset, moments, along):
       measured.weight_covariance, like.weight_covariance
     ),
   )
-  gradient, squared_norm = measured.mean, arithmetic.squared_norm(measured.mean)
+  squared_norm = arithmetic.squared_norm(gradient)
   finite = jnp.isfinite(value) & jnp.isfinite(squared_norm)
   measured = trained.statistics_of(plan.moved, measured)
   statistics = trained.statistics_of(plan.moved, statistics)
 
   def moved_of(model_state):
-    samples, _ = plan.micro_batch(0, state, dataset)
     first = jax.tree.map(lambda x: x[0], samples)
     loss = measuring.loss_of(recipe, state._replace(model_state=model_state))
     return loss(params, first)[1].moved

@@ -25,18 +25,6 @@ TAKEN = frozenset(
 """What an update is passed by these names, which an aux cannot have."""
 
 
-def with_extra_args(
-  optimizer: optax.GradientTransformation,
-) -> optax.GradientTransformationExtraArgs:
-  """Like optax's, but an update that takes any keyword gets them all."""
-  parameters = inspect.signature(optimizer.update).parameters.values()
-  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-    return optax.GradientTransformationExtraArgs(
-      optimizer.init, optimizer.update
-    )
-  return optax.with_extra_args_support(optimizer)
-
-
 def update(
   optimizer: optax.GradientTransformationExtraArgs,
   gradient: optax.Updates,

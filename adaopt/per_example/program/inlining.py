@@ -22,6 +22,9 @@ CALLS = {
   'remat2': 'jaxpr',
 }
 
+PLAIN_CALLS = {name: CALLS[name] for name in ('jit', 'closed_call')}
+"""Those without a derivative of their own, and without recomputation."""
+
 
 @functools.cache
 def _barrier() -> Any:
@@ -40,11 +43,14 @@ def _key(primitive, params, inputs):
   return key
 
 
-def flatten(closed: core.ClosedJaxpr) -> ir.Program:
+def flatten(
+  closed: core.ClosedJaxpr, calls: dict[str, str] = CALLS
+) -> ir.Program:
   """Numbers the values of a jaxpr and inlines its calls.
 
   Args:
     closed: The jaxpr.
+    calls: The calls to inline, `CALLS` or some of them.
 
   Returns:
     The program, without repetitions. What `jax.checkpoint` recomputes reads its
@@ -89,7 +95,7 @@ def flatten(closed: core.ClosedJaxpr) -> ir.Program:
     read = lambda v: v if isinstance(v, core.Literal) else names[v]
     for equation in jaxpr.eqns:
       inputs = tuple(map(read, equation.invars))
-      inner = equation.params.get(CALLS.get(equation.primitive.name))
+      inner = equation.params.get(calls.get(equation.primitive.name))
       if inner is None:
         outputs = emit(
           equation.primitive,

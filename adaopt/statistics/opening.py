@@ -1,0 +1,128 @@
+"""Backward passes of parameters that are not linear, applied once a batch.
+
+A loss may hold functions of parameters alone with a backward pass of their own
+(`jax.custom_vjp`), such as a quantiser or a clip of the gradient. Where that is
+not linear, the gradient of a batch is not the mean of what it makes of single
+examples. The loss is opened at the results z of those functions: the gradient
+by z adds up over examples and micro-batches, and the backward pass is applied
+to the mean, as `jax.grad` does for the batch.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt._common import arithmetic, losses
+from adaopt.per_example.program import inlining, ir
+
+CUSTOM = 'custom_vjp_call'
+
+
+class Parts(NamedTuple):
+  """The parameters, and what functions of them alone make."""
+
+  params: optax.Params
+  made: tuple[jax.Array, ...]
+
+
+class Opened(NamedTuple):
+  """A loss of parts, and how parameters make them."""
+
+  loss: Callable[..., Any]  # (parts, sample) → (total, outcome)
+  prepare: Callable[[optax.Params], tuple[jax.Array, ...]]  # params → made
+
+
+def opened(
+  loss: Callable[..., Any], params: optax.Params, samples: losses.Sample
+) -> Opened | None:
+  """Opens a loss at the functions of parameters with backward passes.
+
+  Args:
+    loss: (params, sample) → (total, outcome).
+    params: The parameters.
+    samples: The samples, [J, q, ...].
+
+  Returns:
+    The opened loss; None where there is no such function.
+  """
+  leaves, treedef = jax.tree.flatten(params)
+  one = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), samples
+  )
+  closed, shapes = jax.make_jaxpr(loss, return_shape=True)(params, one)
+  if CUSTOM not in ir.names(closed):
+    return None
+  flat = inlining.flatten(closed, inlining.PLAIN_CALLS)
+  given, drawn = flat.inputs[: len(leaves)], flat.inputs[len(leaves) :]
+  of_params = ir.dependents(flat.equations, given)
+  of_samples = ir.dependents(flat.equations, drawn)
+  own = [
+    equation
+    for equation in flat.equations
+    if equation.name == CUSTOM
+    and of_params.intersection(equation.outputs)
+    and not of_samples.intersection(equation.outputs)
+  ]
+  if not own:
+    return None
+  made = [value for equation in own for value in equation.outputs]
+  rest = [equation for equation in flat.equations if equation not in own]
+
+  def known(params):
+    values = map(jnp.asarray, treedef.flatten_up_to(params))
+    return flat.constants | dict(zip(given, values, strict=True))
+
+  def prepare(params):
+    equations = ir.needed(flat.equations, made)
+    return tuple(ir.evaluate(equations, known(params), made))
+
+  def loss_of_parts(parts, sample):
+    values = known(parts.params) | dict(zip(made, parts.made, strict=True))
+    values |= dict(zip(drawn, jax.tree.leaves(sample), strict=True))
+    equations = _needed(rest, flat.outputs)
+    results = ir.evaluate(equations, values, flat.outputs)
+    return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+  return Opened(loss_of_parts, prepare)
+
+
+def _needed(equations, values):
+  return ir.needed(equations, values, effects=True)
+
+
+def is_in_a_loop(
+  loss: Callable[..., Any], params: optax.Params, samples: losses.Sample
+) -> bool:
+  """Whether a loop or a branch in a loss holds a backward pass of its own."""
+  one = jax.tree.map(lambda x: x[0], samples)
+  closed = jax.make_jaxpr(loss)(params, one)
+  flat = inlining.flatten(closed, inlining.PLAIN_CALLS)
+  return any(
+    equation.name != CUSTOM and CUSTOM in ir.names_in(equation)
+    for equation in flat.equations
+  )
+
+
+def closed(
+  opening: Opened, params: optax.Params, gradient: Parts
+) -> optax.Updates:
+  """The gradient by parameters, from that by parts.
+
+  Args:
+    opening: The opened loss.
+    params: The parameters.
+    gradient: The mean gradient by parts.
+
+  Returns:
+    Like params, float32 or wider.
+  """
+  made, pull = jax.vjp(opening.prepare, params)
+  (through,) = pull(optax.tree.cast_like(gradient.made, made))
+  return jax.tree.map(
+    lambda direct, x: direct + x.astype(arithmetic.accumulator_dtype(direct)),
+    gradient.params,
+    through,
+  )
