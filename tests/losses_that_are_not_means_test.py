@@ -401,6 +401,11 @@ def test_plain_gradients_train_what_no_groups_take_apart(
   np.testing.assert_allclose(trained['w'], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_key_of_the_closure_is_told_in_groups_too():
+  with pytest.raises(ValueError, match=RANDOM):
+    fit(TABLE['key of the closure'], group_size=4)
+
+
 def test_a_key_among_the_arguments_is_told_of_the_parameter_key():
   with_key = lambda params, batch, noise_key: dropped(params, batch, noise_key)
   message = 'name that parameter key and pass key='

@@ -15,7 +15,8 @@ from adaopt.statistics import estimators, randomness
 SHARED = (
   'loss_fn draws the same random numbers for every example and in every step: '
   'the key that it draws from is none of its arguments. Give it a parameter '
-  'key, and every example gets a key of its own.'
+  'key, and every example gets a key of its own. What is to be the same for '
+  'all examples, draw outside of loss_fn.'
 )
 """What is wrong where `draws_the_same`."""
 

@@ -211,6 +211,26 @@ def test_a_check_that_cannot_tell_warns_and_training_goes_on(warnings):
   assert not left_out(warnings)
 
 
+def test_numbers_that_only_threefry_draws_cannot_be_checked(warnings):
+  """A Poisson number takes keys of threefry, and a check makes others."""
+
+  def noisy(params, batch, key):
+    counts = jax.random.poisson(key, 3.0, batch.shape)
+    return loss_fn(params, batch + counts)
+
+  optimizer = optax.chain(adaopt.schedule_batch_size(8), optax.sgd(0.1))
+  history = fit(
+    DATASET,
+    loss_fn=noisy,
+    optimizer=optimizer,
+    num_examples=16,
+    max_micro_batch_size=8,
+  )
+  assert all(m.finite for m in history)
+  (warning,) = warnings('could not be checked')
+  assert 'poisson' in warning
+
+
 def test_where_all_is_finite_nothing_is_said(warnings):
   assert all(m.finite for m in fit(DATASET))
   assert not warnings('')
