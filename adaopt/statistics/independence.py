@@ -125,7 +125,7 @@ def draws_the_same(
     loss = losses.checked(loss_fn, has_aux, *args, model_state=model_state)
     return loss(params, sample)[0]
 
-  key = randomness.equal_key() if losses.takes(loss_fn).key else None
+  key = jax.random.key(0) if losses.takes(loss_fn).key else None
   fixed, sample = (params, model_state, args), losses.Sample(batch, key)
   return randomness.draws_the_same(value, fixed, sample)
 
