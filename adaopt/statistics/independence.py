@@ -9,13 +9,14 @@ import numpy as np
 import optax
 
 from adaopt._common import arithmetic, base, calls, checks, losses
-from adaopt.per_example.program import pruning
+from adaopt.per_example.program import ir, pruning
 from adaopt.statistics import estimators, randomness
 
 SHARED = (
   'loss_fn draws the same random numbers for every example and in every step: '
   'the key that it draws from is none of its arguments. Give it a parameter '
-  'key, and every example gets a key of its own.'
+  'key, and every example gets a key of its own. What is to be the same for '
+  'all examples, draw outside of loss_fn.'
 )
 """What is wrong where `draws_the_same`."""
 
@@ -41,6 +42,7 @@ class Compared(NamedTuple):
   error: optax.Updates  # of its distance to the mean of its examples' ones
   sum_error: optax.Updates  # of its distance to their sum
   scale: optax.Updates  # √ of the mean of ‖g_i‖²
+  eps: jax.Array  # of the coarsest numbers that the loss computes with, []
 
 
 def comparison(loss_fn: base.LossFn, has_aux: bool) -> Callable[..., Compared]:
@@ -80,9 +82,17 @@ def comparison(loss_fn: base.LossFn, has_aux: bool) -> Callable[..., Compared]:
         moments.mean,
         moments.spread,
       ),
+      eps=jnp.asarray(_coarsest(whole_loss, params)),
     )
 
   return compare
+
+
+def _coarsest(function, *args):
+  """The largest eps among the real and complex numbers that it computes."""
+  dtypes = ir.dtypes(jax.make_jaxpr(function)(*args))
+  inexact = [x for x in dtypes if jnp.issubdtype(x, jnp.inexact)]
+  return max((float(jnp.finfo(x).eps) for x in inexact), default=0.0)
 
 
 def _whole(batch, keys):
@@ -116,7 +126,7 @@ def draws_the_same(
     loss = losses.checked(loss_fn, has_aux, *args, model_state=model_state)
     return loss(params, sample)[0]
 
-  key = randomness.equal_key() if losses.takes(loss_fn).key else None
+  key = jax.random.key(0) if losses.takes(loss_fn).key else None
   fixed, sample = (params, model_state, args), losses.Sample(batch, key)
   return randomness.draws_the_same(value, fixed, sample)
 
@@ -144,14 +154,14 @@ def check_compared(compared: Compared, params: Any, length: int) -> None:
       f'the gradient of {length} examples is finite, and those of single '
       f'examples among them are not. {_CAUSES}'
     )
-  columns = map(jax.tree.leaves, compared)
+  columns = map(jax.tree.leaves, compared[:-1])
   whole, error, sum_error, scale = (np.asarray(x, np.float64) for x in columns)
   everything = np.sqrt(np.sum(np.maximum(scale, whole) ** 2))
   scale = np.maximum(np.maximum(scale, whole), 1e-4 * everything)
   if everything == 0:
     return
   eps = np.array([jnp.finfo(jnp.result_type(x)).eps for _, x in leaves], float)
-  tolerance = np.maximum(1e-3, 4 * eps)
+  tolerance = np.maximum(1e-3, 4 * np.maximum(eps, compared.eps))
   excess = error / scale / tolerance
   worst = int(np.argmax(excess))
   if excess[worst] <= 1:

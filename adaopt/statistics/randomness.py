@@ -1,9 +1,11 @@
 """The random numbers of a loss function, for checks of it."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
 from jax.extend import random as extended_random
 
 from adaopt.per_example.program import inlining, ir
@@ -65,17 +67,86 @@ def draws_the_same(function: Any, fixed: Any, sample: Any) -> bool:
   closed = jax.make_jaxpr(function)(fixed, sample)
   if 'random_bits' not in ir.names(closed):
     return False
-  flat = inlining.flatten(closed)
   count = len(jax.tree.leaves(sample))
-  own = ir.dependents(flat.equations, flat.inputs[len(flat.inputs) - count :])
+  fixed_inputs = len(closed.in_avals) - count
+  return _traced(closed, (False,) * fixed_inputs + (True,) * count).shared
 
-  def sources(equation):
-    inputs = ir.numbers(equation.inputs)
-    is_key = lambda v: jnp.issubdtype(flat.avals[v].dtype, jax.dtypes.prng_key)
-    return list(filter(is_key, inputs)) or inputs
 
-  return any(
-    not own.intersection(sources(equation))
-    for equation in flat.equations
-    if 'random_bits' in ir.names_in(equation)
+class _Traced(NamedTuple):
+  """What a program does, given which of its inputs a sample changes."""
+
+  shared: bool  # whether it draws numbers that no sample changes
+  outputs: tuple[bool, ...]  # which outputs a sample changes
+
+
+def _traced(closed: core.ClosedJaxpr, inputs: Iterable[bool]) -> _Traced:
+  program = inlining.flatten(closed)
+  own = dict(zip(program.inputs, inputs, strict=True))
+  is_own = lambda value: isinstance(value, int) and own.get(value, False)
+  shared = False
+  for equation in ir.needed(program.equations, program.outputs):
+    rule = _RULES.get(equation.name, _plain)
+    found = rule(equation, tuple(map(is_own, equation.inputs)))
+    shared |= found.shared
+    own.update(zip(equation.outputs, found.outputs, strict=True))
+  return _Traced(shared, tuple(map(is_own, program.outputs)))
+
+
+def _plain(equation, own):
+  draws = 'random_bits' in ir.names_in(equation)
+  outputs = (any(own),) * len(equation.outputs)
+  return _Traced(draws and not any(own), outputs)
+
+
+def _branched(equation, own):
+  found = [_traced(x, own[1:]) for x in equation.params['branches']]
+  outputs = _any_of([x.outputs for x in found])
+  return _Traced(
+    any(x.shared for x in found), tuple(own[0] or x for x in outputs)
   )
+
+
+def _carried(iteration, carry):
+  """The iterations of a loop, until its carry repeats."""
+  seen, found = [], []
+  while carry not in seen:
+    seen.append(carry)
+    found.append(iteration(carry))
+    carry = found[-1].outputs[: len(carry)]
+  return _Traced(
+    any(x.shared for x in found), _any_of([x.outputs for x in found])
+  )
+
+
+def _scanned(equation, own):
+  c, n = equation.params['num_consts'], equation.params['num_carry']
+  body = equation.params['jaxpr']
+  return _carried(
+    lambda carry: _traced(body, (*own[:c], *carry, *own[c + n :])),
+    own[c : c + n],
+  )
+
+
+def _looped(equation, own):
+  first = equation.params['cond_nconsts']
+  start = first + equation.params['body_nconsts']
+
+  def goes_on(carry):
+    return _traced(equation.params['cond_jaxpr'], (*own[:first], *carry))
+
+  def iteration(carry):
+    inputs = (*own[first:start], *carry)
+    found = _traced(equation.params['body_jaxpr'], inputs)
+    return found._replace(shared=found.shared or goes_on(carry).shared)
+
+  found = _carried(iteration, own[start:])
+  carry = _any_of([own[start:], found.outputs])
+  counted = any(goes_on(carry).outputs)  # A sample says how often.
+  return found._replace(outputs=tuple(counted or x for x in carry))
+
+
+def _any_of(flags):
+  return tuple(map(any, zip(*flags, strict=True)))
+
+
+_RULES = {'cond': _branched, 'scan': _scanned, 'while': _looped}
