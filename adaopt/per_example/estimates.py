@@ -21,19 +21,19 @@ from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice, common
 
 
-def _prepare(loss_fn, has_aux, params, batch, args, keywords):
+def _prepare(loss_fn, has_aux, params, batch, args, key, model_state):
   """The call of a loss function in which every example is a sample."""
   checks.check_params(params)
-  named = dict(key=None, model_state=None) | keywords
   return calls.prepare(
     loss_fn,
     params,
     batch,
     *args,
+    key=key,
+    model_state=model_state,
     mask=None,
     group_size=1,
     has_aux=has_aux,
-    **named,
   )
 
 
@@ -102,8 +102,8 @@ def squared_norms(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
-  def estimate(params, batch, *args, **keywords):
-    call = _prepare(loss_fn, has_aux, params, batch, args, keywords)
+  def estimate(params, batch, *args, key=None, model_state=None):
+    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
     factored = _factorise(call, params)
 
     def total_and_norms():
@@ -152,8 +152,8 @@ def inner_products(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
-  def estimate(params, batch, direction, *args, **keywords):
-    call = _prepare(loss_fn, has_aux, params, batch, args, keywords)
+  def estimate(params, batch, direction, *args, key=None, model_state=None):
+    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
     checks.check_like(params, direction=direction)
     _, outcome = jax.vmap(call.loss, (None, 0))(params, call.samples)
     products = forward.along(call.loss, params, call.samples, direction)
@@ -189,8 +189,8 @@ def second_moment(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
-  def estimate(params, batch, *args, **keywords):
-    call = _prepare(loss_fn, has_aux, params, batch, args, keywords)
+  def estimate(params, batch, *args, key=None, model_state=None):
+    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
     factored = _factorise(call, params)
     squares = pruning.pruned(
       lambda: reductions.sums(factored, choice.SQUARES_FIRST).squares
