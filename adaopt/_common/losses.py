@@ -127,6 +127,11 @@ def _moved(old: Any, new: Any) -> Any:
         'samples; a loss that draws random numbers takes a parameter key.'
       )
     dtype = arithmetic.accumulator_dtype(x)
+    if all(jnp.issubdtype(jnp.result_type(z), jnp.integer) for z in (x, y)):
+      # Exact for any counter, and unsigned ones wrap around.
+      step = jnp.asarray(y, jnp.result_type(x)) - x
+      signed = jnp.dtype(f'i{step.dtype.itemsize}')
+      return jax.lax.bitcast_convert_type(step, signed).astype(dtype)
     return jnp.asarray(y, dtype) - jnp.asarray(x, dtype)
 
   return jax.tree.map_with_path(difference, old, new)

@@ -69,6 +69,10 @@ def moments_of(
   weight = _weight(statistics, examples, like)
   factor = 1 if weight is None else jnp.square(weight / examples)
 
+  def present(x):
+    # Weights that add up to 0 leave NaN, and change nothing beside others.
+    return x if weight is None else jnp.where(weight == 0, jnp.zeros_like(x), x)
+
   def spread(name, like):
     noise = getattr(statistics, name)
     if like is None:
@@ -91,9 +95,14 @@ def moments_of(
     )
 
   def times_degrees(v):
-    return jnp.where(samples > 1, (samples - 1) * v, 0)
+    return present(jnp.where(samples > 1, (samples - 1) * v, 0))
 
   def squared_weight():
+    if statistics.weight_variance is None:
+      raise ValueError(
+        'accumulate needs statistics.weight_variance beside the weight of '
+        'several samples; value_and_statistics computes it.'
+      )
     excess = times_degrees(factor * statistics.weight_variance)
     return (jnp.square(weight) / examples + excess).astype(weight.dtype)
 
@@ -102,9 +111,11 @@ def moments_of(
     samples=samples,
     weight=weight,
     squared_weight=None if like.squared_weight is None else squared_weight(),
-    value=jnp.asarray(jnp.nan if value is None else value, like.value.dtype),
+    value=present(
+      jnp.asarray(jnp.nan if value is None else value, like.value.dtype)
+    ),
     aux=(),
-    mean=optax.tree.cast_like(gradient, like.mean),
+    mean=jax.tree.map(present, optax.tree.cast_like(gradient, like.mean)),
     spread=spread('variance', like.spread),
     coordinate_spread=spread('coordinate_variance', like.coordinate_spread),
     weighted_spread=spread('weight_covariance', like.weighted_spread),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import auxiliary, base, calls, checks
+from adaopt._common import auxiliary, base, calls, checks, losses
 from adaopt.per_example import factorisation, forward, reductions
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice, common
@@ -51,6 +51,7 @@ def _scale(outcome):
 def _averages(factored):
   """The loss of the batch, and the aux: averages, and rows."""
   outcome = factored.aux
+  auxiliary.check_averages(outcome.aux)
   share = _scale(outcome)
   if outcome.weight is not None:
     share = share * outcome.weight
@@ -58,7 +59,9 @@ def _averages(factored):
   def average(x):
     wide = common.widen(x)
     share_of = jnp.broadcast_to(jnp.asarray(share, wide.dtype), len(wide))
-    return jnp.mean(common.scaled(share_of, wide), 0)
+    # An average over no tokens is NaN, and 0 · NaN is, too.
+    kept = losses.keep(common.scaled(share_of, wide), share_of != 0)
+    return jnp.mean(kept, 0)
 
   value = _scale(outcome) * jnp.mean(common.widen(factored.values))
   return value, auxiliary.joined(

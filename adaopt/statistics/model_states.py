@@ -45,10 +45,14 @@ def merged(
     if step is None:
       return old
     step = step + between.get(path, 0)
+    dtype = jnp.result_type(old)
+    if jnp.issubdtype(dtype, jnp.integer):
+      signed = jnp.dtype(f'i{dtype.itemsize}')
+      return old + jnp.round(step).astype(signed).astype(dtype)
     moved = jnp.asarray(old, step.dtype) + step
-    if not jnp.issubdtype(jnp.result_type(old), jnp.inexact):
+    if not jnp.issubdtype(dtype, jnp.inexact):
       moved = jnp.round(moved)
-    return moved.astype(jnp.result_type(old))
+    return moved.astype(dtype)
 
   return jax.tree.map_with_path(
     leaf, model_state, moments.moved, is_leaf=lambda x: x is None
