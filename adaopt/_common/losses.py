@@ -99,8 +99,11 @@ def _weight(weight: Any) -> jax.Array:
       'WeightedLoss.weight must be a real scalar, the sum of the weights of '
       f'the batch; got {jnp.result_type(weight)}{list(jnp.shape(weight))}.'
     )
-  wide = jnp.asarray(weight, arithmetic.accumulator_dtype(weight))
-  return jax.lax.stop_gradient(wide)
+  # Counts of tokens are as exact as a float can be.
+  dtype = jnp.promote_types(
+    arithmetic.accumulator_dtype(weight), jnp.result_type(float)
+  )
+  return jax.lax.stop_gradient(jnp.asarray(weight, dtype))
 
 
 def _moved(old: Any, new: Any) -> Any:
