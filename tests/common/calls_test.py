@@ -135,7 +135,7 @@ def test_a_keyword_that_is_none_is_told_by_python():
     adaopt.per_example.squared_norms(noisy)(PARAMS, X, keys=KEY)
 
 
-def test_a_function_without_a_signature_takes_neither():
+def test_without_a_key_and_a_mask_all_samples_count():
   batch = np.float32([1.0, 2.0])
   named = calls.prepare(
     lambda params, batch: jnp.mean(params * batch),
