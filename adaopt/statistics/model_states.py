@@ -9,8 +9,8 @@ share 1 − m that a batch has in them,
   var ← m var + (1 − m) (⟨σ_j²⟩ + ⟨(μ_j − ⟨μ_j⟩)²⟩),
 
 which is what the batch as one sample would give. The proposals hold all of it:
-those of `mean` vary by (1 − m) μ_j, and the step from a `mean` that is larger by
-δ is smaller by (1 − m) δ. Flax NNX stops gradients there, so that this is a
+those of `mean` vary by (1 − m) μ_j, and the step from a `mean` that lies higher
+by δ is less by (1 − m) δ. Flax NNX stops gradients there, so that this is a
 difference and no derivative.
 """
 

@@ -708,7 +708,7 @@ def test_the_noise_of_resampled_batches_is_the_variance():
 
   Of 4000 batches a variance is known to √(2 / 4000) = 2 %, and the
   linearisation is off by some 1/n, here 1/64, so that 10 % is beyond both. The
-  variance of ∇a_i n / W without its −w_i ḡ is several times as large.
+  variance of ∇a_i n / W without its −w_i ḡ is more than twice as large.
   """
   rng = np.random.default_rng(4)
   count, n, repeats = 200, 64, 4000
@@ -735,7 +735,7 @@ def test_the_noise_of_resampled_batches_is_the_variance():
   along = means @ center / np.linalg.norm(center)
   close(np.mean(found.variance_along_mean), n * np.var(along, ddof=1), 0.1)
   plain = np.sum(np.var(a, 0)) / np.mean(w) ** 2
-  assert plain > 3 * np.sum(noise)
+  assert plain > 2 * np.sum(noise)
 
 
 BAD = {
@@ -763,8 +763,8 @@ def test_what_is_no_ratio_of_sums_is_refused(name):
 def test_the_forward_pass_along_a_gradient_sees_the_weights():
   params, batch = make_params(), make_batch()
   with jax.enable_x64(True):
-    batches = jax.tree.map(jnp.asarray, batch)
-    samples, mask = losses.samples(batches, None, 2)
+    params, batch = jax.tree.map(jnp.asarray, (params, batch))
+    samples, mask = losses.samples(batch, None, 2)
     loss = losses.checked(token_mean, False)
     mean = adaopt.value_and_statistics(token_mean)(params, batch)[1].mean
     found = estimators.measure_along(loss, params, samples, mask, mean)
