@@ -52,7 +52,8 @@ def _nll(logits, label):
 
 def _logits(params, batch):
   hidden = jnp.tanh(params['embed'][batch['token']])
-  return jnp.tanh(hidden @ params['kernel'] + params['bias'][None, None])
+  bias = params['bias'].reshape(*[1] * (hidden.ndim - 1), -1)
+  return jnp.tanh(hidden @ params['kernel'] + bias)
 
 
 def token_mean(params, batch):
@@ -662,19 +663,30 @@ def test_complex_parameters():
   assert_statistics(found, a, w, params=params)
 
 
+def one_token(params, batch):
+  """A sequence cut to its first token, of the weight of its length.
+
+  XLA has no product of sequences in bfloat16 on a CPU for sizes as small.
+  """
+  first = {name: x[:, 0] for name, x in batch.items() if name != 'class'}
+  weight = jnp.sum(batch['mask'], 1)
+  nll = _nll(_logits(params, first), first['label'])
+  return adaopt.WeightedLoss(jnp.sum(weight * nll), jnp.sum(weight))
+
+
 @pytest.mark.parametrize('only', [reading.NOISE, ()])
 def test_half_precision(only):
   params = jax.tree.map(
     lambda x: jnp.asarray(x, jnp.bfloat16), make_params(np.float32)
   )
   wide = jax.tree.map(np.float64, params)
-  a, w, t = rows_of(token_mean, wide, make_batch())
-  run = adaopt.value_and_statistics(token_mean, only=only)
+  a, w, t = rows_of(one_token, wide, make_batch())
+  run = adaopt.value_and_statistics(one_token, only=only)
   value, found = jax.jit(run)(params, make_batch())
   assert {x.dtype for x in jax.tree.leaves(found.mean)} == {jnp.bfloat16.dtype}
   assert found.weight == sum(w)
   assert found.weight.dtype == jnp.float32
-  # Eight bits in every activation, over five tokens of an example.
+  # Eight bits in every activation.
   close(value, sum(t) / sum(w), 0.02)
   mean = oracles.ratio(a, w)
   close(
