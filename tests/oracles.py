@@ -113,3 +113,62 @@ def augmented_requirement(g, theta, nu):
 def coordinate_requirements(g, eta):
   """b ≥ V_k / (η² |ḡ_k|²). [d]."""
   return coordinate_variances(g) / (eta**2 * abs(mean(g)) ** 2)
+
+
+# A loss Σ a_i / Σ w_i: rows ∇a_i in A [J, d] with weights w [J], each of one
+# example or of the sums over a group of `size`.
+
+
+def ratio(a, w):
+  """ḡ = Σ_i ∇a_i / Σ_i w_i. [d]."""
+  return sum(row for row in a) / sum(w)
+
+
+def ratio_deviations(a, w):
+  """u_i = J (∇a_i − w_i ḡ) / W. [J, d]."""
+  center = ratio(a, w)
+  return np.stack(
+    [
+      len(a) * (row - weight * center) / sum(w)
+      for row, weight in zip(a, w, strict=True)
+    ]
+  )
+
+
+def ratio_coordinate_variances(a, w, size=1):
+  """V_k = q Σ_j |u_jk|² / (J − 1). [d]."""
+  u = ratio_deviations(a, w)
+  return size * sum(abs(row) ** 2 for row in u) / (len(a) - 1)
+
+
+def ratio_variance(a, w, size=1):
+  """v = n² / (q W²) Σ_j ‖∇a_j − w_j ḡ‖² / (J − 1)."""
+  center, n = ratio(a, w), size * len(a)
+  total = sum(
+    squared_norm(row - weight * center)
+    for row, weight in zip(a, w, strict=True)
+  )
+  return n**2 / (size * sum(w) ** 2) * total / (len(a) - 1)
+
+
+def ratio_tensor_variances(a, w, params, size=1):
+  """ratio_variance of the columns of each tensor of params. [tensors]."""
+  variances, start = [], 0
+  for leaf in jax.tree.leaves(params):
+    columns = slice(start, start + np.size(leaf))
+    variances.append(ratio_variance(a[:, columns], w, size))
+    start = columns.stop
+  return np.array(variances)
+
+
+def ratio_variance_along_mean(a, w, size=1):
+  """v∥ = q Σ_j (Re ⟨u_j, ḡ⟩ / ‖ḡ‖)² / (J − 1)."""
+  center = ratio(a, w)
+  along = [np.vdot(center, u).real for u in ratio_deviations(a, w)]
+  spread = sum(p**2 for p in along) / squared_norm(center)
+  return size * spread / (len(a) - 1)
+
+
+def group_sums(a, size):
+  """Σ of the rows (j − 1) q + 1, …, j q. [b / q, ...]."""
+  return np.stack([sum(a[i : i + size]) for i in range(0, len(a), size)])

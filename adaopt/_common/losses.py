@@ -43,20 +43,22 @@ def takes(loss_fn: base.LossFn) -> Takes:
   return Takes('key' in names, 'model_state' in names)
 
 
-def _describe(output: Any) -> str:
-  return type(output).__name__
-
-
 def _parts(loss_fn, has_aux, output):
   """Loss, aux and model state of what a loss function returned."""
   stateful = takes(loss_fn).model_state
   pair = isinstance(output, tuple) and not isinstance(output, base.WeightedLoss)
   if pair != (has_aux or stateful) or (pair and len(output) != 2):
+    asked = (
+      'loss_fn must return (loss, aux) with has_aux=True, and only the loss'
+    )
+    if stateful:
+      asked = (
+        'loss_fn with a parameter model_state must return (loss, (aux, '
+        'model_state)) with has_aux=True, and (loss, model_state)'
+      )
     raise ValueError(
-      'loss_fn must return (loss, aux) with has_aux=True, and only the loss '
-      'without; with a parameter model_state it returns (loss, model_state) or '
-      f'(loss, (aux, model_state)). With has_aux={has_aux} it returned '
-      f'{_describe(output)}.'
+      f'{asked} without; with has_aux={has_aux} it returned '
+      f'{type(output).__name__}.'
     )
   value, rest = output if pair else (output, ())
   if not stateful:
@@ -66,22 +68,27 @@ def _parts(loss_fn, has_aux, output):
   if not isinstance(rest, tuple) or len(rest) != 2:
     raise ValueError(
       'loss_fn with has_aux=True and a parameter model_state must return '
-      f'(loss, (aux, model_state)), got {_describe(rest)} beside the loss.'
+      f'(loss, (aux, model_state)), got {type(rest).__name__} beside the loss.'
     )
   return value, *rest
 
 
-def _check_scalar(name: str, value: Any) -> None:
+def _check_scalar(value: Any, weighted: bool) -> None:
+  """Raises ValueError unless a loss, or a weighted total, is a real scalar."""
+  what = (
+    'the sum over the batch' if weighted else 'the mean loss over the batch'
+  )
   if not isinstance(value, jax.Array | np.ndarray | np.generic):
+    returned = 'WeightedLoss.total is' if weighted else 'loss_fn returned'
     raise ValueError(
-      f'{name} {value!r}, which is not an array and has no gradient; return '
-      'the mean loss over the batch as JAX computes it, without float() or '
-      '.item().'
+      f'{returned} {value!r}, which is not an array and has no gradient; '
+      f'return {what} as JAX computes it, without float() or .item().'
     )
   if jnp.shape(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+    name = 'WeightedLoss.total must be' if weighted else 'loss_fn must return'
     raise ValueError(
-      f'{name} {value.dtype}{list(jnp.shape(value))}; return a real scalar, '
-      'the mean loss over the batch.'
+      f'{name} a real scalar, {what}; got '
+      f'{value.dtype}{list(jnp.shape(value))}.'
     )
 
 
@@ -92,8 +99,11 @@ def _weight(weight: Any) -> jax.Array:
       'WeightedLoss.weight must be a real scalar, the sum of the weights of '
       f'the batch; got {jnp.result_type(weight)}{list(jnp.shape(weight))}.'
     )
-  wide = jnp.asarray(weight, arithmetic.accumulator_dtype(weight))
-  return jax.lax.stop_gradient(wide)
+  # Counts of tokens are as exact as a float can be.
+  dtype = jnp.promote_types(
+    arithmetic.accumulator_dtype(weight), jnp.result_type(float)
+  )
+  return jax.lax.stop_gradient(jnp.asarray(weight, dtype))
 
 
 def _moved(old: Any, new: Any) -> Any:
@@ -120,6 +130,11 @@ def _moved(old: Any, new: Any) -> Any:
         'samples; a loss that draws random numbers takes a parameter key.'
       )
     dtype = arithmetic.accumulator_dtype(x)
+    if all(jnp.issubdtype(jnp.result_type(z), jnp.integer) for z in (x, y)):
+      # Exact for any counter, and unsigned ones wrap around.
+      step = jnp.asarray(y, jnp.result_type(x)) - x
+      signed = jnp.dtype(f'i{step.dtype.itemsize}')
+      return jax.lax.bitcast_convert_type(step, signed).astype(dtype)
     return jnp.asarray(y, dtype) - jnp.asarray(x, dtype)
 
   return jax.tree.map_with_path(difference, old, new)
@@ -158,9 +173,7 @@ def checked(
     value, aux, state = _parts(loss_fn, has_aux, output)
     weighted = isinstance(value, base.WeightedLoss)
     total, weight = value if weighted else (value, None)
-    _check_scalar(
-      'WeightedLoss.total is' if weighted else 'loss_fn returned', total
-    )
+    _check_scalar(total, weighted)
     averaged, each = _split(aux, by_example)
     return total, Outcome(
       weight=_weight(weight) if weighted else None,

@@ -71,6 +71,10 @@ def moments_of(
   if weight is not None:
     factor = jnp.square(weight / examples.astype(weight.dtype))
 
+  def present(x):
+    # Weights that add up to 0 leave NaN, and change nothing beside others.
+    return x if weight is None else jnp.where(weight == 0, jnp.zeros_like(x), x)
+
   def spread(name, like):
     noise = getattr(statistics, name)
     if like is None:
@@ -94,9 +98,14 @@ def moments_of(
 
   def times_degrees(v):
     degrees = jnp.asarray(factor, v.dtype) * (samples - 1).astype(v.dtype)
-    return jnp.where(samples > 1, degrees * v, jnp.zeros_like(v))
+    return present(jnp.where(samples > 1, degrees * v, jnp.zeros_like(v)))
 
   def squared_weight():
+    if statistics.weight_variance is None:
+      raise ValueError(
+        'accumulate needs statistics.weight_variance beside the weight of '
+        'several samples; value_and_statistics computes it.'
+      )
     variance = jnp.asarray(statistics.weight_variance, weight.dtype)
     equal = jnp.square(weight) / examples.astype(weight.dtype)
     return equal + times_degrees(variance)
@@ -106,11 +115,13 @@ def moments_of(
     samples=samples,
     weight=weight,
     squared_weight=None if like.squared_weight is None else squared_weight(),
-    value=jnp.asarray(
-      arithmetic.missing() if value is None else value, like.value.dtype
+    value=present(
+      jnp.asarray(
+        arithmetic.missing() if value is None else value, like.value.dtype
+      )
     ),
     aux=(),
-    mean=optax.tree.cast_like(gradient, like.mean),
+    mean=jax.tree.map(present, optax.tree.cast_like(gradient, like.mean)),
     spread=spread('variance', like.spread),
     coordinate_spread=spread('coordinate_variance', like.coordinate_spread),
     weighted_spread=spread('weight_covariance', like.weighted_spread),

@@ -15,25 +15,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import auxiliary, base, calls, checks
+from adaopt._common import auxiliary, base, calls, checks, losses
 from adaopt.per_example import factorisation, forward, reductions
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice, common
 
 
-def _prepare(loss_fn, has_aux, params, batch, args, keywords):
+def _prepare(loss_fn, has_aux, params, batch, args, key, model_state):
   """The call of a loss function in which every example is a sample."""
   checks.check_params(params)
-  named = dict(key=None, model_state=None) | keywords
   return calls.prepare(
     loss_fn,
     params,
     batch,
     *args,
+    key=key,
+    model_state=model_state,
     mask=None,
     group_size=1,
     has_aux=has_aux,
-    **named,
   )
 
 
@@ -51,6 +51,7 @@ def _scale(outcome):
 def _averages(factored):
   """The loss of the batch, and the aux: averages, and rows."""
   outcome = factored.aux
+  auxiliary.check_averages(outcome.aux)
   share = _scale(outcome)
   if outcome.weight is not None:
     share = share * outcome.weight
@@ -58,7 +59,9 @@ def _averages(factored):
   def average(x):
     wide = common.widen(x)
     share_of = jnp.broadcast_to(jnp.asarray(share, wide.dtype), len(wide))
-    return jnp.mean(common.scaled(share_of, wide), 0)
+    # An average over no tokens is NaN, and 0 · NaN is, too.
+    kept = losses.keep(common.scaled(share_of, wide), share_of != 0)
+    return jnp.mean(kept, 0)
 
   value = _scale(outcome) * jnp.mean(common.widen(factored.values))
   return value, auxiliary.joined(
@@ -102,8 +105,8 @@ def squared_norms(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
-  def estimate(params, batch, *args, **keywords):
-    call = _prepare(loss_fn, has_aux, params, batch, args, keywords)
+  def estimate(params, batch, *args, key=None, model_state=None):
+    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
     factored = _factorise(call, params)
 
     def total_and_norms():
@@ -152,8 +155,8 @@ def inner_products(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
-  def estimate(params, batch, direction, *args, **keywords):
-    call = _prepare(loss_fn, has_aux, params, batch, args, keywords)
+  def estimate(params, batch, direction, *args, key=None, model_state=None):
+    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
     checks.check_like(params, direction=direction)
     _, outcome = jax.vmap(call.loss, (None, 0))(params, call.samples)
     products = forward.along(call.loss, params, call.samples, direction)
@@ -189,8 +192,8 @@ def second_moment(
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
 
-  def estimate(params, batch, *args, **keywords):
-    call = _prepare(loss_fn, has_aux, params, batch, args, keywords)
+  def estimate(params, batch, *args, key=None, model_state=None):
+    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
     factored = _factorise(call, params)
     squares = pruning.pruned(
       lambda: reductions.sums(factored, choice.SQUARES_FIRST).squares

@@ -33,13 +33,17 @@ def _total(samples: jax.Array, mask: jax.Array) -> jax.Array:
 def _sums_of(outcome: losses.Outcome, mask: jax.Array) -> dict[str, Any]:
   """Weighted sums of what samples tell beside their losses, for `from_sums`."""
   total = functools.partial(_total, mask=mask)
+  auxiliary.check_averages(outcome.aux)
   aux = outcome.aux
+  counted = total
   if outcome.weight is not None:
     aux = jax.tree.map(
       lambda x: common.scaled(outcome.weight, common.widen(x)), aux
     )
+    # An average over no tokens is NaN, and 0 · NaN is, too.
+    counted = functools.partial(_total, mask=mask & (outcome.weight != 0))
   return dict(
-    aux=jax.tree.map(total, aux),
+    aux=jax.tree.map(counted, aux),
     moved=jax.tree.map(total, outcome.moved),
     squared_moved=jax.tree.map(lambda x: total(jnp.square(x)), outcome.moved),
   )

@@ -87,9 +87,10 @@ def from_sums(
 
     M_k = (Σ_j |a_jk|² − 2 Re Σ_j w_j a_jk conj(ḡ_k) + s |ḡ_k|²) / q,
 
-  clamped at 0, and exactly 0 for J = 1. The rounding error is about
-  1e-7 · Q |ḡ_k|², so it matters only where the noise is far below the signal
-  and no test asks for more examples.
+  clamped at 0, and exactly 0 for J = 1; of a mean, with g_j = a_j / q,
+  M_k = q (Σ_j |g_jk|² − J |ḡ_k|²). The rounding error is about 1e-7 · Q |ḡ_k|²,
+  so it matters only where the noise is far below the signal and no test asks
+  for more examples.
 
   Args:
     count: J, at least 1. [] int32.
@@ -107,21 +108,22 @@ def from_sums(
     The moments.
   """
   count_float = count.astype(jnp.result_type(float))
-  size = 1 if weights else group_size
+  factor = 1 / group_size if weights else group_size
   total_weight, squares_of_weights, products = weights or (
     count_float,
     count_float,
-    gradient,
+    jax.tree.map(lambda g: None, gradient),  # J ḡ
   )
   mean = jax.tree.map(lambda g: divided(g, total_weight), gradient)
   of_several = lambda x: jnp.where(count > 1, x, jnp.zeros_like(x))
 
   def spread(square, product, tensor, reduce):
-    along = jnp.real(product * jnp.conj(tensor))
-    signal = squares_of_weights.astype(square.dtype)
-    signal = signal * arithmetic.abs_sq(tensor)
-    deviation = jnp.maximum(square + reduce(signal - 2 * along), 0)
-    return of_several(size**2 / group_size * deviation)
+    power = reduce(arithmetic.abs_sq(tensor))
+    signal = squares_of_weights.astype(square.dtype) * power
+    if product is not None:
+      along = reduce(jnp.real(product * jnp.conj(tensor)))
+      signal = 2 * along - signal
+    return of_several(factor * jnp.maximum(square - signal, 0))
 
   def weighted_spread(product, tensor):
     covariance = product - squares_of_weights.astype(product.dtype) * tensor
@@ -243,9 +245,12 @@ def _about(center, a, b, name, reduce):
       products,
     )
 
-  return arithmetic.map_present(
-    lambda p, q: jnp.maximum(p + q, 0).astype(p.dtype), each(a), each(b)
-  )
+  def total(p, q):
+    # Of means nothing is subtracted, and V has all derivatives where it is 0.
+    both = p + q if a.weighted_spread is None else jnp.maximum(p + q, 0)
+    return both.astype(p.dtype)
+
+  return arithmetic.map_present(total, each(a), each(b))
 
 
 def _weighted_about(center, a, b):

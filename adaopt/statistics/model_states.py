@@ -9,8 +9,9 @@ share 1 − m that a batch has in them,
   var ← m var + (1 − m) (⟨σ_j²⟩ + ⟨(μ_j − ⟨μ_j⟩)²⟩),
 
 which is what the batch as one sample would give. The proposals hold all of it:
-those of `mean` vary by (1 − m) μ_j, and 1 − m is minus the derivative of the
-proposed step by the old `mean`.
+those of `mean` vary by (1 − m) μ_j, and the step from a `mean` that lies higher
+by δ is less by (1 − m) δ. Flax NNX stops gradients there, so that this is a
+difference and no derivative.
 """
 
 from collections.abc import Callable
@@ -45,10 +46,14 @@ def merged(
     if step is None:
       return old
     step = step + between.get(path, 0)
+    dtype = jnp.result_type(old)
+    if jnp.issubdtype(dtype, jnp.integer):
+      signed = jnp.dtype(f'i{dtype.itemsize}')
+      return old + jnp.round(step).astype(signed).astype(dtype)
     moved = jnp.asarray(old, step.dtype) + step
-    if not jnp.issubdtype(jnp.result_type(old), jnp.inexact):
+    if not jnp.issubdtype(dtype, jnp.inexact):
       moved = jnp.round(moved)
-    return moved.astype(jnp.result_type(old))
+    return moved.astype(dtype)
 
   return jax.tree.map_with_path(
     leaf, model_state, moments.moved, is_leaf=lambda x: x is None
@@ -65,15 +70,11 @@ def _between(model_state, moments, moved_of):
   }
   if not pairs:
     return {}
-  derivatives = dict(
-    jax.tree.leaves_with_path(_derivatives(model_state, moved_of))
-  )
+  shares = _shares(model_state, set(pairs.values()), moments, moved_of)
 
   def gain(mean):
-    share = -derivatives[mean].astype(spreads[mean].dtype)
     examples = merging.number(moments).astype(spreads[mean].dtype)
-    variance = spreads[mean] / examples
-    return merging.divided(variance, share)
+    return merging.divided(spreads[mean] / examples, shares[mean])
 
   return {var: gain(mean) for var, mean in pairs.items()}
 
@@ -100,8 +101,25 @@ def _name(entry):
   return None
 
 
-def _derivatives(model_state, moved_of):
-  """How what one sample adds to each leaf changes with that leaf."""
-  moved, pull = jax.vjp(moved_of, model_state)
-  (derivatives,) = pull(jax.tree.map(jnp.ones_like, moved))
-  return derivatives
+def _shares(model_state, means, moments, moved_of):
+  """1 − m of every running mean, by its path."""
+  steps = dict(jax.tree.leaves_with_path(moments.moved))
+
+  def shifted(path, old):
+    if path not in means:
+      return old
+    step = steps[path]
+    # As large as what is rounded.
+    size = 1 + jnp.abs(jnp.asarray(old, step.dtype)) + jnp.abs(step)
+    return (old + size).astype(jnp.result_type(old))
+
+  other = jax.tree.map_with_path(shifted, model_state)
+  paths = lambda tree: dict(jax.tree.leaves_with_path(tree))
+  old, new = paths(model_state), paths(other)
+  before, after = paths(moved_of(model_state)), paths(moved_of(other))
+
+  def share(path):
+    wide = lambda x: jnp.asarray(x, before[path].dtype)
+    return (before[path] - after[path]) / (wide(new[path]) - wide(old[path]))
+
+  return {path: share(path) for path in means}

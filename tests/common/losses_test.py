@@ -5,11 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import adaopt
 from adaopt._common import losses
 
 
 def _returns(output):
   return lambda params, batch: output
+
+
+def _checked(output, has_aux):
+  return losses.checked(_returns(output), has_aux)(None, losses.Sample(None))
 
 
 @pytest.mark.parametrize(
@@ -23,14 +28,16 @@ def _returns(output):
   ],
 )
 def test_a_checked_loss_has_an_aux(has_aux, output, expected):
-  assert losses.checked(_returns(output), has_aux)(None, None) == expected
+  value, outcome = _checked(output, has_aux)
+  assert (value, outcome.aux) == expected
+  assert outcome == losses.Outcome(None, expected[1], None, ())
 
 
 def test_a_checked_loss_is_passed_the_further_arguments():
   loss_fn = lambda params, batch, *rest: jnp.float32(
     sum((params, batch, *rest))
   )
-  assert losses.checked(loss_fn, False, 3, 4)(1, 2)[0] == 10
+  assert losses.checked(loss_fn, False, 3, 4)(1, losses.Sample(2))[0] == 10
 
 
 ONE = jnp.float32(1.0)
@@ -54,7 +61,71 @@ ONE = jnp.float32(1.0)
 )
 def test_what_is_not_a_loss_meets_a_sentence(has_aux, output, sentence):
   with pytest.raises(ValueError, match=sentence):
-    losses.checked(_returns(output), has_aux)(None, None)
+    _checked(output, has_aux)
+
+
+WEIGHTED = adaopt.WeightedLoss
+
+
+@pytest.mark.parametrize(
+  ('output', 'sentence'),
+  [
+    (
+      WEIGHTED(2.0, ONE),
+      r'WeightedLoss.total is 2\.0, which is not an array.* the sum over',
+    ),
+    (
+      WEIGHTED(jnp.ones(3), ONE),
+      r'WeightedLoss.total must be a real scalar, the sum .* got float32\[3\]',
+    ),
+    (
+      WEIGHTED(jnp.complex64(1), ONE),
+      r'WeightedLoss.total must be a real scalar.* got complex64\[\]',
+    ),
+    (WEIGHTED(ONE, jnp.ones(3)), r'weight must be .* got float32\[3\]'),
+    (WEIGHTED(ONE, jnp.complex64(1)), r'weight must be .* got complex64\[\]'),
+  ],
+)
+def test_what_is_not_a_weighted_loss_meets_a_sentence(output, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    _checked(output, False)
+  with pytest.raises(ValueError, match=sentence):
+    _checked((output, ONE), True)
+
+
+@pytest.mark.parametrize('weight', [3, 3.0, np.int32(3), jnp.bfloat16(3)])
+def test_a_weight_is_as_wide_as_its_sum_must_be(weight):
+  value, outcome = _checked(WEIGHTED(ONE, weight), False)
+  assert value == 1
+  assert outcome.weight == 3
+  assert outcome.weight.dtype == jnp.float32
+
+
+def test_a_weight_may_be_a_bool():
+  assert _checked(WEIGHTED(ONE, jnp.array(True)), False)[1].weight == 1
+
+
+@pytest.mark.parametrize(
+  ('has_aux', 'output', 'sentence'),
+  [
+    (
+      False,
+      ONE,
+      r'\(loss, model_state\) without; with has_aux=False it .* Array',
+    ),
+    (True, ONE, r'\(loss, \(aux, model_state\)\) with has_aux=True'),
+    (True, (ONE, ONE), r'\(loss, \(aux, model_state\)\), got Array'),
+    (True, (ONE, (ONE,)), r'\(loss, \(aux, model_state\)\), got tuple beside'),
+    (False, (ONE, {'m': 1}), 'of the structure that it was given'),
+    (False, (ONE, jnp.ones(2)), r'keep its shape \[\], got \[2\]'),
+    (False, (ONE, jax.random.key(0)), 'a loss that draws random numbers'),
+  ],
+)
+def test_what_is_not_a_model_state_meets_a_sentence(has_aux, output, sentence):
+  loss_fn = lambda params, batch, model_state: output
+  loss = losses.checked(loss_fn, has_aux, model_state=jnp.float32(0))
+  with pytest.raises(ValueError, match=sentence):
+    loss(None, losses.Sample(None))
 
 
 BATCH = {'x': np.arange(12.0).reshape(6, 2), 'y': np.arange(6)}
@@ -85,7 +156,7 @@ def test_random_keys_can_be_grouped():
 def test_a_sample_counts_where_all_of_its_examples_do():
   mask = jnp.array([True, True, True, False, False, False])
   groups, counts = losses.samples(BATCH, mask, 2)
-  assert groups['x'].shape == (3, 2, 2)
+  assert groups.batch['x'].shape == (3, 2, 2)
   assert counts.tolist() == [True, False, False]
   _, every = losses.samples(BATCH, None, 3)
   assert every.tolist() == [True, True]

@@ -88,13 +88,13 @@ def test_an_estimate_per_batch_under_scan():
 
 
 def test_further_arguments_are_the_same_for_all_examples():
-  def scaled(params, batch, scale, key):
-    del key
+  def scaled(params, batch, scale, step):
+    del step
     value = scale * loss_fn(params, batch)
     return value, {'scale': scale}
 
   options = {'has_aux': True}
-  args = jnp.array(3.0), jax.random.key(0)
+  args = jnp.array(3.0), jnp.int32(7)
   squared_norms = jax.jit(adaopt.per_example.squared_norms(scaled, **options))
   (value, aux), _, norms = squared_norms(PARAMS, X, *args)
   close(norms, 9 * np.sum(gradients(loss_fn) ** 2, 1))

@@ -201,7 +201,8 @@ def test_no_sample_has_no_variance():
 
 
 def test_the_sums_of_no_sample_have_no_mean():
-  assert np.all(np.isnan(oracles.ravel(_from_sums(np.zeros((0, 4))).mean)))
+  statistics = merging.finish(_from_sums(np.zeros((0, 4))))
+  assert np.all(np.isnan(oracles.ravel(statistics.mean)))
 
 
 def test_rounding_never_makes_a_variance_negative():
