@@ -1,9 +1,14 @@
 """Times weighted losses, tests of some tensors, and the check of a loss.
 
 python -m experiments.benchmarks.weighted
+
+All times are the processor's, of all threads, which what else runs on the
+machine changes little. On one core, such as by taskset, they are what a run
+takes.
 """
 
 import functools
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,34 +23,62 @@ import adaopt
 from experiments import models, options
 from experiments.benchmarks import networks, steps, timing
 
+WEIGHED = ('logistic', 'mlp', 'cnn', 'transformer', 'lstm')
 CHECKED = ('mlp on digits', 'cnn', 'transformer')
+FIELDS = {
+  'no noise': None,
+  'v': 'variance',
+  'coordinate variance': 'coordinate_variance',
+}
 
 
-def masked_batch(network: networks.Network) -> dict[str, jax.Array]:
-  """Random tokens, and masks that keep a random number of the first ones."""
+def in_turns(functions: dict[Any, Callable[[], Any]]) -> dict[Any, float]:
+  """Median milliseconds of the processor of every function, run in turns."""
+  times = {name: [] for name in functions}
+  for function in functions.values():
+    jax.block_until_ready(function())
+  for _ in range(timing.REPEATS.value):
+    for name, function in functions.items():
+      begin, runs = time.process_time(), 0
+      while not runs or time.process_time() < begin + timing.BLOCK:
+        jax.block_until_ready(function())
+        runs += 1
+      times[name].append(1e3 * (time.process_time() - begin) / runs)
+  return {name: statistics.median(values) for name, values in times.items()}
+
+
+def weighted_batch(network: networks.Network) -> dict[str, jax.Array]:
+  """Random examples with weights.
+
+  Of an image the weight is 1 or 9, as of a class; of the tokens of a sequence
+  it is 1 for a random number of the first ones, at least a quarter, and 0 for
+  the others.
+  """
   x, y = networks.examples(network)
-  lengths = jax.random.randint(
-    jax.random.key(2), [len(x)], network.length // 4, network.length + 1
-  )
-  mask = jnp.arange(network.length) < lengths[:, None]
-  return {'input': x, 'label': y, 'mask': mask.astype(jnp.float32)}
+  key = jax.random.key(2)
+  if network.image:
+    weights = jnp.where(jax.random.bernoulli(key, 0.1, y.shape), 9.0, 1.0)
+  else:
+    length = network.length
+    lengths = jax.random.randint(key, [len(x), 1], length // 4, length + 1)
+    weights = jnp.where(jnp.arange(length) < lengths, 1.0, 0.0)
+  return {'input': x, 'label': y, 'weight': weights}
 
 
 def losses_of(network: networks.Network) -> dict[str, Callable]:
-  """The mean loss of the tokens of an example, and that of all tokens."""
+  """The mean of all losses, and their mean by weight."""
 
-  def token_losses(params, batch):
-    logits = network.model.apply(params, batch['input'])
+  def losses(params, batch):
     return optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch['label']
+      network.model.apply(params, batch['input']), batch['label']
     )
 
   def mean(params, batch):
-    return jnp.mean(token_losses(params, batch))
+    return jnp.mean(losses(params, batch))
 
   def weighted(params, batch):
-    losses = batch['mask'] * token_losses(params, batch)
-    return adaopt.WeightedLoss(jnp.sum(losses), jnp.sum(batch['mask']))
+    total = jnp.sum(batch['weight'] * losses(params, batch))
+    return adaopt.WeightedLoss(total, jnp.sum(batch['weight']))
 
   return {'mean': mean, 'weighted': weighted}
 
@@ -65,32 +98,26 @@ def reading(field: str | None) -> Callable:
 
 
 def print_statistics() -> None:
-  """The price of weights in a program that returns one statistic."""
-  network = networks.NETWORKS['transformer']
-  batch = masked_batch(network)
-  params = network.model.init(jax.random.key(1), batch['input'][:1])
-  fields = {
-    'no noise': None,
-    'v': 'variance',
-    'coordinate variance': 'coordinate_variance',
-    'v∥': 'variance_along_mean',
-  }
+  """The price of weights in programs that return one statistic."""
   timing.print_header(
-    'transformer, read', 'mean, ms', 'weighted, ms', 'weighted / mean'
+    'network', 'b', 'read', 'mean, ms', 'weighted, ms', 'weighted / mean'
   )
-  for name, field in fields.items():
+  for name in WEIGHED:
+    network = networks.NETWORKS[name]
+    batch = weighted_batch(network)
+    params = network.model.init(jax.random.key(1), batch['input'][:1])
     runs = {
-      kind: functools.partial(jax.jit(reading(field)(loss_fn)), params, batch)
+      (read, kind): functools.partial(
+        jax.jit(reading(field)(loss_fn)), params, batch
+      )
+      for read, field in FIELDS.items()
       for kind, loss_fn in losses_of(network).items()
     }
-    print_ratio(name, timing.in_turns(runs))
-
-
-def print_ratio(name: str, times: dict[str, float]) -> None:
-  first, second = times.values()
-  timing.print_row(
-    name, f'{first:.0f}', f'{second:.0f}', f'{second / first:.3f}'
-  )
+    times = in_turns(runs)
+    for read in FIELDS:
+      mean, weighted = times[read, 'mean'], times[read, 'weighted']
+      cells = f'{mean:.1f}', f'{weighted:.1f}', f'{weighted / mean:.2f}'
+      timing.print_row(name, network.batch_size, read, *cells)
 
 
 def make_step(
@@ -123,8 +150,8 @@ def make_step(
 
 def print_steps() -> None:
   """The price of tests of all tensors and of the LayerNorms, in a step."""
-  network = networks.NETWORKS['transformer']
-  batch = masked_batch(network)
+  network = networks.NETWORKS['transformer']._replace(batch_size=16)
+  batch = weighted_batch(network)
   criteria = {
     'no test': None,
     'test of LayerNorms': adaopt.of_tensors(
@@ -132,13 +159,12 @@ def print_steps() -> None:
     ),
     'test of all': steps.PASSED,
   }
-  found = {}
   runs = {
     (kind, name): make_step(network, loss_fn, criterion, batch)
     for kind, loss_fn in losses_of(network).items()
     for name, criterion in criteria.items()
   }
-  found = timing.in_turns(runs)
+  times = in_turns(runs)
   timing.print_header(
     'transformer, step',
     'mean, ms',
@@ -150,14 +176,14 @@ def print_steps() -> None:
   for name in criteria:
     cells = []
     for kind in ('mean', 'weighted'):
-      own = found[kind, name]
-      cells += [f'{own:.0f}', f'{own / found[kind, "no test"]:.3f}']
-    ratio = found['weighted', name] / found['mean', name]
-    timing.print_row(name, *cells, f'{ratio:.3f}')
+      own = times[kind, name]
+      cells += [f'{own:.0f}', f'{own / times[kind, "no test"]:.2f}']
+    ratio = times['weighted', name] / times['mean', name]
+    timing.print_row(name, *cells, f'{ratio:.2f}')
 
 
 def first_step(name: str, *, check: bool) -> float:
-  """Seconds until `fit` yields its first step, compilation included."""
+  """Seconds of the processor until the first step, with its compilation."""
   if name == 'mlp on digits':
     images, labels = datasets.load_digits(return_X_y=True)
     batch = {'input': jnp.asarray(images / 16), 'label': jnp.asarray(labels)}
@@ -179,7 +205,7 @@ def first_step(name: str, *, check: bool) -> float:
     adaopt.norm_test(0.5), init_batch_size=size, max_batch_size=size
   )
   jax.clear_caches()
-  begin = time.perf_counter()
+  begin = time.process_time()
   run = adaopt.fit(
     loss_fn,
     optax.chain(hold, optax.sgd(1e-4)),
@@ -190,4 +216,35 @@ def first_step(name: str, *, check: bool) -> float:
     check=check,
   )
   next(run)
-  return time.perf_counter() - begin
+  return time.process_time() - begin
+
+
+def print_checks() -> None:
+  """The price of the check that `fit` makes before its first update."""
+  timing.print_header(
+    'network', 'first step, s', 'with the check, s', 'the check, s'
+  )
+  for name in CHECKED:
+    turns = [
+      (first_step(name, check=False), first_step(name, check=True))
+      for _ in range(timing.REPEATS.value)
+    ]
+    without, with_check = map(statistics.median, zip(*turns, strict=True))
+    added = statistics.median(b - a for a, b in turns)
+    timing.print_row(
+      name, f'{without:.1f}', f'{with_check:.1f}', f'{added:.1f}'
+    )
+
+
+def main(argv: list[str]) -> None:
+  """Prints a table of each."""
+  del argv
+  options.quiet()
+  timing.print_machine()
+  print_statistics()
+  print_steps()
+  print_checks()
+
+
+if __name__ == '__main__':
+  app.run(main)
