@@ -15,20 +15,11 @@ SIZES = dict(init_batch_size=8, max_batch_size=64)
 
 CRITERIA = {
   'norm_test': lambda: adaopt.norm_test(0.5),
-  'big_batch_test': lambda: criteria.big_batch_test(),
-  'inner_product_test': lambda: adaopt.inner_product_test(0.5),
-  'orthogonality_test': lambda: criteria.orthogonality_test(0.5),
-  'augmented': lambda: adaopt.augmented_inner_product_test(0.5, 0.5),
   'coordinate_norm_test': lambda: adaopt.coordinate_norm_test(0.5),
-  'debiased_norm_test': lambda: adaopt.debiased_norm_test(0.5),
   'gradient_noise_scale': lambda: adaopt.gradient_noise_scale(),
-  'cabs': lambda: criteria.cabs(0.5),
   'sign_noise_scale': lambda: criteria.sign_noise_scale(0.5),
   'gradient_diversity': lambda: criteria.gradient_diversity(
     0.5, num_examples=16
-  ),
-  'all_of': lambda: adaopt.all_of(
-    adaopt.norm_test(0.5), adaopt.debiased_norm_test(0.5)
   ),
   'preconditioned_by_adagrad': lambda: criteria.preconditioned_norm_test(
     0.5, criteria.adagrad_preconditioner()
@@ -36,12 +27,8 @@ CRITERIA = {
 }
 
 POLICIES = {
-  'maximum': jnp.maximum,
   'follow': adaopt.follow,
-  'measure': adaopt.batch_size.measure,
-  'hysteresis': adaopt.batch_size.hysteresis(1.5),
   'capped_growth': adaopt.capped_growth(1.5),
-  'geometric_growth': adaopt.batch_size.geometric_growth(2.0),
 }
 
 LINEAR = optax.linear_schedule(1.0, 0.5, 100)
