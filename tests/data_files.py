@@ -101,3 +101,26 @@ def write_archive(path, members):
       member = tarfile.TarInfo(name)
       member.size = len(content)
       archive.addfile(member, io.BytesIO(content))
+
+
+def write_libsvm(folder, name, num_features, n=40):
+  """Training and test files of two classes, told apart by feature 1."""
+  folder.mkdir(parents=True, exist_ok=True)
+  rng = np.random.default_rng(0)
+  for suffix in ('', '.t'):
+    rows = []
+    for label in np.arange(n) % 2:
+      values = rng.normal(size=num_features)
+      values[0] += label
+      cells = (f'{k}:{x:.3f}' for k, x in enumerate(values, 1))
+      rows.append(f'{2 * label - 1:+d} {" ".join(cells)}\n')
+    (folder / f'{name}{suffix}').write_text(''.join(rows))
+
+
+def write_shakespeare(folder, windows=40):
+  """A text of 65 distinct characters, of that many windows and a bit."""
+  folder.mkdir(parents=True, exist_ok=True)
+  letters = np.arange(60, 125, dtype=np.uint8)
+  text = np.random.default_rng(0).choice(letters, 129 * windows + 40)
+  text[: len(letters)] = letters
+  (folder / 'tinyshakespeare.txt').write_bytes(text.tobytes())
