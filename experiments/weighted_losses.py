@@ -25,7 +25,7 @@ import adaopt
 from experiments import datasets, models, options, results
 
 _EXAMPLES = flags.DEFINE_integer(
-  'num_examples', 200_000, 'Examples of every run on ijcnn1.', lower_bound=1
+  'num_examples', 400_000, 'Examples of every run on ijcnn1.', lower_bound=1
 )
 _POSITIVES = flags.DEFINE_integer(
   'positives', 500, 'Positives of ijcnn1 that are kept.', lower_bound=1
@@ -34,9 +34,9 @@ _STEPS = flags.DEFINE_integer(
   'num_steps', 20, 'Steps of the transformer.', lower_bound=1
 )
 
-LEARNING_RATE = 0.1
-FIXED_SIZE = 64
-MAX_BATCH_SIZE = 1024
+LEARNING_RATE = 2.0
+FIXED_SIZES = (64, 1024)
+"""Of the runs without a test; those with a test go from the first on."""
 ETA = 0.5
 
 SEQUENCES = 24
@@ -77,9 +77,10 @@ OUTCOMES = {
 
 
 def rare(data: dict[str, np.ndarray], positives: int) -> dict[str, np.ndarray]:
-  """The first positives and all negatives, with weights of the classes.
+  """Some positives and all negatives, with weights of the classes.
 
-  A class of n_c of the n examples has the weight n / (2 n_c).
+  A class of n_c of the n examples has the weight n / (2 n_c). The positives are
+  a fixed random choice: the examples of ijcnn1 are in the order of time.
 
   Args:
     data: 'input' [n, d] and 'label' [n], 0 or 1.
@@ -97,7 +98,9 @@ def rare(data: dict[str, np.ndarray], positives: int) -> dict[str, np.ndarray]:
     [1 0 0 0] [2.   0.67 0.67 0.67]
   """
   label = data['label']
-  kept = (label == 0) | (np.cumsum(label) <= positives)
+  kept = label == 0
+  rng = np.random.default_rng(0)
+  kept[rng.permutation(np.flatnonzero(~kept))[:positives]] = True
   label = label[kept]
   weights = len(label) / 2 / np.maximum(np.bincount(label, minlength=2), 1)
   return {
@@ -130,21 +133,17 @@ def average_loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
   return jnp.average(_class_losses(params, batch), weights=batch['weight'])
 
 
-def train_adaptively(
+def train_here(
   loss_fn: adaopt.LossFn,
+  hold: optax.GradientTransformation,
   params: Any,
   train: dict[str, Any],
   *,
   num_examples: int,
   seed: int,
 ) -> tuple[Any, int, int]:
-  """Parameters, steps and examples of AdAdaGrad with the norm test."""
-  optimizer = adaopt.adadagrad(
-    LEARNING_RATE,
-    adaopt.norm_test(ETA),
-    init_batch_size=FIXED_SIZE,
-    max_batch_size=MAX_BATCH_SIZE,
-  )
+  """Parameters, steps and examples of AdaGrad with what holds a batch size."""
+  optimizer = optax.chain(hold, adaopt.adagrad(LEARNING_RATE))
   run = adaopt.fit(
     loss_fn, optimizer, params, train, num_examples=num_examples, seed=seed
   )
@@ -153,23 +152,54 @@ def train_adaptively(
 
 
 def train_in_optax(
-  params: Any, train: dict[str, Any], *, num_examples: int, seed: int
+  batch_size: int,
+  params: Any,
+  train: dict[str, Any],
+  *,
+  num_examples: int,
+  seed: int,
 ) -> tuple[Any, int, int]:
   """The same of optax's AdaGrad on batches of one size."""
   optimizer = optax.adagrad(
     LEARNING_RATE, initial_accumulator_value=0.0, eps=1e-10
   )
-  num_steps = -(-num_examples // FIXED_SIZE)
+  num_steps = -(-num_examples // batch_size)
   params, _ = plain_loop(
     average_loss,
     optimizer,
     params,
     train,
-    batch_size=FIXED_SIZE,
+    batch_size=batch_size,
     num_steps=num_steps,
     seed=seed,
   )
-  return params, num_steps, num_steps * FIXED_SIZE
+  return params, num_steps, num_steps * batch_size
+
+
+def make_schemes() -> dict[str, Callable[..., tuple[Any, int, int]]]:
+  """The schemes of the first part, by name."""
+  tested = adaopt.adapt_batch_size(
+    adaopt.norm_test(ETA),
+    init_batch_size=FIXED_SIZES[0],
+    max_batch_size=FIXED_SIZES[-1],
+  )
+  schemes = {
+    'adaopt, mean, norm test': functools.partial(
+      train_here, plain_loss, tested
+    ),
+    'adaopt, weighted, norm test': functools.partial(
+      train_here, weighted_loss, tested
+    ),
+  }
+  for size in FIXED_SIZES:
+    fixed = adaopt.schedule_batch_size(size)
+    schemes |= {
+      f'adaopt, weighted, b = {size}': functools.partial(
+        train_here, weighted_loss, fixed
+      ),
+      f'optax, weighted, b = {size}': functools.partial(train_in_optax, size),
+    }
+  return schemes
 
 
 def plain_loop(
@@ -254,13 +284,8 @@ def train_classes(
     The rows.
   """
   train = jax.device_put(rare(data.train, positives))
-  schemes = {
-    'adaopt, mean': functools.partial(train_adaptively, plain_loss),
-    'adaopt, weighted': functools.partial(train_adaptively, weighted_loss),
-    f'optax, weighted, b = {FIXED_SIZE}': train_in_optax,
-  }
   rows = []
-  for scheme, run in schemes.items():
+  for scheme, run in make_schemes().items():
     for seed in range(seeds):
       params = models.MODELS['binary_logistic']().init(
         jax.random.key(seed), train['input'][:1]
@@ -368,7 +393,7 @@ def train_tokens(
   *,
   num_steps: int,
   batch_size: int = SEQUENCES,
-  micro_batch_sizes: tuple[int, ...] = MICRO_BATCH_SIZES,
+  micro_batch_sizes: tuple[int, ...],
 ) -> list[Difference]:
   """All runs of the second part.
 
@@ -468,7 +493,9 @@ def main(argv: list[str]) -> None:
   table = results.averages(rows, OUTCOMES)
   results.save(rows, table, folder, 'classes')
   print(table, flush=True)
-  rows = train_tokens(text.train, num_steps=_STEPS.value)
+  rows = train_tokens(
+    text.train, num_steps=_STEPS.value, micro_batch_sizes=MICRO_BATCH_SIZES
+  )
   table = differences(rows)
   results.save(rows, table, folder, 'tokens')
   print(f'\n{table}')
