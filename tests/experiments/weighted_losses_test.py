@@ -7,7 +7,12 @@ import pytest
 import scripts
 from absl.testing import flagsaver
 
-from experiments import models, weighted_losses
+from experiments import (
+  models,
+  padded_sequences,
+  rare_class,
+  weighted_losses,
+)
 from experiments.datasets import base
 from tests import data_files
 
@@ -16,8 +21,8 @@ from tests import data_files
 def small(monkeypatch):
   """A transformer that compiles quickly, and small batches."""
   network = models.Transformer(width=16, num_layers=1, num_heads=2)
-  monkeypatch.setattr(weighted_losses, 'TRANSFORMER', network)
-  monkeypatch.setattr(weighted_losses, 'FIXED_SIZES', (32, 128))
+  monkeypatch.setattr(padded_sequences, 'TRANSFORMER', network)
+  monkeypatch.setattr(rare_class, 'FIXED_SIZES', (32, 128))
   monkeypatch.setattr(weighted_losses, 'MICRO_BATCH_SIZES', (24, 5))
 
 
@@ -30,7 +35,7 @@ def overlapping_classes(n=400):
 
 
 def test_the_kept_classes_weigh_the_same():
-  kept = weighted_losses.rare(overlapping_classes(), positives=20)
+  kept = rare_class.rare(overlapping_classes(), positives=20)
   is_rare = kept['label'] == 1
   assert np.sum(is_rare) == 20
   assert np.sum(~is_rare) == 200
@@ -40,7 +45,7 @@ def test_the_kept_classes_weigh_the_same():
 
 def test_class_weights_find_more_of_the_rare_class(small):
   data = overlapping_classes()
-  rows = weighted_losses.train_classes(
+  rows = rare_class.train_classes(
     base.Dataset(data, data), positives=20, num_examples=6000, seeds=1
   )
   recall = {row.scheme: row.recall for row in rows}
@@ -48,7 +53,7 @@ def test_class_weights_find_more_of_the_rare_class(small):
   # A threshold at the middle of N(0, I) and N(1, I) finds Φ(1/√2) = 76 %.
   # They are drawn from few, and a batch without positives has a smaller weight.
   assert 55 < recall['adaopt, weighted, norm test'] < 87
-  for size in weighted_losses.FIXED_SIZES:
+  for size in rare_class.FIXED_SIZES:
     ours, theirs = (
       recall[f'{library}, weighted, b = {size}']
       for library in ('adaopt', 'optax')
@@ -66,7 +71,7 @@ def test_an_outcome_counts_by_class():
     'input': np.array([[1.0], [-1], [1], [-1], [-1], [-1]]),
     'label': np.array([1, 1, 0, 0, 0, 0]),
   }
-  row = weighted_losses.outcome('scheme', 0, (params, 3, 30), test)
+  row = rare_class.outcome('scheme', 0, (params, 3, 30), test)
   assert row.recall == 50
   assert row.precision == 50
   assert row.balanced == 100 * (1 / 2 + 3 / 4) / 2
@@ -80,10 +85,10 @@ def random_sequences(n=30, length=20):
 
 def test_sequences_are_cut_and_padded():
   data = random_sequences()
-  found = weighted_losses.cut(data)
+  found = padded_sequences.cut(data)
   lengths = found['mask'].sum(1)
   assert len(set(lengths)) > 3
-  assert lengths.min() >= weighted_losses.SHORTEST
+  assert lengths.min() >= padded_sequences.SHORTEST
   kept = found['mask'] == 1
   assert np.all(np.diff(found['mask'], axis=1) <= 0)
   for name, x in data.items():
@@ -92,7 +97,7 @@ def test_sequences_are_cut_and_padded():
 
 
 def test_parameters_are_those_of_optax(small):
-  rows = weighted_losses.train_tokens(
+  rows = padded_sequences.train_tokens(
     random_sequences(), num_steps=4, batch_size=9, micro_batch_sizes=(9, 4)
   )
   by_run = {row.run: row for row in rows}
