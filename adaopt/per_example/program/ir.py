@@ -64,9 +64,9 @@ def holds_jaxprs(equation: Equation) -> bool:
   return bool(_inner(equation.params))
 
 
-def _equations(closed: core.ClosedJaxpr) -> Iterator[core.JaxprEqn]:
-  """The equations of a jaxpr, at any depth."""
-  pending = [closed.jaxpr]
+def _equations(jaxprs: Iterable[core.Jaxpr]) -> Iterator[core.JaxprEqn]:
+  """The equations of jaxprs, at any depth."""
+  pending = list(jaxprs)
   while pending:
     for equation in pending.pop().eqns:
       yield equation
@@ -75,22 +75,18 @@ def _equations(closed: core.ClosedJaxpr) -> Iterator[core.JaxprEqn]:
 
 def names(closed: core.ClosedJaxpr) -> set[str]:
   """The primitives of a jaxpr, at any depth."""
-  return {equation.primitive.name for equation in _equations(closed)}
+  return {equation.primitive.name for equation in _equations([closed.jaxpr])}
 
 
 def names_in(equation: Equation) -> set[str]:
   """The primitives of an equation: its own, and what it calls, at any depth."""
-  found, pending = {equation.name}, _inner(equation.params)
-  while pending:
-    for inner in pending.pop().eqns:
-      found.add(inner.primitive.name)
-      pending.extend(_inner(inner.params))
-  return found
+  inner = _equations(_inner(equation.params))
+  return {equation.name, *(e.primitive.name for e in inner)}
 
 
 def dtypes(closed: core.ClosedJaxpr) -> set[Any]:
   """The dtypes of what a jaxpr computes at any depth, and of its outputs."""
-  computed = (v.aval for e in _equations(closed) for v in e.outvars)
+  computed = (v.aval for e in _equations([closed.jaxpr]) for v in e.outvars)
   avals = itertools.chain(computed, closed.out_avals)
   return {aval.dtype for aval in avals if hasattr(aval, 'dtype')}
 
