@@ -64,18 +64,11 @@ def prepare(
       loss_fn, has_aux, *args, model_state=model_state, by_example=rows
     )
 
-  rows = None
-  if has_aux:
-    one_key = None if keys is None else keys[0]
-    rows = auxiliary.by_example(
-      lambda batch: (
-        loss_with(model_state, None)(params, losses.Sample(batch, one_key))[
-          1
-        ].aux
-      ),
-      batch,
-      group_size,
-    )
+  def aux_of(batch):
+    sample = losses.Sample(batch, None if keys is None else keys[0])
+    return loss_with(model_state, None)(params, sample)[1].aux
+
+  rows = auxiliary.by_example(aux_of, batch, group_size) if has_aux else None
   samples, counts = losses.samples(
     batch, _checked_mask(mask, length), group_size, keys
   )

@@ -105,15 +105,21 @@ def measure_moments(
   Returns:
     The moments.
   """
-  factored = factorisation.factorise(loss, params, samples, mask)
-  moments = _moments(factored, mask, _group_size(samples), preference)
+  moments = _factored_moments(loss, params, samples, mask, preference)
   return moments._replace(opened=_opened_mean(loss, params, samples, mask))
+
+
+def _factored_moments(
+  loss, params, samples, mask, preference=choice.NORMS_FIRST
+):
+  factored = factorisation.factorise(loss, params, samples, mask)
+  return _moments(factored, mask, _group_size(samples), preference)
 
 
 def _opened_mean(loss, params, samples, mask):
   """The mean gradient by parts, () where no loss is to be opened."""
   opening = opening_of.opened(loss, params, samples)
-  if opening is None:
+  if opening is None or not opening.opens:
     return ()
   parts = opening_of.Parts(params, opening.prepare(params))
   return _differentiated_mean(opening.loss, parts, samples, mask).mean
@@ -150,19 +156,12 @@ def contract_mean(
   loss: Loss, params: optax.Params, samples: losses.Sample, mask: jax.Array
 ) -> merging.Moments:
   """Like `measure_moments` without spreads, contracted from factors."""
-  run = lambda *args: _without_spreads(measure_moments(loss, *args))
-  return pruning.pruned(run)(params, samples, mask)
+  return _contracted(measure_moments, loss, params, samples, mask)
 
 
-def _contracted_mean(loss, params, samples, mask):
-  """Like `contract_mean`, of a loss that is not to be opened."""
-
-  def run(params, samples, mask):
-    factored = factorisation.factorise(loss, params, samples, mask)
-    q = _group_size(samples)
-    return _without_spreads(_moments(factored, mask, q, choice.NORMS_FIRST))
-
-  return pruning.pruned(run)(params, samples, mask)
+def _contracted(measure, loss, *args):
+  run = lambda *args: _without_spreads(measure(loss, *args))
+  return pruning.pruned(run)(*args)
 
 
 def measure_mean(
@@ -174,10 +173,9 @@ def measure_mean(
   that there it is contracted from factors; so it is where a backward pass of
   parameters may not be linear.
   """
-  opened = _opened_mean(loss, params, samples, mask)
-  if opened != () or opening_of.is_in_a_loop(loss, params, samples):
-    return contract_mean(loss, params, samples, mask)._replace(opened=opened)
-  return _differentiated_mean(loss, params, samples, mask)
+  if opening_of.opened(loss, params, samples) is None:
+    return _differentiated_mean(loss, params, samples, mask)
+  return contract_mean(loss, params, samples, mask)
 
 
 def _differentiated_mean(loss, params, samples, mask):
@@ -191,7 +189,7 @@ def _differentiated_mean(loss, params, samples, mask):
     jax.value_and_grad(total_loss, has_aux=True), return_shape=True
   )(params)
   if _is_in_half_precision(closed):
-    return _contracted_mean(loss, params, samples, mask)
+    return _contracted(_factored_moments, loss, params, samples, mask)
   results = core.jaxpr_as_fun(closed)(*jax.tree.leaves(params))
   (value, outcome), gradient = jax.tree.structure(shapes).unflatten(results)
   moments = merging.from_sums(

@@ -236,9 +236,14 @@ def check_independent_examples(
   model_state = () if model_state is None else model_state
   if draws_the_same(loss_fn, has_aux, params, batch, model_state, *args):
     raise ValueError(SHARED)
-  compared = jax.device_get(
-    jax.jit(comparison(loss_fn, has_aux))(params, batch, model_state, *args)
-  )
+  compare = jax.jit(comparison(loss_fn, has_aux))
+  try:
+    compared = jax.device_get(compare(params, batch, model_state, *args))
+  except NotImplementedError as error:
+    raise ValueError(
+      'loss_fn draws random numbers of a kind that takes a key of threefry, '
+      f'which the check cannot give it: {error}'
+    ) from error
   if not is_finite(compared):
     raise ValueError(
       f'the gradient of {length} examples is not finite, which cannot tell '

@@ -10,6 +10,7 @@ Sample j over b_j examples has the gradient a_j of its total loss, and the
 weight w_j. A mean over examples has a_j = b_j g_j and w_j = b_j.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,9 +34,8 @@ class Moments(NamedTuple):
   value: jax.Array  # the loss, Σ total / W, [] float32 or wider; NaN: not known
   aux: Any  # its weighted mean, float32 or wider
   mean: optax.Updates  # ḡ = Σ a_j / W, like params, float32 or wider
-  spread: (
-    optax.Updates | None
-  )  # M = Σ ‖a_j − w_j ḡ‖² / b_j of a tensor, [] each
+  # M = Σ ‖a_j − w_j ḡ‖² / b_j of every tensor, [] each.
+  spread: optax.Updates | None
   coordinate_spread: optax.Updates | None  # M_k = Σ |a_jk − w_j ḡ_k|² / b_j
   # C = Σ w_j (a_j − w_j ḡ) / b_j, like params; None: 0, as of a mean.
   weighted_spread: optax.Updates | None = None
@@ -161,6 +161,25 @@ def from_sums(
 def zeros_like(sums: Any) -> Any:
   """The neutral element of `merge`, or of addition, from values or shapes."""
   return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
+
+
+def fold(
+  count: jax.Array, one: Callable[..., Any], add: Callable[..., Any], *args: Any
+) -> Any:
+  """Adds up one(i, *args) for i < count, in a loop with a traced trip count.
+
+  Args:
+    count: The number of terms. [] int32.
+    one: (i, *args) → a term.
+    add: (total, term) → total, such as `merge`.
+    *args: The same for all terms.
+
+  Returns:
+    The total.
+  """
+  zeros = zeros_like(jax.eval_shape(one, 0, *args))
+  body = lambda i, total: add(total, one(i, *args))
+  return jax.lax.fori_loop(0, count, body, zeros)
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -31,6 +31,7 @@ class Parts(NamedTuple):
 class Opened(NamedTuple):
   """A loss of parts, and how parameters make them."""
 
+  opens: bool  # whether there are any; else all are in loops or branches
   loss: Callable[..., Any]  # (parts, sample) → (total, outcome)
   prepare: Callable[[optax.Params], tuple[jax.Array, ...]]  # params → made
 
@@ -46,7 +47,8 @@ def opened(
     samples: The samples, [J, q, ...].
 
   Returns:
-    The opened loss; None where there is no such function.
+    The opened loss; None where no backward pass is its own, but for functions
+    of samples outside of loops.
   """
   leaves, treedef = jax.tree.flatten(params)
   one = jax.tree.map(
@@ -66,7 +68,11 @@ def opened(
     and of_params.intersection(equation.outputs)
     and not of_samples.intersection(equation.outputs)
   ]
-  if not own:
+  in_loops = any(
+    equation.name != CUSTOM and CUSTOM in ir.names_in(equation)
+    for equation in flat.equations
+  )
+  if not own and not in_loops:
     return None
   made = [value for equation in own for value in equation.outputs]
   rest = [equation for equation in flat.equations if equation not in own]
@@ -82,28 +88,11 @@ def opened(
   def loss_of_parts(parts, sample):
     values = known(parts.params) | dict(zip(made, parts.made, strict=True))
     values |= dict(zip(drawn, jax.tree.leaves(sample), strict=True))
-    equations = _needed(rest, flat.outputs)
+    equations = ir.needed(rest, flat.outputs, effects=True)
     results = ir.evaluate(equations, values, flat.outputs)
     return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
-  return Opened(loss_of_parts, prepare)
-
-
-def _needed(equations, values):
-  return ir.needed(equations, values, effects=True)
-
-
-def is_in_a_loop(
-  loss: Callable[..., Any], params: optax.Params, samples: losses.Sample
-) -> bool:
-  """Whether a loop or a branch in a loss holds a backward pass of its own."""
-  one = jax.tree.map(lambda x: x[0], samples)
-  closed = jax.make_jaxpr(loss)(params, one)
-  flat = inlining.flatten(closed, inlining.PLAIN_CALLS)
-  return any(
-    equation.name != CUSTOM and CUSTOM in ir.names_in(equation)
-    for equation in flat.equations
-  )
+  return Opened(bool(own), loss_of_parts, prepare)
 
 
 def closed(

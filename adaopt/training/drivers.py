@@ -87,15 +87,10 @@ def traced(parts: Parts) -> Step:
       measurements=[in_a_loop(one, *args) for one in found.measurements]
     )
 
-  def fold(count, one, add, *args):
-    zeros = merging.zeros_like(jax.eval_shape(one, 0, *args))
-    body = lambda i, total: add(total, one(i, *args))
-    return jax.lax.fori_loop(0, count, body, zeros)
-
   step = _compose(
     parts._replace(plan=plan),
     lambda plan, state: plan.num_micro_batches(state),
-    fold,
+    merging.fold,
     jax.lax.cond,
   )
   return jax.jit(step, donate_argnums=0 if parts.donates else ())

@@ -20,6 +20,13 @@ from adaopt.training import (
   train_state,
 )
 
+Observer = Callable[[Any, steps.Metrics], None]
+"""(state, metrics) → None."""
+
+
+def _nothing(state, metrics):
+  del state, metrics
+
 
 def rung(batch_size: int, largest: int) -> int:
   """The smallest of largest, largest/4, largest/16, … that holds a batch."""
@@ -64,7 +71,8 @@ def fit(
   wait for their reader.
 
   Args:
-    loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
+    loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux),
+      see `LossFn`.
     optimizer: An optimizer that holds a batch size, as in `train_step`.
     params_or_state: Parameters to start from, or the `TrainState` of a run to
       resume, which goes on as if it had never stopped, to the last bit. It
@@ -99,8 +107,9 @@ def fit(
 
   Raises:
     ValueError: At the call, for arguments out of range, a budget too large for
-      a 32-bit position, and a state of another optimizer; in the first step for
-      a loss or a dataset that does not fit.
+      a 32-bit position, a state of another optimizer, and a loss that is not a
+      mean over independent examples; there or in the first step for a loss or
+      a dataset that does not fit.
 
   Example:
     >>> import adaopt
@@ -157,12 +166,12 @@ def fit(
     has_aux=has_aux,
     draw=draw,
   )
-  if int(state.examples) >= num_examples:
-    return iter(())
-  checks.check_arrays(dataset=dataset)
-  dataset = jax.device_put(dataset)
-  if check:
-    faults.check_loss(recipe, state, dataset, compiled)
+
+  def start(state, dataset):
+    if check:
+      faults.check_loss(recipe, state, dataset, compiled)
+    return faults.observer(recipe, dataset)
+
   return iterate(
     lambda size: step_of(micro_batch_size=size),
     state,
@@ -170,7 +179,7 @@ def fit(
     num_examples=num_examples,
     max_micro_batch_size=max_micro_batch_size,
     donate=donate,
-    observe=faults.observer(recipe, dataset),
+    start=start,
   )
 
 
@@ -204,7 +213,7 @@ def iterate(
   num_examples: int,
   max_micro_batch_size: int,
   donate: bool = False,
-  observe: Callable[[Any, steps.Metrics], None] = lambda *_: None,
+  start: Callable[[Any, Any], Observer] = lambda *_: _nothing,
 ) -> Iterator[tuple[Any, steps.Metrics]]:
   """The loop of `fit`, over steps of your own.
 
@@ -215,7 +224,8 @@ def iterate(
     num_examples: As in `fit`.
     max_micro_batch_size: As in `fit`.
     donate: Whether the steps overwrite their state.
-    observe: Called with each state and its metrics before they are yielded.
+    start: (state, dataset) → what to call with each state and its metrics
+      before they are yielded; called before the first step, if there is one.
 
   Returns:
     An iterator over (state, metrics).
@@ -231,7 +241,7 @@ def iterate(
   checks.check_arrays(dataset=dataset)
   dataset = jax.device_put(dataset)
   loop = _in_turn if donate else _ahead
-  return loop(dispatch, state, num_examples, observe)
+  return loop(dispatch, state, num_examples, start(state, dataset))
 
 
 # The size of a batch may not be known yet when its step is dispatched, so the

@@ -75,9 +75,7 @@ class Measurement(NamedTuple):
   contracted: Callable[..., merging.Moments]  # the same, from factors alone
   along: Callable[..., jax.Array] | None  # (index, state, dataset, mean) → []
   # Moments of all micro-batches → the same in the structure of the other way.
-  complete: Callable[[merging.Moments], merging.Moments] = lambda moments: (
-    moments
-  )
+  complete: Callable[[merging.Moments], merging.Moments] = _unchanged
 
 
 class Plan(NamedTuple):
@@ -150,24 +148,14 @@ def _reads(recipe, state, dataset):
   """What the update of such a state reads, and which tensors it moves."""
 
   def first_group(state, dataset):
-    samples = draw_samples(
-      recipe, state, dataset, jnp.arange(recipe.group_size)
-    )
+    samples = draw_samples(recipe, state, dataset, positions)
     params = train_state.fast(state.params)
     return estimators.measure_mean(loss_of(recipe, state), params, *samples)
 
-  def aux_of(batch):
-    samples, _ = draw_samples(
-      recipe, state, dataset, jnp.arange(recipe.group_size)
-    )
-    first = jax.tree.map(lambda x: x[0], samples)
-    _, outcome = loss_of(recipe, state)(
-      train_state.fast(state.params), first._replace(batch=batch)
-    )
-    return outcome.aux
-
+  positions = jnp.arange(recipe.group_size)
   with explained(state.params, dataset):
-    _check_aux(recipe, state, dataset, aux_of)
+    if recipe.has_aux:
+      _check_rows(recipe, state, dataset, positions)
     found = jax.eval_shape(first_group, state, dataset)
   params, opt_state = jax.tree.map(jax.typeof, (state.params, state.opt_state))
   every = reading.shapes_of(
@@ -201,16 +189,20 @@ def _constant(params):
   return jnp.zeros([], float)
 
 
-def _check_aux(recipe, state, dataset, aux_of):
-  """Raises ValueError for an aux that a training step cannot average."""
-  if not recipe.has_aux:
-    return
-  q = recipe.group_size
-  draw = lambda: recipe.draw(dataset, state.seed, jnp.arange(q))
-  batch = jax.eval_shape(draw)
-  aux = jax.eval_shape(aux_of, batch)
-  auxiliary.check_no_rows(aux, auxiliary.by_example(aux_of, batch, q))
-  auxiliary.check_averages(aux)
+def _check_rows(recipe, state, dataset, positions):
+  """Raises ValueError for an aux with rows, which no step can average."""
+
+  def aux_of(batch):
+    samples, _ = draw_samples(recipe, state, dataset, positions)
+    first = jax.tree.map(lambda x: x[0], samples)
+    _, outcome = loss_of(recipe, state)(
+      train_state.fast(state.params), first._replace(batch=batch)
+    )
+    return outcome.aux
+
+  batch = jax.eval_shape(lambda: recipe.draw(dataset, state.seed, positions))
+  rows = auxiliary.by_example(aux_of, batch, len(positions))
+  auxiliary.check_no_rows(jax.eval_shape(aux_of, batch), rows)
 
 
 @contextlib.contextmanager

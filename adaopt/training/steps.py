@@ -44,12 +44,15 @@ class Metrics(NamedTuple):
   finite: jax.Array  # [] bool; False: the update was left out
 
 
-def _total_variance(statistics: base.GradientStatistics) -> jax.Array:
-  """v where every tensor's was measured, and else NaN."""
-  count = len(jax.tree.leaves(statistics.mean))
+def _total_variance(
+  moved: Any, statistics: base.GradientStatistics
+) -> jax.Array:
+  """v of the tensors that are moved where every one was measured, else NaN."""
+  count = sum(jax.tree.leaves(moved))
   for measured in (statistics.variance, statistics.coordinate_variance):
-    if len(jax.tree.leaves(measured)) == count:
-      return arithmetic.returnable(arithmetic.total(measured))
+    found = [] if measured is None else reading.select(moved, measured)
+    if len(jax.tree.leaves(found)) == count:
+      return arithmetic.returnable(arithmetic.total(found))
   return jnp.full([], arithmetic.missing(), float)
 
 
@@ -84,12 +87,14 @@ def train_step(
   beyond 2³⁰; a loop of your own must see to it.
 
   Args:
-    loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux).
+    loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux),
+      see `LossFn`.
     optimizer: An optimizer that holds a batch size, such as `adaptive`,
       `adadagrad` or a chain with `adapt_batch_size` or `schedule_batch_size`.
       Its update is passed `statistics=`, `value=`, the loss, and `opt_state=`,
-      the whole state before the update; where the aux is a dict, also its
-      entries by their names, such as `mean_residual=`.
+      the whole state before the update, `grad=`, and `value_fn=` and `grad_fn=`
+      of the same batch, for line searches and SAM; where the aux is a dict,
+      also its entries by their names, such as `mean_residual=`.
     micro_batch_size: The number of examples processed at once, rounded up to
       whole groups. It bounds the memory and leaves the results as they are.
     group_size: As in `value_and_statistics`. A batch is made of whole groups,
@@ -160,9 +165,8 @@ def _value_fn(recipe, plan, state, dataset):
       samples = plan.micro_batch(index, state, dataset)
       return estimators.measure_mean(loss, params, *samples)
 
-    zeros = merging.zeros_like(jax.eval_shape(one, 0))
-    body = lambda index, total: merging.merge(total, one(index))
-    found = jax.lax.fori_loop(0, plan.num_micro_batches(state), body, zeros)
+    number = plan.num_micro_batches(state)
+    found = merging.fold(number, one, merging.merge)
     samples, _ = plan.micro_batch(0, state, dataset)
     gradient = estimators.gradient(loss, params, samples, found)
     return merging.weighed(found.value, found), gradient
@@ -182,6 +186,19 @@ def _value_fn(recipe, plan, state, dataset):
   return value_fn
 
 
+def _completed(measured):
+  """The statistics, missing numbers in the place of what was not measured."""
+  weighted = measured.weight is not None
+  like = reading.shapes_of(measured.mean, weighted=weighted)
+  names = 'variance', 'coordinate_variance', 'weight_covariance'
+  return measured._replace(
+    **{
+      name: measuring.or_missing(getattr(measured, name), getattr(like, name))
+      for name in names
+    }
+  )
+
+
 def _update(recipe, plan, state, dataset, moments, along):
   """The state after an update by what was measured, and the metrics."""
   measured = merging.finish(moments, along)
@@ -191,22 +208,10 @@ def _update(recipe, plan, state, dataset, moments, along):
   gradient = estimators.gradient(loss, params, samples, moments)
   gradient = optax.tree.cast_like(gradient, params)
   measured = measured._replace(mean=gradient)
+  statistics = trained.statistics_of(plan.moved, _completed(measured))
   value = merging.weighed(moments.value, moments)
-  weighted = measured.weight is not None
-  like = reading.shapes_of(measured.mean, weighted=weighted)
-  statistics = measured._replace(
-    variance=measuring.or_missing(measured.variance, like.variance),
-    coordinate_variance=measuring.or_missing(
-      measured.coordinate_variance, like.coordinate_variance
-    ),
-    weight_covariance=measuring.or_missing(
-      measured.weight_covariance, like.weight_covariance
-    ),
-  )
   squared_norm = arithmetic.squared_norm(gradient)
   finite = jnp.isfinite(value) & jnp.isfinite(squared_norm)
-  measured = trained.statistics_of(plan.moved, measured)
-  statistics = trained.statistics_of(plan.moved, statistics)
 
   def moved_of(model_state):
     first = jax.tree.map(lambda x: x[0], samples)
@@ -256,7 +261,7 @@ def _update(recipe, plan, state, dataset, moments, along):
     loss=value,
     aux=moments.aux,
     squared_norm=arithmetic.squared_norm(statistics.mean),
-    variance=_total_variance(measured),
+    variance=_total_variance(plan.moved, measured),
     variance_along_mean=arithmetic.returnable(statistics.variance_along_mean),
     required=fields.find(opt_state, 'required', missing),
     finite=finite,

@@ -57,6 +57,9 @@ def test_a_frozen_tensor_has_no_part_in_a_test(test, oracle, way):
   # Some tens of float32 operations.
   np.testing.assert_allclose(metrics.required, oracle(rows, 0.5), rtol=1e-4)
   np.testing.assert_array_equal(state.params['backbone'], PARAMS['backbone'])
+  if test is adaopt.norm_test:
+    variance = oracles.total_variance(rows)
+    np.testing.assert_allclose(metrics.variance, variance, rtol=1e-4)
 
 
 def test_a_test_by_coordinate_is_to_be_restricted():
