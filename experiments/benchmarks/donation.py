@@ -59,18 +59,10 @@ def make_runner(
     'label': jax.random.randint(keys[1], [4096], 0, 10),
   }
 
-  def loss_fn(params, batch):
-    logits = model.apply(params, batch['input'])
-    return optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch['label']
-    ).mean()
-
-  adapt = adaopt.adapt_batch_size(
-    steps.PASSED, init_batch_size=batch_size, max_batch_size=2 * batch_size
-  )
+  adapt = steps.hold(steps.PASSED, batch_size)
   params = model.init(jax.random.key(1), dataset['input'][:1])
   run = adaopt.fit(
-    loss_fn,
+    steps.mean_loss(model),
     optax.chain(adapt, optimizer),
     params,
     dataset,

@@ -14,6 +14,29 @@ PASSED = adaopt.norm_test(eta=1e3)
 """A test that runs in every step, and passes."""
 
 
+def mean_loss(model: nn.Module) -> adaopt.LossFn:
+  """The mean cross-entropy of a model from 'input' to logits."""
+
+  def loss_fn(params, batch):
+    logits = model.apply(params, batch['input'])
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits, batch['label']
+    ).mean()
+
+  return loss_fn
+
+
+def hold(
+  criterion: adaopt.Criterion | None, batch_size: int
+) -> optax.GradientTransformation:
+  """Holds a batch size, tested in every step where there is a criterion."""
+  if criterion is None:
+    return adaopt.schedule_batch_size(batch_size)
+  return adaopt.adapt_batch_size(
+    criterion, init_batch_size=batch_size, max_batch_size=2 * batch_size
+  )
+
+
 def make_runner(
   model: nn.Module,
   examples: dict[str, jax.Array],
@@ -33,23 +56,9 @@ def make_runner(
     criterion: Tested in every step; None for only the mean gradient.
     driver: As in `adaopt.train_step`.
   """
-
-  def loss_fn(params, batch):
-    logits = model.apply(params, batch['input'])
-    return optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch['label']
-    ).mean()
-
-  hold = (
-    adaopt.schedule_batch_size(batch_size)
-    if criterion is None
-    else adaopt.adapt_batch_size(
-      criterion, init_batch_size=batch_size, max_batch_size=2 * batch_size
-    )
-  )
-  optimizer = optax.chain(hold, adaopt.adagrad(1e-4))
+  optimizer = optax.chain(hold(criterion, batch_size), adaopt.adagrad(1e-4))
   step = adaopt.train_step(
-    loss_fn,
+    mean_loss(model),
     optimizer,
     micro_batch_size=micro_batch_size,
     driver=driver,

@@ -128,14 +128,7 @@ def make_step(
 ) -> Callable[[], Any]:
   """A function that makes the next step, of two micro-batches."""
   size = network.batch_size
-  hold = (
-    adaopt.schedule_batch_size(size)
-    if criterion is None
-    else adaopt.adapt_batch_size(
-      criterion, init_batch_size=size, max_batch_size=2 * size
-    )
-  )
-  optimizer = optax.chain(hold, optax.sgd(1e-4))
+  optimizer = optax.chain(steps.hold(criterion, size), optax.sgd(1e-4))
   step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=size // 2)
   params = network.model.init(jax.random.key(1), batch['input'][:1])
   state = adaopt.init_train_state(params, optimizer)
@@ -195,19 +188,13 @@ def first_step(name: str, *, check: bool) -> float:
     model, size = network.model, 32
   params = model.init(jax.random.key(1), batch['input'][:1])
 
-  def loss_fn(params, batch):
-    logits = model.apply(params, batch['input'])
-    return optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch['label']
-    ).mean()
-
   hold = adaopt.adapt_batch_size(
     adaopt.norm_test(0.5), init_batch_size=size, max_batch_size=size
   )
   jax.clear_caches()
   begin = time.process_time()
   run = adaopt.fit(
-    loss_fn,
+    steps.mean_loss(model),
     optax.chain(hold, optax.sgd(1e-4)),
     params,
     batch,
