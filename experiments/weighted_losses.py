@@ -28,7 +28,7 @@ _POSITIVES = flags.DEFINE_integer(
   'positives', 500, 'Positives of ijcnn1 that are kept.', lower_bound=1
 )
 _STEPS = flags.DEFINE_integer(
-  'num_steps', 20, 'Steps of the transformer.', lower_bound=1
+  'transformer_steps', 20, 'Steps of the transformer.', lower_bound=1
 )
 
 MICRO_BATCH_SIZES = (24, 8, 5)

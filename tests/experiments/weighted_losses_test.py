@@ -119,7 +119,7 @@ def test_the_script_leaves_both_tables(small, tmp_path, capsys):
     workdir=str(workdir),
     num_examples='200',
     positives='5',
-    num_steps='1',
+    transformer_steps='1',
     seeds='1',
   ):
     weighted_losses.main(['weighted_losses'])

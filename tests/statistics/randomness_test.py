@@ -12,11 +12,11 @@ from adaopt.statistics import randomness
 X = jnp.arange(1.0, 4.0)
 KEY = jax.random.key(3)
 RAW = jax.random.PRNGKey(3)
-NORMAL = float(jax.scipy.stats.norm.ppf(0.25))
+NORMAL = float(jax.scipy.stats.norm.ppf(1 / 16))
 
 draws = {
-  'bits': (jax.random.bits, 1 << 30),
-  'uniform': (jax.random.uniform, 0.25),
+  'bits': (jax.random.bits, 1 << 28),
+  'uniform': (jax.random.uniform, 1 / 16),
   'normal': (jax.random.normal, NORMAL),
   'bernoulli': (lambda *args: jax.random.bernoulli(args[0], 0.3, args[1]), 1),
   'permutation': (
