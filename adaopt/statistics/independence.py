@@ -40,7 +40,7 @@ class Compared(NamedTuple):
 
   whole: optax.Updates  # ‖·‖ of the gradient of the batch, [] each
   error: optax.Updates  # of its distance to the mean of its examples' ones
-  sum_error: optax.Updates  # of its distance to their sum
+  sum_error: optax.Updates  # of the distance of its b-th part to that mean
   scale: optax.Updates  # √ of the mean of ‖g_i‖²
   eps: jax.Array  # of the coarsest numbers that the loss computes with, []
 
@@ -69,8 +69,8 @@ def comparison(loss_fn: base.LossFn, has_aux: bool) -> Callable[..., Compared]:
       )
     )(params, *samples)
     gradient = estimators.gradient(loss, params, samples[0], moments)
-    norm = lambda x: jnp.sqrt(jnp.sum(arithmetic.abs_sq(x)))
     square = lambda x: jnp.sum(arithmetic.abs_sq(x))
+    norm = lambda x: jnp.sqrt(square(x))
     return Compared(
       whole=jax.tree.map(norm, whole),
       error=jax.tree.map(lambda w, m: norm(w - m), whole, gradient),
