@@ -57,6 +57,8 @@ def interrupt(last, driver, delay):
 
 
 def main(driver, times):
+  # A job in the background may have been started with SIGINT ignored.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   start = adaopt.init_train_state({'w': jnp.zeros(3)}, OPTIMIZER)
   train([start], driver)
   begin, whole = time.perf_counter(), [start]
