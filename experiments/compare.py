@@ -5,7 +5,6 @@ import sys
 
 import ml_collections
 from absl import app, flags
-from ml_collections import config_flags
 
 from experiments import (
   interrupts,
@@ -17,12 +16,6 @@ from experiments import (
 )
 from experiments.plots import comparison
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', help_string='The config file; --config.key=value overrides it.'
-)
-_SCHEMES = flags.DEFINE_list(
-  'schemes', None, 'Schemes of the config to run. Default: all.'
-)
 _CHECKPOINT_EXAMPLES = flags.DEFINE_integer(
   'checkpoint_examples', 2**30, 'Examples between checkpoints.', lower_bound=1
 )
@@ -115,11 +108,11 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   options.quiet()
-  config, workdir = _CONFIG.value, pathlib.Path(options.WORKDIR.value)
+  config, workdir = options.CONFIG.value, pathlib.Path(options.WORKDIR.value)
   interval = train.Interval(
     _CHECKPOINT_EXAMPLES.value, _CHECKPOINT_MINUTES.value
   )
-  names = _SCHEMES.value or list(config.schemes)
+  names = options.SCHEMES.value or list(config.schemes)
   try:
     planned = runs.plan(
       config, names, options.SEEDS.value, options.DATA_DIR.value

@@ -225,6 +225,7 @@ MODELS = {
   'binary_logistic': functools.partial(Logistic, num_classes=2),
   'mlp': MLP,
   'cnn': CNN,
+  'small_cnn': functools.partial(CNN, features=(8, 16), kernel_size=3),
   'cifar_cnn': functools.partial(
     CNN,
     features=(16, 32, 64),
@@ -232,9 +233,16 @@ MODELS = {
     kernel_size=3,
     preprocess=standardized(mean=0.5, std=0.5),
   ),
+  'small_cifar_cnn': functools.partial(
+    CNN,
+    features=(16, 32),
+    kernel_size=3,
+    preprocess=standardized(mean=0.5, std=0.5),
+  ),
   'resnet18': _cifar_resnet18,
   'resnet18_batchnorm': functools.partial(_cifar_resnet18, norm=batch_norm),
   'transformer': Transformer,
   'small_transformer': functools.partial(Transformer, width=128, num_layers=2),
+  'tiny_transformer': functools.partial(Transformer, width=64, num_layers=2),
   'lstm': LSTM,
 }

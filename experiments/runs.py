@@ -47,7 +47,7 @@ def _losses_and_hits(model, params, batch):
   return losses, jnp.argmax(logits, -1) == batch['label']
 
 
-def _totals(losses_and_hits, params, part):
+def summed(losses_and_hits, params, part):
   """Sums of losses and of hits, computed in chunks of examples."""
   length = checks.num_examples(part)
   whole = length - length % EVALUATED
@@ -85,8 +85,8 @@ def _preparation(
 
   def totals(params, train, test):
     return (
-      _totals(losses_and_hits, params, train)[0],
-      _totals(losses_and_hits, params, test)[1],
+      summed(losses_and_hits, params, train)[0],
+      summed(losses_and_hits, params, test)[1],
     )
 
   def start(seed):

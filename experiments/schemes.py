@@ -1,14 +1,16 @@
 """Schemes: what a config calls an optimizer with a rule for its batch sizes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 import adaopt
+from adaopt.criteria import evidence
 
 Scheme = ml_collections.ConfigDict
 
@@ -31,6 +33,17 @@ TESTS = {
   'sign_noise_scale': lambda scheme: adaopt.criteria.sign_noise_scale(
     scheme.theta
   ),
+  'gradient_noise_scale': lambda _: adaopt.criteria.gradient_noise_scale(),
+  'cabs': lambda scheme: adaopt.criteria.cabs(scheme.cabs_learning_rate),
+  'diversity': lambda scheme: adaopt.criteria.gradient_diversity(
+    scheme.delta, num_examples=scheme.epoch
+  ),
+}
+
+POLICIES = {
+  'grow': jnp.maximum,
+  'doubling': adaopt.batch_size.capped_growth(2.0),
+  'follow': adaopt.batch_size.follow,
 }
 
 # The metric of an optimizer.
@@ -50,6 +63,8 @@ OPTIMIZERS = {
   'adagrad': lambda scheme: adaopt.transforms.scale_by_adagrad(),
   'adagrad_norm': lambda scheme: adaopt.transforms.scale_by_adagrad_norm(),
   'sgd': lambda scheme: optax.identity(),
+  'momentum': lambda scheme: optax.trace(scheme.momentum),
+  'adam': lambda scheme: optax.scale_by_adam(scheme.b1, scheme.b2),
   'normalized_lr_gd': lambda scheme: adaopt.transforms.scale_by_mean_residual(),
   'adamw': lambda scheme: optax.chain(
     optax.scale_by_adam(scheme.b1, scheme.b2),
@@ -61,12 +76,55 @@ OPTIMIZERS = {
 NORMALIZED = ('normalized_lr_gd',)
 
 
+class ScaledState(NamedTuple):
+  """State of a criterion whose requirement is multiplied by a number."""
+
+  scale: jax.Array  # []
+  inner_state: Any
+
+
+def _scaled(criterion):
+  """A criterion times a number in its state, so that tolerances are data."""
+  criterion = evidence.stateful(criterion=criterion)
+
+  def init(params):
+    return ScaledState(jnp.ones([]), criterion.init(params))
+
+  def update(statistics, state, **extra_args):
+    required, inner_state = criterion.update(
+      statistics, state.inner_state, **extra_args
+    )
+    return state.scale * required, state._replace(inner_state=inner_state)
+
+  return adaopt.StatefulCriterion(init, update)
+
+
 def _adapted(scheme):
+  return _adapting(scheme, lookup(TESTS, 'test', scheme.test)(scheme))
+
+
+def _family(scheme):
+  criterion = lookup(TESTS, 'test', scheme.family)(scheme)
+  return _adapting(scheme, _scaled(criterion))
+
+
+def _unmoved(scheme):
+  """Holds the batch size that the state is given."""
   return adaopt.adapt_batch_size(
-    lookup(TESTS, 'test', scheme.test)(scheme),
+    lambda statistics: statistics.batch_size,
+    init_batch_size=1,
+    max_batch_size=scheme.unmoved,
+    policy=adaopt.batch_size.measure,
+  )
+
+
+def _adapting(scheme, criterion):
+  return adaopt.adapt_batch_size(
+    criterion,
     init_batch_size=scheme.init_batch_size,
     max_batch_size=scheme.max_batch_size,
     test_interval=scheme.get('test_interval', 1),
+    policy=lookup(POLICIES, 'policy', scheme.get('policy', 'grow')),
   )
 
 
@@ -76,15 +134,29 @@ def _staged(scheme):
   return optax.join_schedules(stages, examples[1:])
 
 
+def _seesaw(scheme):
+  """Learning rate and batch size; a cut wherever the cosine has halved."""
+  falls = 2.0 ** -np.arange(1, scheme.halvings + 1)
+  boundaries = scheme.num_examples * np.arccos(2 * falls - 1) / np.pi
+  return adaopt.seesaw(
+    scheme.learning_rate,
+    scheme.seesaw,
+    [round(boundary) for boundary in boundaries],
+  )
+
+
 # What sizes the batches of a scheme: the key that says so, and from the scheme
 # the transform that holds the size.
 SIZES = {
   'test': _adapted,
+  'family': _family,
+  'unmoved': _unmoved,
   'batch_size': lambda scheme: adaopt.schedule_batch_size(scheme.batch_size),
   'stages': lambda scheme: adaopt.schedule_batch_size(_staged(scheme)),
   'ramp': lambda scheme: adaopt.schedule_batch_size(
     optax.linear_schedule(*scheme.ramp)
   ),
+  'seesaw': lambda scheme: adaopt.schedule_batch_size(_seesaw(scheme)[1]),
 }
 
 
@@ -116,10 +188,15 @@ def make_optimizer(
     scheme: `optimizer` with its constants; `learning_rate`, a number or the
       arguments of `optax.warmup_cosine_decay_schedule`, whose steps are
       examples here; `learning_rate_exponent`, if it follows the batch size
-      over that of the first batch; and one of `batch_size`, a number; `stages`,
-      pairs of (examples, batch size) that start at 0; `ramp`, (first size,
-      last size, examples); `test` with its tolerances, `init_batch_size`,
-      `max_batch_size` and, if it is not 1, `test_interval`.
+      over that of the first batch; `adascale`, the batch size of the learning
+      rate, if AdaScale's gain is to multiply it; and one of `batch_size`, a
+      number; `stages`, pairs of (examples, batch size) that start at 0; `ramp`,
+      (first size, last size, examples); `seesaw`, the first size, with the
+      number of `halvings` of a cosine over `num_examples`; `test` with its
+      tolerances, `init_batch_size`, `max_batch_size` and, where they are not
+      1 and 'grow', `test_interval` and `policy`; `family`, a test likewise,
+      whose requirement is multiplied by `scale` in the state; `unmoved`, an
+      upper bound of the batch size in the state.
 
   Returns:
     The optimizer.
@@ -148,7 +225,10 @@ def _make_optimizer(scheme):
 
 def _learning_rate(scheme):
   rate = scheme.learning_rate
-  if not isinstance(rate, ml_collections.ConfigDict):
+  if 'seesaw' in scheme:
+    yield adaopt.scale_by_example_schedule(_seesaw(scheme)[0])
+    yield optax.scale(-1.0)
+  elif not isinstance(rate, ml_collections.ConfigDict):
     yield optax.scale_by_learning_rate(rate)
   else:
     schedule = optax.warmup_cosine_decay_schedule(**rate)
@@ -156,3 +236,5 @@ def _learning_rate(scheme):
     yield optax.scale(-1.0)
   if 'learning_rate_exponent' in scheme:
     yield adaopt.scale_by_batch_size(scheme.learning_rate_exponent)
+  if 'adascale' in scheme:
+    yield adaopt.scale_by_adascale(base_batch_size=scheme.adascale)

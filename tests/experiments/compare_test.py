@@ -304,7 +304,7 @@ def test_a_stop_that_comes_during_an_evaluation_loses_nothing(tmp_path):
 def test_evaluation_counts_every_example_once():
   part = {'input': jnp.arange(2345.0), 'label': jnp.zeros(2345, jnp.int32)}
   of = lambda params, batch: (batch['input'] * params, batch['input'] < 1000)
-  loss, hits = runs._totals(of, 2.0, part)
+  loss, hits = runs.summed(of, 2.0, part)
   np.testing.assert_allclose(loss / 2345, 2344.0, rtol=1e-6)
   np.testing.assert_allclose(hits / 2345, 1000 / 2345, rtol=1e-6)
 

@@ -1,0 +1,204 @@
+"""Fixed batch sizes and schemes at an equal budget of examples.
+
+The part behind the colon is a workload: digits, fashion_mnist_momentum,
+fashion_mnist_adam, a9a, mnist_cnn, shakespeare, cifar10_cnn.
+
+  python -m experiments.frontier \
+    --config=experiments/configs/frontier.py:fashion_mnist_momentum \
+    --workdir=runs/frontier --data_dir=DIR
+"""
+
+import math
+from typing import Any
+
+import ml_collections
+
+from experiments.configs import common
+
+MOMENTUM = {'optimizer': 'momentum', 'momentum': 0.9}
+ADAM = {'optimizer': 'adam', 'b1': 0.9, 'b2': 0.999}
+ADAMW = {'optimizer': 'adamw', 'b1': 0.9, 'b2': 0.99, 'weight_decay': 0.01}
+
+# Schemes start at the batch size `init` with the best rate of that fixed size.
+WORKLOADS = {
+  'digits': {
+    'dataset': 'digits',
+    'model': 'mlp',
+    'validation_examples': 287,
+    'epoch': 1_150,
+    'num_examples': 60_000,
+    'batch_sizes': (2, 8, 16, 32, 64, 128, 256, 1024),
+    'init': 8,
+    'optimizer': MOMENTUM,
+    'exponent': 1.0,
+    'guess': 0.05,
+  },
+  'fashion_mnist_momentum': {
+    'dataset': 'fashion_mnist',
+    'model': 'mlp',
+    'validation_examples': 10_000,
+    'epoch': 50_000,
+    'num_examples': 480_000,
+    'batch_sizes': (8, 32, 64, 128, 256, 512, 2048, 8192),
+    'init': 32,
+    'optimizer': MOMENTUM,
+    'exponent': 1.0,
+    'guess': 0.02,
+  },
+  'fashion_mnist_adam': {
+    'dataset': 'fashion_mnist',
+    'model': 'mlp',
+    'validation_examples': 10_000,
+    'epoch': 50_000,
+    'num_examples': 480_000,
+    'batch_sizes': (8, 32, 64, 128, 256, 512, 2048, 8192),
+    'init': 32,
+    'optimizer': ADAM,
+    'exponent': 0.5,
+    'guess': 0.001,
+  },
+  'a9a': {
+    'dataset': 'a9a',
+    'model': 'binary_logistic',
+    'validation_examples': 6_512,
+    'epoch': 26_049,
+    'num_examples': 200_000,
+    'batch_sizes': (4, 16, 64, 256, 1024, 4096),
+    'init': 16,
+    'optimizer': MOMENTUM,
+    'exponent': 1.0,
+    'guess': 0.02,
+  },
+  'mnist_cnn': {
+    'dataset': 'mnist',
+    'model': 'small_cnn',
+    'validation_examples': 10_000,
+    'epoch': 50_000,
+    'num_examples': 60_000,
+    'batch_sizes': (8, 16, 32, 64, 128, 512, 2048, 8192),
+    'init': 16,
+    'optimizer': MOMENTUM,
+    'exponent': 1.0,
+    'guess': 0.01,
+  },
+  'shakespeare': {
+    'dataset': 'shakespeare',
+    'model': 'tiny_transformer',
+    'validation_examples': 778,
+    'epoch': 7_003,
+    'num_examples': 16_000,
+    'batch_sizes': (2, 4, 8, 16, 32, 128, 512, 2048),
+    'init': 4,
+    'optimizer': ADAMW,
+    'exponent': 0.5,
+    'guess': 0.001,
+  },
+  'cifar10_cnn': {
+    'dataset': 'cifar10',
+    'model': 'small_cifar_cnn',
+    'validation_examples': 10_000,
+    'epoch': 40_000,
+    'num_examples': 120_000,
+    'batch_sizes': (8, 16, 32, 64, 128, 512, 2048, 8192),
+    'init': 16,
+    'optimizer': MOMENTUM,
+    'exponent': 1.0,
+    'guess': 0.01,
+  },
+}
+
+
+# Name → the test, its constant, the power of it that the requirement goes by,
+# values of it, and the policy.
+TESTS = {
+  'adaptive': ('debiased', 'eta', -2, (1.0, 1.5, 2.0), 'doubling'),
+  'norm': ('norm', 'eta', -2, (1.0, 2.0), 'grow'),
+  'inner_product': ('inner_product', 'theta', -2, (0.5, 1.0), 'grow'),
+  'augmented': ('augmented', 'theta', -2, (0.5, 1.0), 'grow'),
+  'noise_scale': ('debiased', 'eta', -2, (1.0, 2.0), 'follow'),
+  'sign': ('sign_noise_scale', 'theta', -2, (0.6, 1.0), 'doubling'),
+  'cabs': ('cabs', 'cabs_learning_rate', 1, (0.1, 1.0), 'follow'),
+  'divebatch': ('diversity', 'delta', 1, (0.1, 1.0), 'grow'),
+}
+
+
+def _tests(epoch: int) -> dict[str, dict[str, Any]]:
+  """The tests by name, without dots, which would break overrides.
+
+  Those of one kind are one program: with the constant at 1 and the rest of the
+  requirement in the state.
+  """
+  return {
+    f'{name}_{value:g}'.replace('.', 'p'): {
+      'family': test,
+      constant: 1.0,
+      'nu': 4.0,
+      'epoch': epoch,
+      'policy': policy,
+      'held': {'scale': value**power},
+    }
+    for name, (test, constant, power, values, policy) in TESTS.items()
+    for value in values
+  }
+
+
+def cosine(num_examples: int) -> dict[str, float]:
+  """From 1 to 0 over the budget."""
+  return {
+    'init_value': 1.0,
+    'peak_value': 1.0,
+    'warmup_steps': 0,
+    'decay_steps': num_examples,
+  }
+
+
+def fixed(batch_sizes: tuple[int, ...], budget: int) -> dict[str, Any]:
+  """The fixed batch sizes, which are one program."""
+  return {
+    f'fixed_{size}': {
+      'unmoved': max(batch_sizes),
+      'held': {'batch_size': size},
+      'learning_rate': cosine(budget),
+    }
+    for size in batch_sizes
+  }
+
+
+def _schemes(
+  init: int, largest: int, exponent: float, budget: int, epoch: int
+) -> dict[str, dict[str, Any]]:
+  """Every scheme of the toolkit, from a first batch size to the largest."""
+  base = {'learning_rate': cosine(budget)}
+  following = base | {'learning_rate_exponent': exponent}
+  sized = {'init_batch_size': init, 'max_batch_size': largest}
+  return {
+    **common.adaptive(following | sized, _tests(epoch)),
+    'adascale': base
+    | sized
+    | {'test': 'debiased', 'eta': 1.5, 'policy': 'doubling', 'adascale': init},
+    **common.growing(following, init, largest, budget),
+    'seesaw': {
+      'learning_rate': 1.0,
+      'seesaw': init,
+      'halvings': int(math.log2(largest // init)),
+      'num_examples': budget,
+    },
+  }
+
+
+def get_config(name: str = 'digits') -> ml_collections.ConfigDict:
+  """A workload, its fixed batch sizes and its schemes."""
+  if name not in WORKLOADS:
+    raise ValueError(
+      f'unknown workload {name!r}; choose from {", ".join(WORKLOADS)}.'
+    )
+  config = common.get_config()
+  config.update(WORKLOADS[name])
+  config.device_batch = 32
+  config.micro_batch_sizes = (16, 64, 256)
+  largest = min(config.batch_sizes[-1], 8192)
+  config.fixed = fixed(config.batch_sizes, config.num_examples)
+  config.schemes = _schemes(
+    config.init, largest, config.exponent, config.num_examples, config.epoch
+  )
+  return config

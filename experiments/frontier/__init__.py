@@ -1,0 +1,1 @@
+"""Steps against final loss at an equal budget of examples."""

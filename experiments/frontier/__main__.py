@@ -1,0 +1,78 @@
+"""Draws the frontier: python -m experiments.frontier --config=… --workdir=…"""
+
+import pathlib
+import sys
+
+import ml_collections
+from absl import app, flags
+
+from experiments import options
+from experiments.frontier import plan, reporting, training
+from experiments.plots import frontier as pictures
+
+
+def run_all(
+  config: ml_collections.ConfigDict,
+  names: list[str],
+  num_seeds: int,
+  data_dir: str | None,
+  workdir: pathlib.Path,
+) -> str:
+  """Runs the trials that are not done yet, and reports on all.
+
+  Args:
+    config: See experiments/configs/frontier.py.
+    names: The schemes to run beside the fixed batch sizes.
+    num_seeds: Seeds per scheme, from `config.seed` on.
+    data_dir: The folder of the data sets.
+    workdir: Receives trials.jsonl, and of every report frontier.md,
+      frontier.png and devices.png.
+
+  Returns:
+    The table.
+  """
+  for name in names:
+    plan.scheme_of(config, name)
+  splits = training.load(config, data_dir)
+  run = plan.remembering(config, splits, workdir / 'trials.jsonl')
+  sized = plan.fixed_rates(config, run)
+  seeds = range(config.seed, config.seed + num_seeds)
+  rates = {plan.fixed_name(size): rate for size, rate in sized.items()}
+  fixed = {
+    name: [run(name, rate, seed) for seed in seeds]
+    for name, rate in rates.items()
+  }
+  rates |= dict.fromkeys(names, sized[config.init])
+  schemes = {}
+  table = ''
+  for name in names:
+    schemes[name] = [run(name, rates[name], seed) for seed in seeds]
+    table = reporting.table(schemes, fixed, rates)
+    (workdir / 'frontier.md').write_text(table + '\n')
+  pictures.save(schemes, fixed, workdir)
+  return table
+
+
+def main(argv: list[str]) -> None:
+  """Runs what is not done yet, and prints the table."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  options.quiet()
+  config, workdir = options.CONFIG.value, pathlib.Path(options.WORKDIR.value)
+  names = options.SCHEMES.value or list(config.schemes)
+  try:
+    print(
+      run_all(
+        config, names, options.SEEDS.value, options.DATA_DIR.value, workdir
+      )
+    )
+  except (OSError, ValueError) as error:
+    sys.exit(str(error))
+  except KeyboardInterrupt:
+    sys.exit('Interrupted; the same command goes on after the last whole run.')
+  print(f'Table and pictures: {workdir}')
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(main)

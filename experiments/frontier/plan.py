@@ -1,0 +1,105 @@
+"""The trials of a config: each is run once and remembered."""
+
+import json
+import math
+import pathlib
+from collections.abc import Callable
+
+import ml_collections
+from absl import logging
+
+from experiments import schemes
+from experiments.frontier import search, training, trials
+
+SCHEMES = ('schemes', 'fixed', 'batch_sizes', 'seed')
+"""Of a config, what only some of its trials depend on."""
+
+Run = Callable[[str, float, int], trials.Outcome]
+"""(scheme, learning_rate, seed) → the outcome, new or from the file."""
+
+
+def fixed_name(batch_size: int) -> str:
+  """What a fixed batch size is called."""
+  return f'fixed_{batch_size}'
+
+
+def scheme_of(
+  config: ml_collections.ConfigDict, name: str
+) -> tuple[ml_collections.ConfigDict, dict[str, float]]:
+  """A scheme with the optimizer of its config, and what its state is to hold.
+
+  Raises:
+    ValueError: If there is no scheme of that name.
+  """
+  known = config.fixed.to_dict() | config.schemes.to_dict()
+  scheme = config.optimizer.to_dict() | schemes.lookup(known, 'scheme', name)
+  held = scheme.pop('held', {})
+  return ml_collections.ConfigDict(scheme), held
+
+
+def remembering(
+  config: ml_collections.ConfigDict,
+  splits: training.Splits,
+  path: pathlib.Path,
+) -> Run:
+  """How to run a trial once: what is in the file is not run again.
+
+  Args:
+    config: A config of a frontier.
+    splits: From `training.load`.
+    path: The file of the trials.
+  """
+  common = {k: v for k, v in config.items() if k not in SCHEMES}
+  settings = ml_collections.ConfigDict(common).to_json(sort_keys=True)
+  found = trials.read(path, settings)
+
+  runners = {}
+
+  def run(name, learning_rate, seed):
+    scheme, held = scheme_of(config, name)
+    key = scheme.to_json(sort_keys=True)
+    trial = trials.Trial(name, json.dumps([key, held]), learning_rate, seed)
+    if trial not in found:
+      if key not in runners:
+        runners[key] = training.make_runner(config, scheme, splits)
+      found[trial] = runners[key](held | {'step_size': learning_rate}, seed)
+      trials.add(path, settings, trial, found[trial])
+      logging.info(
+        '%s, %g, %d: %s',
+        name,
+        learning_rate,
+        seed,
+        found[trial]._replace(curve=()),
+      )
+    return found[trial]
+
+  return run
+
+
+def fixed_rates(
+  config: ml_collections.ConfigDict, run: Run
+) -> dict[int, float]:
+  """The best learning rate of every fixed batch size.
+
+  The search at one size starts from the best rate of the size before, scaled
+  by the rule of the config.
+  """
+  rates = {}
+
+  def loss_of(name):
+    return lambda rate: run(name, rate, config.seed).validation_loss
+
+  for size in sorted(
+    config.batch_sizes, key=lambda b: abs(math.log(b / config.init))
+  ):
+    near = min(rates, key=lambda b: abs(math.log(b / size)), default=None)
+    guess = config.guess
+    if near is not None:
+      guess = rates[near] * _rounded((size / near) ** config.exponent)
+    rates[size] = search.best_rate(loss_of(fixed_name(size)), guess)
+  return rates
+
+
+def _rounded(ratio: float) -> float:
+  """The nearest power of the grid's factor, so that all sizes share a grid."""
+  return search.FACTOR ** round(math.log(ratio, search.FACTOR))
