@@ -1,4 +1,4 @@
-"""Random crops and flips, drawn with the examples on the device.
+"""Random crops, flips and shifts, drawn with the examples on the device.
 
 The change to an image is a pure function of the seed and of its position in the
 example stream: a batch does not depend on how it is split, and an image that
@@ -63,3 +63,38 @@ def crop_and_flip(
 
   batch = adaopt.draw(dataset, seed, positions)
   return batch | {'input': jax.vmap(changed)(batch['input'], positions)}
+
+
+def shift(
+  dataset: adaopt.Batch, seed: jax.typing.ArrayLike, positions: jax.Array
+) -> adaopt.Batch:
+  """The examples at these positions, with images moved by up to one pixel.
+
+  An image is padded with zeros and cropped back to its size at one of the 3·3
+  offsets, drawn uniformly. Pass it as `draw` to `adaopt.train_step`.
+
+  Args:
+    dataset: 'input' [n, h, w], and any other fields.
+    seed: The seed of the stream. [] integer.
+    positions: Positions in the stream. [b] integer.
+
+  Returns:
+    The batch: like dataset, with leading axis b.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from experiments import augmentation
+    >>> dataset = {'input': jnp.ones([5, 2, 3]), 'label': jnp.arange(5)}
+    >>> batch = augmentation.shift(dataset, 0, jnp.arange(2))
+    >>> print(batch['input'][0])
+    [[1. 1. 0.]
+     [1. 1. 0.]]
+  """
+  key = jax.random.key(seed)
+
+  def moved(image, position):
+    y, x = jax.random.randint(jax.random.fold_in(key, position), (2,), 0, 3)
+    return jax.lax.dynamic_slice(jnp.pad(image, 1), (y, x), image.shape)
+
+  batch = adaopt.draw(dataset, seed, positions)
+  return batch | {'input': jax.vmap(moved)(batch['input'], positions)}

@@ -16,7 +16,11 @@ from experiments import augmentation, datasets, models, schemes, together
 EVALUATED = 1000
 """Examples evaluated at once."""
 
-DRAWS = {'none': adaopt.draw, 'crop_and_flip': augmentation.crop_and_flip}
+DRAWS = {
+  'none': adaopt.draw,
+  'crop_and_flip': augmentation.crop_and_flip,
+  'shift': augmentation.shift,
+}
 """How to draw a batch, by the name of the augmentation."""
 
 

@@ -1,7 +1,8 @@
 """Fixed batch sizes and schemes at an equal budget of examples.
 
-The part behind the colon is a workload: digits, fashion_mnist_momentum,
-fashion_mnist_adam, a9a, mnist_cnn, shakespeare, cifar10_cnn.
+The part behind the colon is a workload: digits, digits_shifted,
+fashion_mnist_momentum, fashion_mnist_adam, a9a, mnist_cnn, shakespeare,
+cifar10_cnn.
 
   python -m experiments.frontier \
     --config=experiments/configs/frontier.py:fashion_mnist_momentum \
@@ -29,6 +30,19 @@ WORKLOADS = {
     'num_examples': 60_000,
     'batch_sizes': (2, 8, 16, 32, 64, 128, 256, 1024),
     'init': 8,
+    'optimizer': MOMENTUM,
+    'exponent': 1.0,
+    'guess': 0.05,
+  },
+  'digits_shifted': {
+    'dataset': 'digits',
+    'model': 'mlp',
+    'augmentation': 'shift',
+    'validation_examples': 287,
+    'epoch': 1_150,
+    'num_examples': 200_000,
+    'batch_sizes': (8, 16, 32, 64, 128, 256, 512, 1024),
+    'init': 16,
     'optimizer': MOMENTUM,
     'exponent': 1.0,
     'guess': 0.05,
@@ -86,8 +100,8 @@ WORKLOADS = {
     'model': 'tiny_transformer',
     'validation_examples': 778,
     'epoch': 7_003,
-    'num_examples': 16_000,
-    'batch_sizes': (2, 4, 8, 16, 32, 128, 512, 2048),
+    'num_examples': 8_000,
+    'batch_sizes': (2, 4, 8, 16, 64, 256, 2048),
     'init': 4,
     'optimizer': ADAMW,
     'exponent': 0.5,

@@ -37,7 +37,7 @@ def run_all(
   run = plan.remembering(config, splits, workdir / 'trials.jsonl')
   sized = plan.fixed_rates(config, run)
   seeds = range(config.seed, config.seed + num_seeds)
-  rates = {plan.fixed_name(size): rate for size, rate in sized.items()}
+  rates = {plan.fixed_name(size): sized[size] for size in sorted(sized)}
   fixed = {
     name: [run(name, rate, seed) for seed in seeds]
     for name, rate in rates.items()
@@ -49,7 +49,7 @@ def run_all(
     schemes[name] = [run(name, rates[name], seed) for seed in seeds]
     table = reporting.table(schemes, fixed, rates)
     (workdir / 'frontier.md').write_text(table + '\n')
-  pictures.save(schemes, fixed, workdir)
+  pictures.save(schemes, fixed, config.device_batch, workdir)
   return table
 
 
