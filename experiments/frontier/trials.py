@@ -66,7 +66,7 @@ def read(path: pathlib.Path, settings: str) -> Found:
       trial, outcome = json.loads(line)
       outcome = {name: _tuples(value) for name, value in outcome.items()}
       found[Trial(**trial)] = Outcome(**outcome)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
       raise ValueError(
         f'{path}, line {number}, is damaged ({error}); delete the line.'
       ) from error

@@ -67,7 +67,7 @@ def _limits(axis, fixed, schemes, loss):
     np.mean([getattr(o, loss) for o in outcomes]) for outcomes in rows.values()
   ]
   top, bottom = max(of(fixed)), min(of(fixed) + of(schemes))
-  room = 0.08 * (top - bottom)
+  room = 0.08 * max(top - bottom, 1e-3)
   axis.set_ylim(bottom - room, top + room)
 
 
