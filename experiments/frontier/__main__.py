@@ -35,18 +35,21 @@ def run_all(
     plan.scheme_of(config, name)
   splits = training.load(config, data_dir)
   run = plan.remembering(config, splits, workdir / 'trials.jsonl')
-  sized = plan.fixed_rates(config, run)
   seeds = range(config.seed, config.seed + num_seeds)
+
+  def seeds_of(name, rate):
+    outcomes = [run(name, rate, seed) for seed in seeds]
+    print(reporting.line(name, rate, outcomes), flush=True)
+    return outcomes
+
+  print('Searching the learning rate of every fixed batch size.', flush=True)
+  sized = plan.fixed_rates(config, run)
   rates = {plan.fixed_name(size): sized[size] for size in sorted(sized)}
-  fixed = {
-    name: [run(name, rate, seed) for seed in seeds]
-    for name, rate in rates.items()
-  }
+  fixed = {name: seeds_of(name, rate) for name, rate in rates.items()}
   rates |= dict.fromkeys(names, sized[config.init])
-  schemes = {}
-  table = ''
+  schemes, table = {}, ''
   for name in names:
-    schemes[name] = [run(name, rates[name], seed) for seed in seeds]
+    schemes[name] = seeds_of(name, rates[name])
     table = reporting.table(schemes, fixed, rates)
     (workdir / 'frontier.md').write_text(table + '\n')
   pictures.save(schemes, fixed, config.device_batch, workdir)

@@ -35,6 +35,17 @@ def _mean(outcomes, name, style):
   return results.mean_and_deviation(values, style)
 
 
+def line(
+  name: str, learning_rate: float, outcomes: Sequence[trials.Outcome]
+) -> str:
+  """One scheme in a line, for whoever waits."""
+  return (
+    f'{name}: learning rate {learning_rate:.3g}, '
+    f'{_mean(outcomes, "steps", ".0f")} steps, test loss '
+    f'{_mean(outcomes, "test_loss", ".4f")}'
+  )
+
+
 def _cells(name, outcomes, rate):
   return [
     name,
