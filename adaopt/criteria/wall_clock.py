@@ -29,14 +29,19 @@ class GoodputState(NamedTuple):
   seconds: Any  # `Seconds`, which `fit` measures; () where they were given
 
 
-def _model(fixed, per_example, micro_batch_size, reach):
-  numbers = fixed, per_example, micro_batch_size, reach
-  return Seconds(*(jnp.asarray(number, jnp.float32) for number in numbers))
+_UNLIMITED = float(arithmetic.LARGEST)
+
+
+def _unknown():
+  """The seconds before the first measurement: 0/0, no evidence."""
+  zero, one = jnp.zeros([], jnp.float32), jnp.ones([], jnp.float32)
+  return Seconds(zero, zero, micro_batch_size=one, reach=zero)
 
 
 def goodput(
   *,
   seconds: tuple[jax.typing.ArrayLike, jax.typing.ArrayLike] | None = None,
+  micro_batch_size: jax.typing.ArrayLike = 1,
   decay: jax.typing.ArrayLike = 0.95,
   floor: jax.typing.ArrayLike = 0.01,
 ) -> base.StatefulCriterion:
@@ -73,6 +78,8 @@ def goodput(
   Args:
     seconds: (fixed, per_example) of a step, ≥ 0 and not both 0, in any unit.
       None has them measured by `fit`, or set by `with_seconds`.
+    micro_batch_size: m of the given seconds, as in `with_seconds`; that of
+      `fit`, such as 256, where a batch takes as long as its micro-batches.
     decay: Of the averages, in [0, 1).
     floor: The smallest share of ‖ḡ‖² taken to be signal, in (0, 1].
 
@@ -104,12 +111,11 @@ def goodput(
   """
   averaging.check_decay(decay)
   averaging.check_floor(floor)
-  given = None if seconds is None else _given(seconds)
+  given = None if seconds is None else _given(seconds, micro_batch_size)
 
   def init(params):
     del params
-    unknown = _model(0, 0, micro_batch_size=1, reach=0)
-    return GoodputState(averaging.zeros(), unknown if given is None else ())
+    return GoodputState(averaging.zeros(), _unknown() if given is None else ())
 
   def update(statistics, state, **extra_args):
     del extra_args
@@ -121,7 +127,7 @@ def goodput(
   return base.StatefulCriterion(init, update)
 
 
-def _given(seconds):
+def _given(seconds, micro_batch_size):
   try:
     fixed, per_example = seconds
   except (TypeError, ValueError):
@@ -129,14 +135,12 @@ def _given(seconds):
       f'seconds must be a pair (fixed, per_example), got {seconds!r}.'
     ) from None
   checks.check_not_negative(fixed=fixed, per_example=per_example)
+  checks.check_positive(micro_batch_size=micro_batch_size)
   if checks.is_concrete(fixed, per_example) and not fixed + per_example > 0:
     raise ValueError(
       'seconds=(fixed, per_example) must not both be 0: a step takes time.'
     )
-  return _model(fixed, per_example, micro_batch_size=1, reach=_UNLIMITED)
-
-
-_UNLIMITED = float(arithmetic.LARGEST)
+  return Seconds(fixed, per_example, 1.0 * micro_batch_size, reach=_UNLIMITED)
 
 
 def _best_size(averages, model):
@@ -149,7 +153,8 @@ def _best_size(averages, model):
   within = jnp.maximum(jnp.minimum(optimum, model.reach), 1)
   filling = _nearest_filling(within, model.micro_batch_size)
   missing = arithmetic.is_missing(optimum)
-  return jnp.where(missing, arithmetic.missing(), filling)
+  size = jnp.where(missing, arithmetic.missing(), filling)
+  return size.astype(optimum.dtype)
 
 
 def _nearest_filling(size, m):

@@ -22,10 +22,10 @@ Observer = Callable[[Any, Any], None]
 
 clock = time.perf_counter
 
-PERIOD = 16
-"""The number of steps measured between two models."""
-ENOUGH = 3
+ENOUGH = 8
 """The number of steps of a size that make its median."""
+PERIOD = 128
+"""The number of steps between two models, where no size is new."""
 KEPT = 32
 """The number of steps of a size that are remembered, the last ones."""
 STRIDE = 4
@@ -58,7 +58,7 @@ def stopwatch(state: Any, max_micro_batch_size: int) -> Stopwatch:
   held = fields.states_of(state, wall_clock.Seconds)
   if not held:
     return Stopwatch(lambda state, size: state, lambda observe: observe)
-  fewest_sizes = 2 if any(np.any(np.asarray(s.reach)) for s in held) else 1
+  fewest_sizes = 2 if any(np.any(jax.device_get(s.reach)) for s in held) else 1
   seconds = collections.defaultdict(lambda: collections.deque(maxlen=KEPT))
   dispatched = collections.deque()  # micro-batch sizes of steps under way
   programs, count = set(), 0
@@ -82,9 +82,10 @@ def stopwatch(state: Any, max_micro_batch_size: int) -> Stopwatch:
     now = clock()
     m = dispatched.popleft()
     if last is not None:
-      seconds[-(-batch_size // m) * m].append(now - last)
+      of_size = seconds[-(-batch_size // m) * m]
+      of_size.append(now - last)
       count += 1
-      if count % PERIOD == 0:
+      if len(of_size) == ENOUGH or count % PERIOD == 0:
         model = _model(seconds, fewest_sizes, max_micro_batch_size)
     last = now
 
