@@ -72,7 +72,8 @@ def goodput(
   where it is not worth its seconds.
 
   A run that the clock steers is not reproducible to the last bit. One with
-  given seconds is. P devices that share the examples of a step take
+  given seconds is, and where several processes train together they have to be
+  given. P devices that share the examples of a step take
   seconds=(fixed, per_example / P).
 
   Args:

@@ -66,8 +66,8 @@ def fit(
   m, m/4, m/16, …, of which at most log₄(m/b_0) + 1 are ever compiled. A second
   call with the same loss_fn and optimizer compiles nothing. The metrics of a
   step are read after the next step is dispatched, so that the device does not
-  wait for their reader. A run that `criteria.goodput` steers is reproducible
-  only by seconds that are given: it measures those of its steps.
+  wait for their reader. A run with `criteria.goodput` is reproducible only if
+  its seconds are given: by default they are measured here.
 
   Args:
     loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux),

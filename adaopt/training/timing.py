@@ -27,7 +27,7 @@ ENOUGH = 8
 PERIOD = 128
 """The number of steps between two models, where no size is new."""
 KEPT = 32
-"""The number of steps of a size that are remembered, the last ones."""
+"""The number of steps of a size that are remembered: the last ones."""
 STRIDE = 4
 """How far a model is trusted beyond the largest size that was measured."""
 
@@ -81,7 +81,7 @@ def stopwatch(state: Any, max_micro_batch_size: int) -> Stopwatch:
     nonlocal last, model, count
     now = clock()
     m = dispatched.popleft()
-    if last is not None:
+    if last is not None and now > last:
       of_size = seconds[-(-batch_size // m) * m]
       of_size.append(now - last)
       count += 1
