@@ -61,7 +61,8 @@ def goodput(
   the geometric mean of the noise scale and of the batch whose examples take as
   long as all the rest of a step. Smaller ones waste the fixed seconds, and
   larger ones waste examples. It supposes a learning rate that gains r from the
-  batch, as by `scale_by_adascale`, or nearly so, as by `adaptive`.
+  batch, as by `scale_by_adascale`: one in proportion to b is too large where
+  more than the noise scale is asked for, as fixed seconds may.
 
   `fit` measures the seconds while it runs, loop body included. A batch takes as
   long as the micro-batches that it is rounded up to, so that of the sizes which
