@@ -44,11 +44,19 @@ from adaopt.criteria.preconditioned import (
   preconditioned_norm_test,
 )
 from adaopt.criteria.restricting import of_tensors
+from adaopt.criteria.wall_clock import (
+  GoodputState,
+  Seconds,
+  goodput,
+  with_seconds,
+)
 
 __all__ = [
   'Criterion',
+  'GoodputState',
   'GradientDiversityState',
   'NoiseAndSignal',
+  'Seconds',
   'StatefulCriterion',
   'adagrad_preconditioner',
   'adam_preconditioner',
@@ -60,6 +68,7 @@ __all__ = [
   'coordinate_variance',
   'debiased',
   'debiased_norm_test',
+  'goodput',
   'gradient_diversity',
   'gradient_noise_scale',
   'inner_product_test',
@@ -73,4 +82,5 @@ __all__ = [
   'squared_norm',
   'total_variance',
   'variance_along_mean',
+  'with_seconds',
 ]

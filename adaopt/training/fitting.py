@@ -17,11 +17,9 @@ from adaopt.training import (
   measuring,
   steps,
   stream,
+  timing,
   train_state,
 )
-
-Observer = Callable[[Any, steps.Metrics], None]
-"""(state, metrics) → None."""
 
 
 def _nothing(state, metrics):
@@ -68,7 +66,8 @@ def fit(
   m, m/4, m/16, …, of which at most log₄(m/b_0) + 1 are ever compiled. A second
   call with the same loss_fn and optimizer compiles nothing. The metrics of a
   step are read after the next step is dispatched, so that the device does not
-  wait for their reader.
+  wait for their reader. A run with `criteria.goodput` is reproducible only if
+  its seconds are given: by default they are measured here.
 
   Args:
     loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux),
@@ -213,7 +212,7 @@ def iterate(
   num_examples: int,
   max_micro_batch_size: int,
   donate: bool = False,
-  start: Callable[[Any, Any], Observer] = lambda *_: _nothing,
+  start: Callable[[Any, Any], timing.Observer] = lambda *_: _nothing,
 ) -> Iterator[tuple[Any, steps.Metrics]]:
   """The loop of `fit`, over steps of your own.
 
@@ -230,18 +229,20 @@ def iterate(
   Returns:
     An iterator over (state, metrics).
   """
+  watch = timing.stopwatch(state, max_micro_batch_size)
 
   def dispatch(state, last_batch_size):
-    return step_of(rung(int(last_batch_size), max_micro_batch_size))(
-      state, dataset
-    )
+    size = rung(int(last_batch_size), max_micro_batch_size)
+    state = watch.before(state, size)
+    return state, step_of(size)(state, dataset)
 
   if int(state.examples) >= num_examples:
     return iter(())
   checks.check_arrays(dataset=dataset)
   dataset = jax.device_put(dataset)
+  observe = watch.timed(start(state, dataset))
   loop = _in_turn if donate else _ahead
-  return loop(dispatch, state, num_examples, start(state, dataset))
+  return loop(dispatch, state, num_examples, observe)
 
 
 # The size of a batch may not be known yet when its step is dispatched, so the
@@ -250,7 +251,7 @@ def iterate(
 
 def _in_turn(dispatch, state, num_examples, observe):
   """A step after the loop body of the one before."""
-  state, metrics = dispatch(state, state.last_batch_size)
+  _, (state, metrics) = dispatch(state, state.last_batch_size)
   _warn_of_lowered_size(metrics)
   while True:
     known = jax.device_get(metrics)
@@ -258,19 +259,19 @@ def _in_turn(dispatch, state, num_examples, observe):
     yield state, known
     if known.examples >= num_examples:
       return
-    state, metrics = dispatch(state, known.batch_size)
+    _, (state, metrics) = dispatch(state, known.batch_size)
 
 
 def _ahead(dispatch, state, num_examples, observe):
   """A step is dispatched before the metrics of the one before are read."""
-  state, metrics = dispatch(state, state.last_batch_size)
+  _, (state, metrics) = dispatch(state, state.last_batch_size)
   following = None
   try:
     known = _warn_of_lowered_size(metrics)
     examples, batch_size = known.examples, known.batch_size
     while True:
       if examples < num_examples:
-        following = dispatch(state, batch_size)
+        state, following = dispatch(state, batch_size)
       known = jax.device_get(metrics)
       observe(state, known)
       yield state, known
