@@ -35,6 +35,9 @@ TESTS = {
   ),
   'gradient_noise_scale': lambda _: adaopt.criteria.gradient_noise_scale(),
   'cabs': lambda scheme: adaopt.criteria.cabs(scheme.cabs_learning_rate),
+  'goodput': lambda scheme: adaopt.criteria.goodput(
+    seconds=(0.5, 1 / scheme.round), micro_batch_size=scheme.round
+  ),
   'diversity': lambda scheme: adaopt.criteria.gradient_diversity(
     scheme.delta, num_examples=scheme.epoch
   ),

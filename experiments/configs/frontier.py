@@ -122,6 +122,9 @@ WORKLOADS = {
 }
 
 
+DEVICE_BATCH = 32
+"""m, the examples that a device takes at once."""
+
 # Name → the test, its constant, the power of it that the requirement goes by,
 # values of it, and the policy.
 TESTS = {
@@ -190,6 +193,18 @@ def _schemes(
     'adascale': base
     | sized
     | {'test': 'debiased', 'eta': 1.5, 'policy': 'doubling', 'adascale': init},
+    # Rounds of P devices: seconds of a step s ⌈b / (P m)⌉, about s (½ + b/(P m)).
+    **{
+      f'goodput_{devices}': base
+      | sized
+      | {
+        'test': 'goodput',
+        'round': devices * DEVICE_BATCH,
+        'policy': 'follow',
+        'adascale': init,
+      }
+      for devices in (8, 64)
+    },
     **common.growing(following, init, largest, budget),
     'seesaw': {
       'learning_rate': 1.0,
@@ -208,7 +223,7 @@ def get_config(name: str = 'digits') -> ml_collections.ConfigDict:
     )
   config = common.get_config()
   config.update(WORKLOADS[name])
-  config.device_batch = 32
+  config.device_batch = DEVICE_BATCH
   config.micro_batch_sizes = (16, 64, 256)
   largest = min(config.batch_sizes[-1], 8192)
   config.fixed = fixed(config.batch_sizes, config.num_examples)
