@@ -19,7 +19,7 @@ import pytest
 
 import adaopt
 from adaopt._common import fields
-from adaopt.statistics import reading
+from adaopt.statistics import reading, trained
 from adaopt.transforms import follow_batch_size
 from experiments import compilations
 
@@ -449,21 +449,29 @@ def _dataset():
 
 def test_fit_counts_its_examples_and_compiles_no_more_as_the_batch_grows():
   before = compilations.count()
-  steps = list(
-    adaopt.fit(
-      _loss_fn, _adaptive(_adamw()), PARAMS, _dataset(), num_examples=4000
-    )
+  double = lambda statistics: 2.0 * statistics.batch_size
+  optimizer = adaopt.adaptive(
+    _adamw(), 0.05, init_batch_size=2, max_batch_size=64, criterion=double
   )
-  state, metrics = steps[-1]
-  following = fields.states_of(
+  steps = adaopt.fit(
+    _loss_fn,
+    optimizer,
+    PARAMS,
+    _dataset(),
+    num_examples=250,
+    max_micro_batch_size=16,
+    check=False,
+  )
+  sizes = []
+  for state, metrics in steps:
+    sizes.append(int(metrics.batch_size))
+  (following,) = fields.states_of(
     state.opt_state, adaopt.transforms.FollowBatchSizeState
   )
-  assert following[0].examples == metrics.examples
-  assert following[0].base_batch_size == 4
-  assert metrics.batch_size > 32
-  assert len({int(m.batch_size) for _, m in steps}) > 3
-  assert float(metrics.loss) < float(steps[0][1].loss)
-  # Micro-batches of two sizes.
+  assert sizes == [2, 4, 8, 16, 32, 64, 64, 64]
+  assert following.examples == metrics.examples == 254
+  assert following.base_batch_size == 2
+  # Six sizes, and micro-batches of two.
   assert compilations.count() - before <= 2
 
 
@@ -478,18 +486,33 @@ def test_it_reads_the_batch_size_and_none_of_the_noise():
   assert not any(reading.noise_read(reads.tested))
 
 
-def test_what_is_never_moved_has_no_part_in_a_test():
-  frozen = _adaptive(optax.masked(_adamw(), {'w': True, 'b': False}))
-  frozen = optax.chain(
-    frozen, optax.masked(optax.set_to_zero(), {'w': False, 'b': True})
+def test_a_tensor_that_it_never_moves_is_known_not_to_be_trained():
+  optimizer = optax.partition(
+    {'adamw': _adamw(), 'none': optax.set_to_zero()},
+    {'w': 'adamw', 'b': 'none'},
   )
-  step = adaopt.train_step(_loss_fn, frozen, micro_batch_size=4)
-  state = adaopt.init_train_state(PARAMS, frozen)
-  for _ in range(3):
-    state, metrics = step(state, _dataset())
-  chex.assert_trees_all_equal(state.params['b'], PARAMS['b'])
-  assert jnp.any(state.params['w'] != PARAMS['w'])
-  assert metrics.finite
+  update = lambda gradient, state, params: optimizer.update(
+    gradient, state, params, statistics=_statistics(8, gradient)
+  )[0]
+  state = optimizer.init(PARAMS)
+  found = trained.trained_tensors(update, PARAMS, state, PARAMS)
+  assert found == {'w': True, 'b': False}
+
+
+def test_behind_a_mask_it_follows_the_whole_batch():
+  masked = optax.masked(
+    follow_batch_size(
+      inject(optax.ema)(0.9, debias=False),
+      decays='decay',
+      base_batch_size=4,
+    ),
+    {'w': False, 'b': True},
+  )
+  updates, _ = masked.update(
+    PARAMS, masked.init(PARAMS), statistics=_statistics(8, PARAMS)
+  )
+  np.testing.assert_allclose(updates['b'], [1 - 0.9**2] * 2, rtol=1e-6)
+  np.testing.assert_array_equal(updates['w'], PARAMS['w'])
 
 
 def test_accumulated_micro_batches_are_one_update_of_the_whole_batch():
