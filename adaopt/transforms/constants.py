@@ -1,5 +1,6 @@
 """Constants of an optimizer that count examples instead of updates."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -10,26 +11,43 @@ import optax
 
 from adaopt._common import arithmetic, checks, fields, passing
 
-Injected = optax.InjectStatefulHyperparamsState
-
-# What optax calls the decays of averages that it corrects for their bias, and
-# the states that hold such averages with the count of the correction.
-_CORRECTED = {'adam_b1', 'adam_b2', 'b1', 'b2', 'beta', 'decay'}
-_AVERAGES = (
-  optax.EmaState,
-  optax.ScaleByAdamState,
-  optax.ScaleByAmsgradState,
-  optax.ScaleByBeliefState,
-  optax.contrib.MuonState,
-)
+_Injected = optax.InjectStatefulHyperparamsState
 
 
 class FollowBatchSizeState(NamedTuple):
   """State of `follow_batch_size`."""
 
-  examples: jax.Array  # [] int32, in all updates so far
+  count: jax.Array  # [] int32, updates so far
+  examples: jax.Array  # [] int32, in all of them
   base_batch_size: jax.Array  # [] int32; 0: no batch yet
   inner_state: optax.OptState  # its hyperparams are those at b_0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Decay:
+  """An array β_t, whose power t is Π β_s instead of β_t^t.
+
+  What an optimizer multiplies by is β_t; what it corrects a bias by is 1 − β^t.
+  Π β_s is β_t^(n / b), which is β_t^(t + beyond).
+  """
+
+  value: jax.Array  # [], β_t
+  beyond: jax.Array  # [], n / b − t
+
+  def __jax_array__(self):
+    return self.value
+
+  def __mul__(self, other):
+    return self.value * other
+
+  __rmul__ = __mul__
+
+  def __rsub__(self, other):
+    return other - self.value
+
+  def __pow__(self, count):
+    return self.value ** (jnp.asarray(count, self.beyond.dtype) + self.beyond)
 
 
 def follow_batch_size(
@@ -46,31 +64,28 @@ def follow_batch_size(
   of examples. A gradient weighs the same after n more examples, in whatever
   batches they come. A constant λ becomes λ (b / b_0)^p.
 
-  - Adam corrects the bias of its averages by 1 − β^t, which is wrong for
-    decays that change. Here its t is n / b, with n the examples of all
-    updates, b of this one: 1 − Π β_s = 1 − β^(n / b_0), exactly. So it is in
-    all that has the state of Adam, AMSGrad, AdaBelief, Muon or `optax.ema`, if
-    all of its decays are named. With β₂ alone t counts updates: right for β₁,
-    while v̂ is too small by (1 − β₂^(n / b_0)) / (1 − β₂^(t b / b_0)), until n
-    is a few times b_0 / (1 − β₂): by 2.85 if b doubled in each of the first
-    eight updates at β₂ = 0.999.
-  - The momentum of `optax.sgd` and `optax.trace` is a sum, m ← g + β m, with a
-    rate of α / (1 − β). As a decay it would take away up to that factor as b
-    grows: the linear rule then is no power of b, but α ∝ b (1 − β^(b / b_0)).
-    As a trace its gradient is scaled by (1 − β^(b / b_0)) / (1 − β), which
-    makes it 1 / (1 − β) times an average: rates and exponents stay right.
-    The gradient has to reach the sum linearly, as in `optax.sgd`.
+  - Adam corrects the bias of an average after t updates by 1 − β^t, which is
+    wrong where β changes: v̂ would be too small by 2.85 if b doubled in each of
+    the first eight updates at β₂ = 0.999. Here a decay to the power of t is
+    Π β_s = β^(n / b_0), with n the examples of all updates, so that the
+    correction is exact, in any optimizer that makes it by such a power.
+  - The momentum of `optax.sgd` and `optax.trace` is a sum, m ← g + β m, with an
+    effective rate of α / (1 − β). As a decay it would take that factor away as
+    b grows: the linear rule is then no power of b, but α ∝ b (1 − β^(b / b_0)).
+    As a trace its gradient, which has to reach it linearly, is scaled by
+    (1 − β^(b / b_0)) / (1 − β): it is 1 / (1 − β) times an average, and the
+    exponent stays right. On a curvature L effective rates are stable below
+    2 (1 + β) / ((1 − β) L), which falls to 2 / L as β does.
   - AdamW averages its updates over 1 / (α λ) steps, b / (α λ) examples. With
     α ∝ b^e that is constant for λ ∝ b^(1 − e): scaled={'weight_decay': 0.5}
     for the square-root rule, 1 for a rate that stays, and 0 for the linear
-    rule. Where noise is all of v̂ its root is ∝ b^−½, and {'eps': -0.5} keeps
-    ε as large beside it.
+    rule. Where v̂ is all noise its root is ∝ b^−½, and {'eps': -0.5} keeps ε as
+    large beside it.
 
-  In the state, hyperparams hold the constants at b_0, where they can be
-  changed. A learning rate can be scaled too, where no `adaptive` or
-  `scale_by_batch_size` does it. float32 holds 1 − β to 6e-8: let b_0 be no
-  larger than batches get, or pass hyperparam_dtype. An empty batch counts as
-  one example.
+  In the state, hyperparams are the constants at b_0, and can be changed. A
+  learning rate can be scaled too, if `adaptive` or `scale_by_batch_size` does
+  not do it. float32 holds 1 − β to 6e-8: let b_0 be no larger than batches get,
+  or pass hyperparam_dtype. An empty batch counts as one example.
 
   Args:
     optimizer: Made by `optax.inject_hyperparams`, or a chain, mask or
@@ -87,9 +102,9 @@ def follow_batch_size(
     b = b_0 it is the one given.
 
   Raises:
-    ValueError: For constants named twice or not at all, a power that is not a
-      number; from init where a name is not injected or is a schedule, and
-      where a decay is not in [0, 1) or in half precision; from update without
+    ValueError: For constants named twice or not at all, and a power that is
+      not a number; from init for a name that is not injected or a schedule, and
+      a decay outside [0, 1) or in half precision; from update without
       statistics.
 
   Example:
@@ -132,23 +147,11 @@ def follow_batch_size(
     _check_decays(inner_state, fading)
     _check_trace(inner_state, trace)
     return FollowBatchSizeState(
+      count=jnp.zeros([], jnp.int32),
       examples=jnp.zeros([], jnp.int32),
       base_batch_size=jnp.asarray(base_batch_size or 0, jnp.int32),
       inner_state=inner_state,
     )
-
-  def constants(hyperparams, b, base):
-    moved = {}
-    for name, value in hyperparams.items():
-      dtype = arithmetic.common_dtype(value)
-      ratio = b.astype(dtype) / base.astype(dtype)
-      if name in fading:
-        value = jnp.asarray(value, dtype)
-        moved[name] = jnp.where(ratio == 1, value, value**ratio)
-      elif name in powers:
-        factor = ratio ** jnp.asarray(powers[name], dtype)
-        moved[name] = arithmetic.scale(factor, jnp.asarray(value))
-    return moved
 
   def update_fn(updates, state, params=None, **extra_args):
     b = passing.batch_size_in(extra_args, 'follow_batch_size')
@@ -157,49 +160,56 @@ def follow_batch_size(
     base_batch_size = jnp.where(known, state.base_batch_size, b)
     b, base = jnp.maximum(b, 1), jnp.maximum(base_batch_size, 1)
     examples = arithmetic.saturating_add(state.examples, b)
+    count = optax.safe_increment(state.count)
+
+    def moved(name, value):
+      dtype = arithmetic.common_dtype(value)
+      ratio = b.astype(dtype) / base.astype(dtype)
+      if name in powers:
+        factor = ratio ** jnp.asarray(powers[name], dtype)
+        return arithmetic.scale(factor, jnp.asarray(value))
+      value = jnp.asarray(value, dtype)
+      return _Decay(
+        jnp.where(ratio == 1, value, value**ratio),
+        beyond=_in_batches(examples, b, dtype) - count.astype(dtype),
+      )
 
     def follow(node):
-      moved = constants(node.hyperparams, b, base)
-      own = _CORRECTED & node.hyperparams.keys()
-      followed = node._replace(hyperparams=node.hyperparams | moved)
-      if not own or not own.issubset(fading):
-        return followed
-      count = _in_batches(examples, b, moved[min(own)].dtype)
-      return followed._replace(
-        inner_state=_with_counts(node.inner_state, count - 1)
+      return node._replace(
+        hyperparams={
+          name: moved(name, x) if name in fading or name in powers else x
+          for name, x in node.hyperparams.items()
+        }
       )
 
-    def keep(moved, node):
-      names = node.hyperparams.keys() & {*fading, *powers}
+    def keep(after, before):
       kept = {
-        name: jnp.asarray(node.hyperparams[name], moved.hyperparams[name].dtype)
-        for name in sorted(names)
+        name: x
+        for name, x in before.hyperparams.items()
+        if name in fading or name in powers
       }
-      return moved._replace(
-        hyperparams=moved.hyperparams | kept,
-        inner_state=_with_next_counts(moved.inner_state, node.inner_state),
-      )
+      return after._replace(hyperparams=after.hyperparams | kept)
 
-    followed = _map_states(Injected, follow, state.inner_state)
+    followed = _map_injected(follow, state.inner_state)
     if trace is not None:
       gain = _rate_of(trace, followed) / _rate_of(trace, state.inner_state)
       updates = arithmetic.scale(gain, updates)
-    updates, moved = optimizer.update(updates, followed, params, **extra_args)
-    inner_state = _map_states(Injected, keep, moved, state.inner_state)
-    return updates, FollowBatchSizeState(examples, base_batch_size, inner_state)
+    updates, after = optimizer.update(updates, followed, params, **extra_args)
+    return updates, FollowBatchSizeState(
+      count=count,
+      examples=examples,
+      base_batch_size=base_batch_size,
+      inner_state=_map_injected(keep, after, state.inner_state),
+    )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _map_states(kind, function, tree, *rest):
-  """The tree with function(state, ...) for its states of this kind."""
-  is_kind = lambda node: isinstance(node, kind)
-  return jax.tree.map(
-    lambda node, *others: function(node, *others) if is_kind(node) else node,
-    tree,
-    *rest,
-    is_leaf=is_kind,
-  )
+def _map_injected(function, opt_state, *rest):
+  """The state with function(node, ...) for that of each injected optimizer."""
+  is_injected = lambda node: isinstance(node, _Injected)
+  apply = lambda x, *others: function(x, *others) if is_injected(x) else x
+  return jax.tree.map(apply, opt_state, *rest, is_leaf=is_injected)
 
 
 def _in_batches(examples, b, dtype):
@@ -208,24 +218,11 @@ def _in_batches(examples, b, dtype):
   return whole.astype(dtype) + rest.astype(dtype) / b.astype(dtype)
 
 
-def _with_counts(tree, count):
-  return _map_states(_AVERAGES, lambda s: s._replace(count=count), tree)
-
-
-def _with_next_counts(tree, before):
-  return _map_states(
-    _AVERAGES,
-    lambda s, old: s._replace(count=optax.safe_increment(old.count)),
-    tree,
-    before,
-  )
-
-
 def _holders(opt_state, name):
   """The hyperparams of the injected optimizers that have one of this name."""
   return [
     state.hyperparams
-    for state in fields.states_of(opt_state, Injected)
+    for state in fields.states_of(opt_state, _Injected)
     if name in state.hyperparams
   ]
 
@@ -233,7 +230,7 @@ def _holders(opt_state, name):
 def _rate_of(trace, opt_state):
   """1 − β of the trace."""
   (hyperparams,) = _holders(opt_state, trace)
-  return 1 - jnp.asarray(hyperparams[trace])
+  return 1 - hyperparams[trace]
 
 
 def _check_arguments(names, powers, base_batch_size):
@@ -258,7 +255,7 @@ def _check_arguments(names, powers, base_batch_size):
 
 
 def _check_injected(opt_state, names):
-  injected = fields.states_of(opt_state, Injected)
+  injected = fields.states_of(opt_state, _Injected)
   if not injected:
     raise ValueError(
       'follow_batch_size needs an optimizer with injected constants, such as '
