@@ -283,8 +283,8 @@ def _check_decays(opt_state, names):
       decay = hyperparams[name]
       if jnp.result_type(decay).itemsize < 4:
         raise ValueError(
-          f'{name} is held in {decay.dtype}, which rounds decays near 1; inject '
-          'with hyperparam_dtype=jnp.float32, and mu_dtype, if any, the same.'
+          f'{name} is held in {decay.dtype}, which rounds decays near 1; '
+          'inject with hyperparam_dtype=jnp.float32, and a mu_dtype likewise.'
         )
       if checks.is_concrete(decay) and not np.all((decay >= 0) & (decay < 1)):
         raise ValueError(
