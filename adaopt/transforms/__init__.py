@@ -13,6 +13,10 @@ from adaopt.transforms.by_examples import (
   scale_by_batch_size,
   scale_by_example_schedule,
 )
+from adaopt.transforms.constants import (
+  FollowBatchSizeState,
+  follow_batch_size,
+)
 from adaopt.transforms.residuals import (
   log_odds,
   mean_residual,
@@ -20,11 +24,13 @@ from adaopt.transforms.residuals import (
 )
 
 __all__ = [
+  'FollowBatchSizeState',
   'ScaleByAdagradNormState',
   'ScaleByAdagradState',
   'ScaleByAdascaleState',
   'ScaleByBatchSizeState',
   'ScaleByExampleScheduleState',
+  'follow_batch_size',
   'log_odds',
   'mean_residual',
   'scale_by_adagrad',
