@@ -76,6 +76,7 @@ from adaopt.training import (
   train_step,
 )
 from adaopt.transforms import (
+  follow_batch_size,
   log_odds,
   mean_residual,
   scale_by_adascale,
@@ -116,6 +117,7 @@ __all__ = [
   'fit',
   'goodput',
   'follow',
+  'follow_batch_size',
   'gradient_noise_scale',
   'has_updated',
   'init_train_state',

@@ -68,6 +68,17 @@ OPTIMIZERS = {
   'sgd': lambda scheme: optax.identity(),
   'momentum': lambda scheme: optax.trace(scheme.momentum),
   'adam': lambda scheme: optax.scale_by_adam(scheme.b1, scheme.b2),
+  'following_adam': lambda scheme: adaopt.follow_batch_size(
+    optax.inject_hyperparams(optax.scale_by_adam)(scheme.b1, scheme.b2),
+    decays='b2',
+  ),
+  'following_adamw': lambda scheme: optax.chain(
+    adaopt.follow_batch_size(
+      optax.inject_hyperparams(optax.scale_by_adam)(scheme.b1, scheme.b2),
+      decays='b2',
+    ),
+    optax.add_decayed_weights(scheme.weight_decay),
+  ),
   'normalized_lr_gd': lambda scheme: adaopt.transforms.scale_by_mean_residual(),
   'adamw': lambda scheme: optax.chain(
     optax.scale_by_adam(scheme.b1, scheme.b2),

@@ -20,6 +20,8 @@ MOMENTUM = {'optimizer': 'momentum', 'momentum': 0.9}
 ADAM = {'optimizer': 'adam', 'b1': 0.9, 'b2': 0.999}
 ADAMW = {'optimizer': 'adamw', 'b1': 0.9, 'b2': 0.99, 'weight_decay': 0.01}
 
+FOLLOWING = {'adam': 'following_adam', 'adamw': 'following_adamw'}
+
 # Schemes start at the batch size `init` with the best rate of that fixed size.
 WORKLOADS = {
   'digits': {
@@ -193,7 +195,7 @@ def _schemes(
     'adascale': base
     | sized
     | {'test': 'debiased', 'eta': 1.5, 'policy': 'doubling', 'adascale': init},
-    # Rounds of P devices: seconds of a step s ⌈b / (P m)⌉, about s (½ + b/(P m)).
+    # P devices take s ⌈b / (P m)⌉ seconds a step, about s (½ + b / (P m)).
     **{
       f'goodput_{devices}': base
       | sized
@@ -215,6 +217,19 @@ def _schemes(
   }
 
 
+def _following(
+  found: dict[str, dict[str, Any]], optimizer: str
+) -> dict[str, dict[str, Any]]:
+  """The adaptive schemes of Adam with a β₂ whose half-life counts examples."""
+  if optimizer not in FOLLOWING:
+    return {}
+  return {
+    f'b2_{name}': scheme | {'optimizer': FOLLOWING[optimizer]}
+    for name, scheme in found.items()
+    if name.startswith('adaptive')
+  }
+
+
 def get_config(name: str = 'digits') -> ml_collections.ConfigDict:
   """A workload, its fixed batch sizes and its schemes."""
   if name not in WORKLOADS:
@@ -227,7 +242,8 @@ def get_config(name: str = 'digits') -> ml_collections.ConfigDict:
   config.micro_batch_sizes = (16, 64, 256)
   largest = min(config.batch_sizes[-1], 8192)
   config.fixed = fixed(config.batch_sizes, config.num_examples)
-  config.schemes = _schemes(
+  found = _schemes(
     config.init, largest, config.exponent, config.num_examples, config.epoch
   )
+  config.schemes = found | _following(found, config.optimizer.optimizer)
   return config
