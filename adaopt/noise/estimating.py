@@ -268,7 +268,8 @@ def noise_estimates(state: NoiseScaleState) -> NoiseEstimates:
   vv, vs, ss = relative[:, 0, 0], relative[:, 0, 1], relative[:, 1, 1]
   variance = jnp.maximum(ss - 2 * r * vs + jnp.square(r) * vv, 0)
   scale = evidence.ratio(jnp.maximum(v, 0), jnp.maximum(signal, 0))
-  error = jnp.where(signal > 0, jnp.square(scale) * jnp.sqrt(variance), scale)
+  squared = jnp.square(jnp.where(signal > 0, scale, 0))
+  error = jnp.where(signal > 0, squared * jnp.sqrt(variance), scale)
   low, high = _interval(r, vv, vs, ss, variance)
   known = (v > 0) & ~arithmetic.is_missing(scale)
   missing = arithmetic.missing()
@@ -297,10 +298,13 @@ def _interval(r, vv, vs, ss, variance):
   root = jnp.sqrt(z * jnp.maximum(variance - z * determinant, 0))
   center = r - z * vs
   divisor = jnp.where(certain, surplus, 1)
-  inverse = lambda x: jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), jnp.inf)
-  low = inverse((center + root) / divisor)
-  high = inverse((center - root) / divisor)
-  return jnp.where(certain, low, 0), jnp.where(certain, high, jnp.inf)
+
+  def inverse(x):
+    signal = jnp.where(certain, jnp.maximum(x, 0) / divisor, 0)
+    return evidence.ratio(jnp.ones_like(signal), signal)
+
+  low, high = inverse(center + root), inverse(center - root)
+  return jnp.where(certain, low, 0), high
 
 
 def state_in(opt_state: Any) -> NoiseScaleState:
