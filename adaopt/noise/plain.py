@@ -1,0 +1,190 @@
+"""Gradient statistics from plain gradients: micro-batches, sizes and devices.
+
+The gradients of examples are not needed to tell noise from signal: those of
+micro-batches vary by 1 / q of what those of examples do.
+"""
+
+from collections.abc import Hashable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaopt._common import arithmetic, base, checks
+from adaopt.statistics import merging
+
+
+def _statistics(mean, like, squares, samples, size):
+  """The statistics from Σ_j ‖g_j − ḡ‖² of J micro-batches of q examples."""
+  samples = jnp.asarray(samples, jnp.int32)
+  moments = merging.Moments(
+    examples=size * samples,
+    samples=samples,
+    weight=None,
+    squared_weight=None,
+    value=jnp.zeros([], jnp.result_type(float)),
+    aux=(),
+    mean=mean,
+    spread=jax.tree.map(lambda m: size * m, squares),
+    coordinate_spread=None,
+  )
+  finished = merging.finish(moments)
+  return finished._replace(mean=optax.tree.cast_like(finished.mean, like))
+
+
+def _wide(tree):
+  return jax.tree.map(
+    lambda g: jnp.asarray(g, arithmetic.accumulator_dtype(g)), tree
+  )
+
+
+def between_micro_batches(
+  gradients: optax.Updates, *, micro_batch_size: int
+) -> base.GradientStatistics:
+  r"""Statistics from the gradients of J micro-batches of q examples.
+
+    ḡ = (1/J) Σ_j g_j,  v = q / (J − 1) Σ_j ‖g_j − ḡ‖²,
+
+  of every tensor, unbiased.
+
+  Args:
+    gradients: The mean gradient g_j of every micro-batch, stacked: like params,
+      [J, ...].
+    micro_batch_size: q.
+
+  Returns:
+    Statistics of J q examples, without `coordinate_variance`. Their variance is
+    NaN for J = 1.
+
+  Raises:
+    ValueError: If micro_batch_size is out of range, or the gradients are not of
+      the same number of micro-batches.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> gradients = jnp.array([[1.0, 4.0], [3.0, 4.0]])
+    >>> statistics = adaopt.noise.between_micro_batches(
+    ...   gradients, micro_batch_size=16)
+    >>> print(statistics.batch_size, statistics.mean, statistics.variance)
+    32 [2. 4.] 32.0
+  """
+  checks.check_integer(1, micro_batch_size=micro_batch_size)
+  samples = checks.num_examples(gradients)
+  wide = _wide(gradients)
+  mean = jax.tree.map(lambda g: jnp.mean(g, 0), wide)
+  squares = jax.tree.map(
+    lambda g, m: arithmetic.squared_norm(g - m[None]), wide, mean
+  )
+  like = jax.tree.map(lambda g: g[0], gradients)
+  return _statistics(mean, like, squares, samples, micro_batch_size)
+
+
+def between_devices(
+  gradient: optax.Updates,
+  *,
+  axis_name: Hashable,
+  micro_batch_size: int,
+) -> base.GradientStatistics:
+  r"""Statistics from the gradients of P devices, of q examples each.
+
+    ḡ = (1/P) Σ_p g_p,  v = q / (P − 1) Σ_p ‖g_p − ḡ‖²,
+
+  of every tensor, unbiased: the mean over devices that data parallelism makes
+  anyway, and a sum of one number a tensor.
+
+  Args:
+    gradient: The mean gradient of this device's examples, like params.
+    axis_name: The axis or axes of `jax.shard_map`, `jax.vmap` or `jax.pmap`.
+    micro_batch_size: q, the number of examples of a device.
+
+  Returns:
+    Statistics of P q examples, the same on all devices, without
+    `coordinate_variance`. Their variance is NaN for P = 1.
+
+  Raises:
+    ValueError: If micro_batch_size is out of range.
+
+  Example:
+    >>> import adaopt
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> def statistics_of(gradient):
+    ...   return adaopt.noise.between_devices(
+    ...     gradient, axis_name='devices', micro_batch_size=16)
+    >>> gradients = jnp.array([[1.0, 4.0], [3.0, 4.0]])
+    >>> statistics = jax.vmap(statistics_of, axis_name='devices')(gradients)
+    >>> print(statistics.mean[0], statistics.variance)
+    [2. 4.] [32. 32.]
+  """
+  checks.check_integer(1, micro_batch_size=micro_batch_size)
+  wide = _wide(gradient)
+  mean = jax.lax.pmean(wide, axis_name)
+  squares = jax.lax.psum(
+    jax.tree.map(lambda g, m: arithmetic.squared_norm(g - m), wide, mean),
+    axis_name,
+  )
+  samples = jax.lax.axis_size(axis_name)
+  return _statistics(mean, gradient, squares, samples, micro_batch_size)
+
+
+def from_two_sizes(
+  gradient: optax.Updates,
+  squared_norms: optax.Updates,
+  *,
+  batch_size: jax.typing.ArrayLike,
+  micro_batch_size: jax.typing.ArrayLike,
+) -> base.GradientStatistics:
+  r"""Statistics from squared norms of gradients at two batch sizes q < b.
+
+    v = (‖g_q‖² − ‖ḡ‖²) / (1/q − 1/b),
+
+  of every tensor, unbiased, as E ‖g_q‖² = ‖∇F‖² + v / q and E ‖ḡ‖² = ‖∇F‖² +
+  v / b. With the mean of ‖g_q‖² over all micro-batches of the batch it is
+  `between_micro_batches` for a loop that keeps only sums; with that of one of
+  them it may be below 0, and only averages over steps mean something.
+
+  Args:
+    gradient: ḡ, the mean gradient of b examples, like params.
+    squared_norms: ‖g_q‖² of every tensor, a tree like params of [].
+    batch_size: b.
+    micro_batch_size: q.
+
+  Returns:
+    Statistics of b examples, without `coordinate_variance`.
+
+  Raises:
+    ValueError: If a size is out of range, or q is not below b.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> statistics = adaopt.noise.from_two_sizes(
+    ...   jnp.array([2.0, 4.0]), jnp.array(21.0),  # (17 + 25) / 2
+    ...   batch_size=32, micro_batch_size=16)
+    >>> print(statistics.variance)
+    32.0
+
+  References:
+    McCandlish et al., `An Empirical Model of Large-Batch Training
+    <https://arxiv.org/abs/1812.06162>`_, 2018, appendix A.1
+  """
+  sizes = dict(batch_size=batch_size, micro_batch_size=micro_batch_size)
+  checks.check_integer(1, **sizes)
+  if checks.is_concrete(*sizes.values()) and micro_batch_size >= batch_size:
+    raise ValueError(
+      f'micro_batch_size={micro_batch_size} is not below '
+      f'batch_size={batch_size}; noise shows in how they differ.'
+    )
+  b, q = (jnp.asarray(s, jnp.result_type(float)) for s in sizes.values())
+  examples = q / (1 - q / b)
+
+  def variance(norm, g):
+    excess = norm - arithmetic.squared_norm(g)
+    return examples.astype(excess.dtype) * excess
+
+  return base.GradientStatistics(
+    batch_size=jnp.asarray(batch_size, jnp.int32),
+    mean=gradient,
+    variance=jax.tree.map(variance, squared_norms, gradient),
+  )

@@ -1,0 +1,214 @@
+"""The instrument in a run, beside the noise scale of the whole data set.
+
+python -m experiments.noise_report --workdir=DIR --data_dir=DIR
+
+Trains an MLP on Fashion-MNIST by Adam with batches of 128 that never change and
+`adaopt.noise_scale` in the chain. Every 16 steps v and ‖∇F‖² are computed over
+all 60 000 examples too, and averaged with the same half-life. Then the
+parameters are held and the instrument sees 500 more batches, so that nothing
+moves but the noise.
+
+Writes the table and the advice (noise.md), the picture (noise.png), and both
+noise scales as JSON lines and TensorBoard events.
+"""
+
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+
+import adaopt
+from adaopt import noise
+from experiments import datasets, models, options, records, results
+from experiments.plots import noise as noise_plots
+
+_TRAINED = flags.DEFINE_integer(
+  'trained_examples', 300_000, 'Examples to train on.', lower_bound=128
+)
+
+BATCH_SIZE = 128
+HALF_LIFE = 20_000
+EXACT_INTERVAL = 16 * BATCH_SIZE
+REPORT_INTERVAL = 10 * EXACT_INTERVAL
+HELD_STEPS = 500
+CHUNK = 1000
+
+
+def exact(
+  loss_fn: adaopt.LossFn, params: optax.Params, dataset: dict[str, jax.Array]
+) -> jax.Array:
+  """(v, ‖∇F‖²) over a data set, in total and of every tensor. [1 + T, 2].
+
+  As of independent draws: v = (1/n) Σ ‖g_i‖² − ‖∇F‖², the first term a mean
+  over chunks of c examples, each ‖ḡ‖² + (c − 1) / c of its own v.
+  """
+  estimate = adaopt.value_and_statistics(loss_fn, only=('variance',))
+  squares = lambda tree: jnp.stack(
+    [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(tree)]
+  )
+
+  def of_chunk(chunk):
+    _, statistics = estimate(params, chunk)
+    v = jnp.stack(jax.tree.leaves(statistics.variance))
+    second = squares(statistics.mean) + (CHUNK - 1) / CHUNK * v
+    return statistics.mean, second
+
+  chunks = jax.tree.map(lambda x: x.reshape(-1, CHUNK, *x.shape[1:]), dataset)
+  means, seconds = jax.lax.map(of_chunk, chunks)
+  signal = squares(jax.tree.map(lambda g: jnp.mean(g, 0), means))
+  x = jnp.stack([jnp.mean(seconds, 0) - signal, signal], 1)
+  return jnp.concatenate([jnp.sum(x, 0, keepdims=True), x])
+
+
+def hold(
+  loss_fn: adaopt.LossFn,
+  params: optax.Params,
+  dataset: dict[str, jax.Array],
+  *,
+  num_steps: int = HELD_STEPS,
+) -> tuple[noise.NoiseReport, jax.Array]:
+  """The instrument at fixed parameters, in a loop without an optimizer.
+
+  Args:
+    loss_fn: (params, batch) → the mean loss.
+    params: The parameters.
+    dataset: Of which every batch is an independent draw.
+    num_steps: The number of batches.
+
+  Returns:
+    The report, and v / ‖ḡ‖² of each batch by itself, [num_steps].
+  """
+  instrument = adaopt.noise_scale(half_life=1e9)
+  estimate = adaopt.value_and_statistics(loss_fn, only=('variance',))
+  number = len(dataset['label'])
+
+  @jax.jit
+  def step(state, key):
+    at = jax.random.randint(key, [BATCH_SIZE], 0, number)
+    batch = jax.tree.map(lambda x: x[at], dataset)
+    _, statistics = estimate(params, batch)
+    _, state = instrument.update(statistics.mean, state, statistics=statistics)
+    return state, adaopt.norm_test(1.0)(statistics)
+
+  state, alone = instrument.init(params), []
+  for key in jax.random.split(jax.random.key(1), num_steps):
+    state, single = step(state, key)
+    alone.append(single)
+  return adaopt.noise_report(state, params), jnp.stack(alone)
+
+
+def record_of(report: noise.NoiseReport) -> dict[str, float]:
+  """A report as one record: three numbers of every row by its name."""
+  record = {'examples': report.examples, 'batch_size': report.batch_size}
+  for row in (report.total, *report.tensors):
+    for field in ('noise_scale', 'standard_error', 'low'):
+      record[f'{row.name}/{field}'] = getattr(row, field)
+  return record
+
+
+def table(report: noise.NoiseReport, truth: np.ndarray) -> str:
+  """The instrument at fixed parameters beside the whole data set."""
+  lines = [['tensor', 'whole data set', 'instrument', '±', 'errors apart']]
+  rows = report.total, *report.tensors
+  for row, scale in zip(rows, truth[:, 0] / truth[:, 1], strict=True):
+    apart = (row.noise_scale - scale) / row.standard_error
+    numbers = scale, row.noise_scale, row.standard_error
+    lines.append([row.name, *(f'{x:.0f}' for x in numbers), f'{apart:.1f}'])
+  return results.markdown(lines)
+
+
+def train(
+  loss_fn: adaopt.LossFn,
+  params: optax.Params,
+  dataset: dict[str, jax.Array],
+  measure: Callable[[optax.Params], np.ndarray],
+) -> Iterator[tuple[optax.Params, noise.NoiseReport, np.ndarray]]:
+  """Trains with the instrument.
+
+  Args:
+    loss_fn: (params, batch) → the mean loss.
+    params: Those to start from.
+    dataset: The examples.
+    measure: Parameters → (v, ‖∇F‖²), [1 + T, 2], over all of them.
+
+  Yields:
+    In intervals the parameters, the report, and the averages of what `measure`
+    found, [1 + T, 2].
+  """
+  optimizer = optax.chain(
+    adaopt.schedule_batch_size(BATCH_SIZE),
+    adaopt.noise_scale(half_life=HALF_LIFE),
+    optax.adam(1e-3),
+  )
+  decay = 2.0 ** (-EXACT_INTERVAL / HALF_LIFE)
+  average, weight = 0.0, 0.0
+  for state, metrics in adaopt.fit(
+    loss_fn, optimizer, params, dataset, num_examples=_TRAINED.value
+  ):
+    if int(metrics.examples) % EXACT_INTERVAL == 0:
+      average = decay * average + (1 - decay) * measure(state.params)
+      weight = decay * weight + (1 - decay)
+    if int(metrics.examples) % REPORT_INTERVAL == 0:
+      report = adaopt.noise_report(state.opt_state, state.params)
+      yield state.params, report, average / weight
+
+
+def main(argv: list[str]) -> None:
+  """Trains, holds, and writes what the instrument says."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  options.quiet()
+  folder = pathlib.Path(options.WORKDIR.value)
+  try:
+    dataset = datasets.DATASETS['fashion_mnist'](options.DATA_DIR.value).train
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, ValueError) as error:
+    sys.exit(str(error))
+  dataset, model = jax.device_put(dataset), models.MLP()
+
+  def loss_fn(params, batch):
+    logits = model.apply({'params': params}, batch['input'])
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits, batch['label']
+    ).mean()
+
+  measure = jax.jit(lambda params: exact(loss_fn, params, dataset))
+  first = model.init(jax.random.key(0), dataset['input'][:1])['params']
+  reports, scales = [], []
+  log = records.open_log(folder, 0, 0)
+  for found in train(loss_fn, first, dataset, measure):
+    held, report, average = found
+    names = [row.name for row in (report.total, *report.tensors)]
+    ratios = average[:, 0] / average[:, 1]
+    record = dict(zip(names, ratios.tolist(), strict=True))
+    records.write(log, 'train', record_of(report))
+    records.write(log, 'eval', {'examples': report.examples} | record)
+    reports.append(report)
+    scales.append(record)
+  records.flush(log)
+  records.close(log)
+  columns = {name: np.array([s[name] for s in scales]) for name in names}
+  noise_plots.save(reports, columns, folder / 'noise.png')
+  still, alone = hold(loss_fn, held, dataset)
+  text = '\n\n'.join(
+    [
+      adaopt.noise_table(report),
+      adaopt.noise_advice(report),
+      'At the end of training, with parameters held:',
+      table(still, np.asarray(measure(held), float)),
+      f'A batch of {BATCH_SIZE} by itself, v / ‖ḡ‖²: {jnp.mean(alone):.0f} on '
+      f'average, {jnp.max(alone):.0f} at most.',
+    ]
+  )
+  (folder / 'noise.md').write_text(text + '\n')
+  print(text)
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('workdir')
+  app.run(main)
