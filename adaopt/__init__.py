@@ -6,6 +6,7 @@ Here are the names of every day; each room has the rest:
 - `criteria`: from statistics to the batch size at which a test passes.
 - `batch_size`: what holds the batch size, its policies and micro-batches.
 - `transforms`, `optimizers`: from gradients to updates.
+- `noise`: an instrument for the noise scale of any training loop.
 - `training`: the step, the loop, the state and the stream of examples.
 - `bridges`: from a model of Flax to a loss function.
 - `per_example`: reductions over the gradients of single examples.
@@ -17,6 +18,7 @@ from adaopt import (
   bridges,
   criteria,
   logistic,
+  noise,
   optimizers,
   per_example,
   statistics,
@@ -52,6 +54,12 @@ from adaopt.criteria import (
   inner_product_test,
   norm_test,
   of_tensors,
+)
+from adaopt.noise import (
+  noise_advice,
+  noise_report,
+  noise_scale,
+  noise_table,
 )
 from adaopt.optimizers import (
   adadagrad,
@@ -127,6 +135,11 @@ __all__ = [
   'logistic',
   'mean_residual',
   'nnx_loss',
+  'noise',
+  'noise_advice',
+  'noise_report',
+  'noise_scale',
+  'noise_table',
   'norm_test',
   'normalized_lr_gd',
   'of_tensors',

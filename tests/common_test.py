@@ -111,6 +111,14 @@ def _adascaled_sgd(learning_rate, base_batch_size, decay):
   )
 
 
+def _measured_sgd(learning_rate, half_life):
+  return optax.chain(
+    adaopt.schedule_batch_size(16),
+    adaopt.noise_scale(half_life=half_life),
+    optax.sgd(learning_rate),
+  )
+
+
 _DECAY = optax.linear_schedule(1.0, 0.5, transition_steps=10_000)
 _SIZES = dict(init_batch_size=8, max_batch_size=1024)
 
@@ -230,6 +238,11 @@ ROWS = {
   ),
   'scale_by_batch_size': Row(
     _rescaled_sgd, dict(learning_rate=0.05, exponent=0.5)
+  ),
+  'noise_scale': Row(
+    _measured_sgd,
+    dict(learning_rate=0.05, half_life=1000.0),
+    can_be_masked=False,
   ),
   'scale_by_adascale': Row(
     _adascaled_sgd, dict(learning_rate=0.05, base_batch_size=4, decay=0.9)

@@ -4,12 +4,8 @@
 the statistics that it takes from gradients of micro-batches or devices.
 """
 
-from adaopt.noise.estimating import (
-  NoiseEstimates,
-  NoiseScaleState,
-  noise_estimates,
-  noise_scale,
-)
+from adaopt.noise.estimating import NoiseScaleState, noise_scale
+from adaopt.noise.intervals import NoiseEstimates, noise_estimates
 from adaopt.noise.plain import (
   between_devices,
   between_micro_batches,

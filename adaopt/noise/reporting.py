@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from adaopt._common import checks
-from adaopt.noise import estimating
+from adaopt.noise import estimating, intervals
 
 ENOUGH = 10
 """The effective steps below which nothing is advised."""
@@ -92,7 +92,7 @@ def noise_report(
     jax.tree_util.keystr(path, simple=True, separator='/') or 'params'
     for path, _ in named
   ]
-  found = jax.device_get(estimating.noise_estimates(state))
+  found = jax.device_get(intervals.noise_estimates(state))
   numbers = np.stack(
     [getattr(found, field) for field in NoiseRow._fields[1:]], axis=1
   )

@@ -57,6 +57,7 @@ MAKERS = (
       adaopt.norm_test(0.5), test_interval=2, **SIZES
     ),
     'preconditioned_by_adam': _preconditioned_by_adam,
+    'noise_scale': lambda: adaopt.noise_scale(half_life=100),
     'schedule_batch_size': lambda: adaopt.schedule_batch_size(8),
     'schedule_batch_size_by_a_schedule': lambda: adaopt.schedule_batch_size(
       optax.linear_schedule(8.0, 64.0, 100)
