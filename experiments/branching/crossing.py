@@ -78,8 +78,8 @@ def critical(
   Example:
     >>> import numpy as np
     >>> from experiments.branching import crossing
-    >>> losses = np.array([[1.0], [1.0], [1.04]])
-    >>> crossing.critical(np.array([8, 16, 64]), losses, 0.02)
+    >>> losses = np.array([[1.0], [1.0], [1.5]])
+    >>> crossing.critical(np.array([8, 16, 64]), losses, 0.25)
     Critical(batch_size=32.0, error=nan, bound='')
   """
 

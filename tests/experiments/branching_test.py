@@ -70,13 +70,6 @@ def test_the_error_of_a_critical_size_is_the_jackknifes():
   assert bound == (32.0, 0.0, '≥')
 
 
-def test_the_example_of_critical_holds():
-  losses = np.array([[1.0], [1.0], [1.04]])
-  found = crossing.critical(np.array([8, 16, 64]), losses, 0.02)
-  np.testing.assert_allclose(found.batch_size, 32.0)
-  assert np.isnan(found.error)
-
-
 def test_sizes_divide_the_examples_of_a_branch():
   config = frontier.get_config('digits')
   assert branches.sizes(config, 32) == [8, 16, 32]
