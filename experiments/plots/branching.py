@@ -94,6 +94,7 @@ def save(
   _sizes(axes[0], points, curves, tolerance)
   _losses(axes[1], points, tolerance)
   for axis in axes:
+    axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize='small')
   figure.savefig(path, dpi=120)
