@@ -47,6 +47,7 @@ POLICIES = {
   'grow': jnp.maximum,
   'doubling': adaopt.batch_size.capped_growth(2.0),
   'follow': adaopt.batch_size.follow,
+  'measure': adaopt.batch_size.measure,
 }
 
 # The metric of an optimizer.

@@ -7,7 +7,7 @@ points of the batch-size curve are one loop on the device.
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,16 @@ EVALUATED = 10_000
 """The first training examples, of which the train loss is."""
 
 Splits = dict[str, dict[str, jax.Array]]
+
+
+class Parts(NamedTuple):
+  """What the runs of one scheme are made of."""
+
+  start: Callable[[dict[str, float], int], adaopt.TrainState]  # (held, seed)
+  step_of: Callable[[int], Any]  # micro_batch_size → step
+  # micro_batch_size → ((state, rounds), until, dataset) → (state, rounds)
+  burst_of: Callable[[int], Callable[..., Any]]
+  evaluate: Callable[..., tuple[float, float]]  # (params, split) → loss, hits
 
 
 def load(config: ml_collections.ConfigDict, data_dir: str | None) -> Splits:
@@ -85,23 +95,10 @@ def _burst(step, limit, device_batch):
   return burst
 
 
-def make_runner(
+def make_parts(
   config: ml_collections.ConfigDict, scheme: schemes.Scheme, splits: Splits
-) -> Callable[[dict[str, float], int], trials.Outcome]:
-  """Runs of one scheme, with any learning rate and any tolerance.
-
-  Args:
-    config: A config of a frontier.
-    scheme: As in `schemes.make_optimizer`, made with learning rate 1.
-    splits: From `load`.
-
-  Returns:
-    (held, seed) → the outcome; `held` names numbers in the optimizer's state,
-    such as step_size, the learning rate.
-
-  Raises:
-    ValueError: If the model or the scheme is not known.
-  """
+) -> Parts:
+  """The parts of all runs of one scheme, as in `make_runner`."""
   model = schemes.lookup(models.MODELS, 'model', config.model)()
   draw = schemes.lookup(runs.DRAWS, 'augmentation', config.augmentation)
   optimizer = optax.chain(
@@ -122,12 +119,15 @@ def make_runner(
     return jnp.mean(losses_and_hits(params, batch)[0])
 
   @functools.cache
-  def burst_of(size):
-    step = adaopt.train_step(
+  def step_of(size):
+    return adaopt.train_step(
       loss_fn, optimizer, micro_batch_size=size, draw=draw
     )
+
+  @functools.cache
+  def burst_of(size):
     limit = size if size < sizes[-1] else jnp.iinfo(jnp.int32).max
-    return _burst(step, limit, config.device_batch)
+    return _burst(step_of(size), limit, config.device_batch)
 
   @jax.jit
   def init(seed):
@@ -148,10 +148,33 @@ def make_runner(
     loss, hits = jax.device_get(totals(params, part))
     return float(loss) / part['label'].size, float(hits) / part['label'].size
 
+  return Parts(start, step_of, burst_of, evaluate)
+
+
+def make_runner(
+  config: ml_collections.ConfigDict, scheme: schemes.Scheme, splits: Splits
+) -> Callable[[dict[str, float], int], trials.Outcome]:
+  """Runs of one scheme, with any learning rate and any tolerance.
+
+  Args:
+    config: A config of a frontier.
+    scheme: As in `schemes.make_optimizer`, made with learning rate 1.
+    splits: From `load`.
+
+  Returns:
+    (held, seed) → the outcome; `held` names numbers in the optimizer's state,
+    such as step_size, the learning rate.
+
+  Raises:
+    ValueError: If the model or the scheme is not known.
+  """
+  start, _, burst_of, evaluate = make_parts(config, scheme, splits)
+  train = splits['train']
+
   def run(held, seed):
     carry = start(held, seed), jnp.zeros(len(DEVICES), int)
     begin = time.perf_counter()
-    carry, curve = _train(burst_of, carry, train, config, sizes)
+    carry, curve = _train(burst_of, carry, train, config)
     state, rounds = jax.block_until_ready(carry)
     seconds = time.perf_counter() - begin
     first = {name: x[:EVALUATED] for name, x in train.items()}
@@ -176,10 +199,10 @@ def _train(
   carry: Any,
   train: dict[str, jax.Array],
   config: ml_collections.ConfigDict,
-  sizes: tuple[int, ...],
 ) -> tuple[Any, list[tuple[int, int]]]:
   """Trains to the end of the budget; returns the curve of batch sizes too."""
   curve = []
+  sizes = tuple(config.micro_batch_sizes)
   for until in np.linspace(0, config.num_examples, POINTS + 1)[1:].astype(int):
     while True:
       state, _ = carry

@@ -1,0 +1,1 @@
+"""The critical batch size, measured by branching off a run."""

@@ -1,0 +1,54 @@
+"""Results by name, in a file that the next start reads."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+Once = Callable[[str, Callable[[], Any]], Any]
+"""(name, compute) → what compute() returned, now or in an earlier start."""
+
+
+def _read(path, settings):
+  if not path.exists():
+    return {}
+  first, *lines = path.read_text().split('\n')
+  if first != settings:
+    raise ValueError(
+      f'{path} holds results with other settings, {first[:200]}; use another '
+      '--workdir, or delete the file.'
+    )
+  try:
+    return dict(map(json.loads, lines[:-1]))
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{path} is damaged ({error}); delete it.') from error
+
+
+def remembering(path: pathlib.Path, settings: str) -> Once:
+  """How to compute a result once.
+
+  Args:
+    path: The file, a result a line; a last line that was cut short does not
+      count.
+    settings: What all results depend on, in one line.
+
+  Returns:
+    A function that computes what the file lacks, and adds it. Results are what
+    JSON can hold.
+
+  Raises:
+    ValueError: If the file was written with other settings, or is damaged.
+  """
+  found = _read(path, settings)
+
+  def once(name, compute):
+    if name not in found:
+      found[name] = compute()
+      path.parent.mkdir(parents=True, exist_ok=True)
+      lines = [settings, *map(json.dumps, found.items()), '']
+      new = path.with_name(path.name + '.new')
+      new.write_text('\n'.join(lines))
+      new.replace(path)
+    return found[name]
+
+  return once
