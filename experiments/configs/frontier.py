@@ -44,6 +44,7 @@ WORKLOADS = {
     'epoch': 1_150,
     'num_examples': 200_000,
     'batch_sizes': (16, 64, 128, 256, 512, 1024),
+    'micro_batch_sizes': (64,),
     'init': 16,
     'optimizer': MOMENTUM,
     'exponent': 1.0,
@@ -237,9 +238,9 @@ def get_config(name: str = 'digits') -> ml_collections.ConfigDict:
       f'unknown workload {name!r}; choose from {", ".join(WORKLOADS)}.'
     )
   config = common.get_config()
-  config.update(WORKLOADS[name])
   config.device_batch = DEVICE_BATCH
   config.micro_batch_sizes = (16, 64, 256)
+  config.update(WORKLOADS[name])
   largest = min(config.batch_sizes[-1], 8192)
   config.fixed = fixed(config.batch_sizes, config.num_examples)
   found = _schemes(
