@@ -23,8 +23,8 @@ import sys
 import ml_collections
 from absl import app, flags
 
-from experiments import options
-from experiments.branching import branches, journal, reporting
+from experiments import journal, options
+from experiments.branching import branches, reporting
 from experiments.frontier import plan as frontier
 from experiments.frontier import training
 from experiments.plots import branching as pictures

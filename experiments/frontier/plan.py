@@ -8,7 +8,7 @@ from collections.abc import Callable
 import ml_collections
 from absl import logging
 
-from experiments import schemes
+from experiments import journal, schemes
 from experiments.frontier import search, training, trials
 
 SCHEMES = ('schemes', 'fixed', 'batch_sizes', 'seed')
@@ -51,27 +51,24 @@ def remembering(
   """
   common = {k: v for k, v in config.items() if k not in SCHEMES}
   settings = ml_collections.ConfigDict(common).to_json(sort_keys=True)
-  found = trials.read(path, settings)
-
+  once = journal.remembering(path, settings)
   runners = {}
 
   def run(name, learning_rate, seed):
     scheme, held = scheme_of(config, name)
     key = scheme.to_json(sort_keys=True)
-    trial = trials.Trial(name, json.dumps([key, held]), learning_rate, seed)
-    if trial not in found:
+
+    def compute():
       if key not in runners:
         runners[key] = training.make_runner(config, scheme, splits)
-      found[trial] = runners[key](held | {'step_size': learning_rate}, seed)
-      trials.add(path, settings, trial, found[trial])
+      found = runners[key](held | {'step_size': learning_rate}, seed)
       logging.info(
-        '%s, %g, %d: %s',
-        name,
-        learning_rate,
-        seed,
-        found[trial]._replace(curve=()),
+        '%s, %g, %d: %s', name, learning_rate, seed, found._replace(curve=())
       )
-    return found[trial]
+      return found._asdict()
+
+    trial = json.dumps([name, key, held, learning_rate, seed])
+    return trials.outcome(once(trial, compute))
 
   return run
 

@@ -11,7 +11,7 @@ import pytest
 import adaopt
 from experiments import models
 from experiments.branching import __main__ as branching
-from experiments.branching import branches, crossing, journal, reporting
+from experiments.branching import branches, crossing, reporting
 from experiments.configs import frontier
 from experiments.frontier import training
 
@@ -83,22 +83,6 @@ def test_sizes_of_a_curve_are_interpolated_in_the_logarithm():
   curve = [(0, 8), (100, 32)]
   np.testing.assert_allclose(reporting.size_at(curve, 50), 16.0)
   assert reporting.size_at(curve, 500) == pytest.approx(32.0)
-
-
-def test_what_is_in_the_journal_is_not_computed_again(tmp_path):
-  path = tmp_path / 'folder' / 'results.jsonl'
-  assert journal.remembering(path, '{}')('a', lambda: [1]) == [1]
-  with path.open('a') as file:
-    file.write('["b", [2')  # cut short
-  once = journal.remembering(path, '{}')
-  assert once('a', lambda: pytest.fail('computed again')) == [1]
-  assert once('b', lambda: [3]) == [3]
-  assert journal.remembering(path, '{}')('b', lambda: None) == [3]
-  with pytest.raises(ValueError, match='other settings'):
-    journal.remembering(path, '{"seed": 1}')
-  path.write_text('{}\n?\n')
-  with pytest.raises(ValueError, match='damaged'):
-    journal.remembering(path, '{}')
 
 
 def tiny_digits():

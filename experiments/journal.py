@@ -18,10 +18,17 @@ def _read(path, settings):
       f'{path} holds results with other settings, {first[:200]}; use another '
       '--workdir, or delete the file.'
     )
-  try:
-    return dict(map(json.loads, lines[:-1]))
-  except (TypeError, ValueError) as error:
-    raise ValueError(f'{path} is damaged ({error}); delete it.') from error
+  found = {}
+  for number, line in enumerate(lines[:-1], 2):
+    try:
+      name, result = json.loads(line)
+    except (TypeError, ValueError) as error:
+      raise ValueError(
+        f'{path}, line {number}, is damaged ({error}); delete the line, and '
+        'its result is computed again.'
+      ) from error
+    found[name] = result
+  return found
 
 
 def remembering(path: pathlib.Path, settings: str) -> Once:
