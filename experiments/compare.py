@@ -1,12 +1,12 @@
 """Compares schemes: python -m experiments.compare --config=… --workdir=…"""
 
 import pathlib
-import sys
 
 import ml_collections
 from absl import app, flags
 
 from experiments import (
+  config_options,
   interrupts,
   options,
   records,
@@ -108,20 +108,19 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   options.quiet()
-  config, workdir = options.CONFIG.value, pathlib.Path(options.WORKDIR.value)
+  config = config_options.CONFIG.value
+  workdir = pathlib.Path(options.WORKDIR.value)
   interval = train.Interval(
     _CHECKPOINT_EXAMPLES.value, _CHECKPOINT_MINUTES.value
   )
-  names = options.SCHEMES.value or list(config.schemes)
-  try:
+  names = config_options.SCHEMES.value or list(config.schemes)
+  with config_options.ending_in_words(
+    'Interrupted; the same command resumes from the last checkpoint.'
+  ):
     planned = runs.plan(
       config, names, options.SEEDS.value, options.DATA_DIR.value
     )
     print(run_all(planned, config, workdir, interval))
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
-  except KeyboardInterrupt:
-    sys.exit('Interrupted; the same command resumes from the last checkpoint.')
   print(f'Tables and pictures: {workdir}')
 
 

@@ -3,14 +3,7 @@
 import os
 
 from absl import flags, logging
-from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file(
-  'config', help_string='The config file; --config.key=value overrides it.'
-)
-SCHEMES = flags.DEFINE_list(
-  'schemes', None, 'Schemes of the config to run. Default: all.'
-)
 DATA_DIR = flags.DEFINE_string(
   'data_dir',
   os.environ.get('ADAOPT_DATA'),

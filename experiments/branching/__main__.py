@@ -18,12 +18,11 @@ References:
 
 import json
 import pathlib
-import sys
 
 import ml_collections
 from absl import app, flags
 
-from experiments import journal, options
+from experiments import config_options, journal, options
 from experiments.branching import branches, reporting
 from experiments.frontier import plan as frontier
 from experiments.frontier import training
@@ -73,8 +72,7 @@ def run_all(
     The table.
   """
   splits = training.load(config, data_dir)
-  common = {k: v for k, v in config.items() if k not in frontier.SCHEMES}
-  settings = ml_collections.ConfigDict(common).to_dict() | plan._asdict()
+  settings = frontier.shared(config).to_dict() | plan._asdict()
   settings['seed'] = config.seed
   once = journal.remembering(
     workdir / 'branching.jsonl', json.dumps(settings, sort_keys=True)
@@ -101,13 +99,19 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   options.quiet()
-  config, workdir = options.CONFIG.value, pathlib.Path(options.WORKDIR.value)
-  plan = branches.Plan(
-    LEARNING_RATE.value or config.guess,
-    BRANCH_EXAMPLES.value or branches.default_examples(config),
-    options.SEEDS.value,
-  )
-  try:
+  if config_options.SCHEMES.value:
+    raise app.UsageError('branching has its own schemes; leave out --schemes.')
+  config = config_options.CONFIG.value
+  workdir = pathlib.Path(options.WORKDIR.value)
+  with config_options.ending_in_words(
+    'Interrupted; the same command goes on after the last point.'
+  ):
+    frontier.check(config)
+    plan = branches.Plan(
+      LEARNING_RATE.value or config.guess,
+      BRANCH_EXAMPLES.value or branches.default_examples(config),
+      options.SEEDS.value,
+    )
     table = run_all(
       config,
       plan,
@@ -116,10 +120,6 @@ def main(argv: list[str]) -> None:
       options.DATA_DIR.value,
       workdir,
     )
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
-  except KeyboardInterrupt:
-    sys.exit('Interrupted; the same command goes on after the last point.')
   print(table)
   print(f'Table and picture: {workdir}')
 

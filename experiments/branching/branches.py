@@ -112,13 +112,6 @@ def make_trunk(
   batch_sizes = sizes(config, plan.num_examples)
   train, rungs = splits['train'], tuple(config.micro_batch_sizes)
 
-  def held(state, **values):
-    values = {
-      name: jnp.asarray(value, optax.tree.get(state.opt_state, name).dtype)
-      for name, value in values.items()
-    }
-    return state._replace(opt_state=optax.tree.set(state.opt_state, **values))
-
   def advance(state, until):
     size = int(optax.tree.get(state.opt_state, 'batch_size'))
     burst = parts.burst_of(training.rung(size, rungs))
@@ -132,7 +125,7 @@ def make_trunk(
   def branch(state, size, seed):
     k = size / config.init
     rate = plan.learning_rate * k**config.exponent
-    state = held(state, batch_size=size, step_size=rate)
+    state = training.holding(state, batch_size=size, step_size=rate)
     state = state._replace(seed=jnp.asarray(seed, state.seed.dtype))
     begin, losses = int(state.examples), []
     for share in np.linspace(0.5, 1, MOMENTS + 1)[1:]:
@@ -142,7 +135,7 @@ def make_trunk(
 
   def noise_scale(state):
     """By one step over the first epoch of the stream, which is not kept."""
-    state = held(state, batch_size=len(train['label']))
+    state = training.holding(state, batch_size=len(train['label']))
     state = state._replace(examples=jnp.zeros_like(state.examples))
     _, metrics = parts.step_of(rungs[-1])(state, train)
     return float(metrics.variance / metrics.squared_norm)

@@ -7,6 +7,9 @@ cifar10_cnn.
   python -m experiments.frontier \
     --config=experiments/configs/frontier.py:fashion_mnist_momentum \
     --workdir=runs/frontier --data_dir=DIR
+
+Learning rates and Seesaw follow an override of `num_examples`; `ramp` and
+`stages` keep the sizes of the config's own budget.
 """
 
 import math
@@ -162,8 +165,8 @@ def _tests(epoch: int) -> dict[str, dict[str, Any]]:
   }
 
 
-def cosine(num_examples: int) -> dict[str, float]:
-  """From 1 to 0 over the budget."""
+def cosine(num_examples: Any) -> dict[str, Any]:
+  """From 1 to 0 over the budget, a number or a reference to it."""
   return {
     'init_value': 1.0,
     'peak_value': 1.0,
@@ -172,7 +175,7 @@ def cosine(num_examples: int) -> dict[str, float]:
   }
 
 
-def fixed(batch_sizes: tuple[int, ...], budget: int) -> dict[str, Any]:
+def fixed(batch_sizes: tuple[int, ...], budget: Any) -> dict[str, Any]:
   """The fixed batch sizes, which are one program."""
   return {
     f'fixed_{size}': {
@@ -185,7 +188,7 @@ def fixed(batch_sizes: tuple[int, ...], budget: int) -> dict[str, Any]:
 
 
 def _schemes(
-  init: int, largest: int, exponent: float, budget: int, epoch: int
+  init: int, largest: int, exponent: float, budget: Any, epoch: int
 ) -> dict[str, dict[str, Any]]:
   """Every scheme of the toolkit, from a first batch size to the largest."""
   base = {'learning_rate': cosine(budget)}
@@ -208,7 +211,7 @@ def _schemes(
       }
       for devices in (8, 64)
     },
-    **common.growing(following, init, largest, budget),
+    **common.growing(following, init, largest, budget.get()),
     'seesaw': {
       'learning_rate': 1.0,
       'seesaw': init,
@@ -242,9 +245,9 @@ def get_config(name: str = 'digits') -> ml_collections.ConfigDict:
   config.micro_batch_sizes = (16, 64, 256)
   config.update(WORKLOADS[name])
   largest = min(config.batch_sizes[-1], 8192)
-  config.fixed = fixed(config.batch_sizes, config.num_examples)
-  found = _schemes(
-    config.init, largest, config.exponent, config.num_examples, config.epoch
-  )
+  # References, so that an override of the budget reaches the schedules.
+  budget = config.get_ref('num_examples')
+  config.fixed = fixed(config.batch_sizes, budget)
+  found = _schemes(config.init, largest, config.exponent, budget, config.epoch)
   config.schemes = found | _following(found, config.optimizer.optimizer)
   return config

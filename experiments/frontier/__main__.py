@@ -1,12 +1,11 @@
 """Draws the frontier: python -m experiments.frontier --config=… --workdir=…"""
 
 import pathlib
-import sys
 
 import ml_collections
 from absl import app, flags
 
-from experiments import options
+from experiments import config_options, options
 from experiments.frontier import plan, reporting, training
 from experiments.plots import frontier as pictures
 
@@ -31,6 +30,7 @@ def run_all(
   Returns:
     The table.
   """
+  plan.check(config)
   for name in names:
     plan.scheme_of(config, name)
   splits = training.load(config, data_dir)
@@ -61,18 +61,17 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   options.quiet()
-  config, workdir = options.CONFIG.value, pathlib.Path(options.WORKDIR.value)
-  names = options.SCHEMES.value or list(config.schemes)
-  try:
+  config = config_options.CONFIG.value
+  workdir = pathlib.Path(options.WORKDIR.value)
+  names = config_options.SCHEMES.value or list(config.schemes)
+  with config_options.ending_in_words(
+    'Interrupted; the same command goes on after the last whole run.'
+  ):
     print(
       run_all(
         config, names, options.SEEDS.value, options.DATA_DIR.value, workdir
       )
     )
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
-  except KeyboardInterrupt:
-    sys.exit('Interrupted; the same command goes on after the last whole run.')
   print(f'Table and pictures: {workdir}')
 
 

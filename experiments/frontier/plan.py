@@ -18,6 +18,24 @@ Run = Callable[[str, float, int], trials.Outcome]
 """(scheme, learning_rate, seed) → the outcome, new or from the file."""
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+  """Raises ValueError unless a config is one of a frontier."""
+  if 'fixed' not in config:
+    raise ValueError(
+      'the config has no fixed batch sizes to compare with; take one of '
+      'experiments/configs/frontier.py.'
+    )
+
+
+def shared(
+  config: ml_collections.ConfigDict,
+) -> ml_collections.ConfigDict:
+  """What all trials of a config depend on."""
+  return ml_collections.ConfigDict(
+    {name: value for name, value in config.items() if name not in SCHEMES}
+  )
+
+
 def fixed_name(batch_size: int) -> str:
   """What a fixed batch size is called."""
   return f'fixed_{batch_size}'
@@ -49,8 +67,7 @@ def remembering(
     splits: From `training.load`.
     path: The file of the trials.
   """
-  common = {k: v for k, v in config.items() if k not in SCHEMES}
-  settings = ml_collections.ConfigDict(common).to_json(sort_keys=True)
+  settings = shared(config).to_json(sort_keys=True)
   once = journal.remembering(path, settings)
   runners = {}
 

@@ -95,6 +95,15 @@ def _burst(step, limit, device_batch):
   return burst
 
 
+def holding(state: adaopt.TrainState, **held: float) -> adaopt.TrainState:
+  """The state with these numbers in that of its optimizer, by their names."""
+  held = {
+    name: jnp.asarray(value, optax.tree.get(state.opt_state, name).dtype)
+    for name, value in held.items()
+  }
+  return state._replace(opt_state=optax.tree.set(state.opt_state, **held))
+
+
 def make_parts(
   config: ml_collections.ConfigDict, scheme: schemes.Scheme, splits: Splits
 ) -> Parts:
@@ -135,12 +144,7 @@ def make_parts(
 
   def start(held, seed):
     state = adaopt.init_train_state(init(seed), optimizer, seed=seed)
-    held = {
-      name: jnp.asarray(value, optax.tree.get(state.opt_state, name).dtype)
-      for name, value in held.items()
-    }
-    opt_state = optax.tree.set(state.opt_state, **held)
-    return state._replace(opt_state=opt_state)
+    return holding(state, **held)
 
   totals = jax.jit(functools.partial(runs.summed, losses_and_hits))
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from experiments import datasets, models, runs, schemes
+from experiments.configs import digits
 from experiments.configs import frontier as workloads
 from experiments.frontier import (
   plan,
@@ -116,6 +117,20 @@ def test_every_workload_names_what_there_is(name):
   for scheme in (*config.fixed, *config.schemes):
     optimizer = schemes.make_optimizer(plan.scheme_of(config, scheme)[0])
     jax.eval_shape(optimizer.init, {'w': np.zeros(3, np.float32)})
+
+
+def test_an_override_of_the_budget_reaches_the_learning_rates():
+  config = workloads.get_config()
+  config.num_examples = 1000
+  for name in ('fixed_8', 'adaptive_1', 'goodput_8'):
+    scheme, _ = plan.scheme_of(config, name)
+    assert scheme.learning_rate.decay_steps == 1000
+  assert plan.scheme_of(config, 'seesaw')[0].num_examples == 1000
+
+
+def test_a_config_of_another_experiment_is_refused():
+  with pytest.raises(ValueError, match='no fixed batch sizes'):
+    plan.check(digits.get_config())
 
 
 def test_unknown_workloads_and_schemes_are_named():
