@@ -22,12 +22,12 @@ def _read(path, settings):
   for number, line in enumerate(lines[:-1], 2):
     try:
       name, result = json.loads(line)
+      found[name] = result
     except (TypeError, ValueError) as error:
       raise ValueError(
         f'{path}, line {number}, is damaged ({error}); delete the line, and '
         'its result is computed again.'
       ) from error
-    found[name] = result
   return found
 
 

@@ -235,7 +235,7 @@ MODELS = {
   ),
   'small_cifar_cnn': functools.partial(
     CNN,
-    features=(16, 32),
+    features=(8, 16),
     kernel_size=3,
     preprocess=standardized(mean=0.5, std=0.5),
   ),

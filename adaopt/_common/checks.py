@@ -129,16 +129,16 @@ def check_made(role: str, **values: Any) -> None:
       )
 
 
-def check_optimizer(optimizer: Any) -> None:
+def check_optimizer(optimizer: Any, name: str = 'optimizer') -> None:
   """Raises ValueError unless the optimizer has init and update."""
   if not (
     callable(getattr(optimizer, 'init', None))
     and callable(getattr(optimizer, 'update', None))
   ):
-    name = getattr(optimizer, '__name__', '')
-    call = f'; call it first, as in {name}(learning_rate)' if name else ''
+    function = getattr(optimizer, '__name__', '')
+    call = f'; call it first, as in {function}(…)' if function else ''
     raise ValueError(
-      f'optimizer must be an optax optimizer, got {optimizer!r}{call}.'
+      f'{name} must be an optax optimizer, got {optimizer!r}{call}.'
     )
 
 

@@ -9,7 +9,7 @@ import optax
 from adaopt._common import base, checks, passing
 from adaopt.batch_size import adapting, policies
 from adaopt.criteria import noise_scales
-from adaopt.transforms import adagrad, by_examples
+from adaopt.transforms import adagrad, adascale, by_examples
 
 
 def adaptive(
@@ -22,17 +22,18 @@ def adaptive(
   multiple_of: int = 1,
   test_interval: int = 1,
   policy: policies.AnyPolicy | None = None,
-  exponent: jax.typing.ArrayLike = 0.5,
+  scaling: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Any optax optimizer with a batch size that follows the gradient's noise.
 
   b ← policy(b, criterion(statistics)); with u the update of the optimizer, made
-  with learning rate 1.0, and n the examples seen,
+  with learning rate 1.0, n the examples seen and r what a batch of b gains over
+  one of b_0,
 
-    x ← x + α(n) (b / b_0)^exponent u.
+    x ← x + α(n) r u.
 
-  By default the criterion is the norm test without its bias at η = 1, and the
-  size grows by at most 2 at once.
+  By default the criterion is the norm test without its bias at η = 1, the size
+  grows by at most 2 at once, and r is AdaScale's gain, between 1 and b / b_0.
 
   Args:
     optimizer: An optax optimizer made with learning rate 1.0, such as
@@ -45,16 +46,18 @@ def adaptive(
     multiple_of: As in `adapt_batch_size`.
     test_interval: As in `adapt_batch_size`.
     policy: As in `adapt_batch_size`; by default `capped_growth(2.0)`.
-    exponent: How the learning rate follows the batch size: 1/2 for Adam-like
-      methods, 1 for SGD with or without momentum, 0 to leave it alone.
+    scaling: The transform that multiplies updates by r; by default
+      `scale_by_adascale(base_batch_size=init_batch_size)`, which measures the
+      variance in every step, also between tests. `scale_by_batch_size(1.0)` is
+      r = b / b_0, and `optax.identity()` is r = 1.
 
   Returns:
     The optimizer. Its update requires `statistics=`, and what else the
     criterion reads; `train_step` and `fit` pass them.
 
   Raises:
-    ValueError: As `adapt_batch_size`, for an optimizer that is not one, and for
-      a learning rate that is not a finite number or a schedule.
+    ValueError: As `adapt_batch_size`, for an optimizer or a scaling that is not
+      one, and for a learning rate that is not a finite number or a schedule.
 
   Example:
     >>> import adaopt
@@ -64,35 +67,39 @@ def adaptive(
     >>> loss_fn = lambda params, batch: jnp.mean((params - batch) ** 2)
     >>> optimizer = adaopt.adaptive(
     ...   optax.sgd(1.0, momentum=0.9), 0.01,
-    ...   init_batch_size=4, max_batch_size=64, exponent=1.0)
+    ...   init_batch_size=4, max_batch_size=64)
     >>> dataset = jax.random.normal(jax.random.key(0), [256]) + 1.0
     >>> steps = adaopt.fit(
     ...   loss_fn, optimizer, jnp.array(0.0), dataset, num_examples=2000)
     >>> sizes = [int(metrics.batch_size) for _, metrics in steps]
     >>> print(sizes[0], sizes[-1])
-    4 43
+    4 64
 
   References:
     McCandlish et al., `An Empirical Model of Large-Batch Training
     <https://arxiv.org/abs/1812.06162>`_, 2018
 
-    Malladi et al., `On the SDEs and Scaling Rules for Adaptive Gradient
-    Algorithms <https://arxiv.org/abs/2205.10287>`_, 2022 (the square root)
+    Johnson et al., `AdaScale SGD: A User-Friendly Algorithm for Distributed
+    Training <https://arxiv.org/abs/2007.05105>`_, 2020
   """
   checks.check_optimizer(optimizer)
   if criterion is None:
     criterion = noise_scales.debiased_norm_test(1.0)
+  size = adapting.adapt_batch_size(
+    criterion,
+    init_batch_size=init_batch_size,
+    max_batch_size=max_batch_size,
+    multiple_of=multiple_of,
+    test_interval=test_interval,
+    policy=policies.capped_growth(2.0) if policy is None else policy,
+  )
+  if scaling is None:
+    scaling = adascale.scale_by_adascale(base_batch_size=init_batch_size)
+  checks.check_optimizer(scaling, 'scaling')
   return optax.chain(
-    adapting.adapt_batch_size(
-      criterion,
-      init_batch_size=init_batch_size,
-      max_batch_size=max_batch_size,
-      multiple_of=multiple_of,
-      test_interval=test_interval,
-      policy=policies.capped_growth(2.0) if policy is None else policy,
-    ),
+    size,
     passing.with_own_args(optimizer),
-    by_examples.scale_by_batch_size(exponent),
+    passing.with_own_args(scaling),
     _by_examples(learning_rate),
   )
 

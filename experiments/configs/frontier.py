@@ -106,8 +106,8 @@ WORKLOADS = {
     'model': 'tiny_transformer',
     'validation_examples': 778,
     'epoch': 7_003,
-    'num_examples': 8_000,
-    'batch_sizes': (2, 4, 8, 16, 64, 256, 2048),
+    'num_examples': 4_000,
+    'batch_sizes': (2, 4, 8, 16, 64, 256, 1024),
     'init': 4,
     'optimizer': ADAMW,
     'exponent': 0.5,
@@ -118,7 +118,7 @@ WORKLOADS = {
     'model': 'small_cifar_cnn',
     'validation_examples': 10_000,
     'epoch': 40_000,
-    'num_examples': 120_000,
+    'num_examples': 60_000,
     'batch_sizes': (8, 16, 32, 64, 128, 512, 2048, 8192),
     'init': 16,
     'optimizer': MOMENTUM,
@@ -132,27 +132,31 @@ DEVICE_BATCH = 32
 """m, the examples that a device takes at once."""
 
 # Name → the test, its constant, the power of it that the requirement goes by,
-# values of it, and the policy.
+# values of it, the policy, and the rule of the learning rate.
 TESTS = {
-  'adaptive': ('debiased', 'eta', -2, (1.0, 1.5, 2.0), 'doubling'),
-  'norm': ('norm', 'eta', -2, (1.0, 2.0), 'grow'),
-  'inner_product': ('inner_product', 'theta', -2, (0.5, 1.0), 'grow'),
-  'augmented': ('augmented', 'theta', -2, (0.5, 1.0), 'grow'),
-  'noise_scale': ('debiased', 'eta', -2, (1.0, 2.0), 'follow'),
-  'sign': ('sign_noise_scale', 'theta', -2, (0.6, 1.0), 'doubling'),
-  'cabs': ('cabs', 'cabs_learning_rate', 1, (0.1, 1.0), 'follow'),
-  'divebatch': ('diversity', 'delta', 1, (0.1, 1.0), 'grow'),
+  'adaptive': ('debiased', 'eta', -2, (0.7, 1.0, 1.5), 'doubling', 'adascale'),
+  'power': ('debiased', 'eta', -2, (1.0, 1.5, 2.0), 'doubling', 'power'),
+  'norm': ('norm', 'eta', -2, (1.0, 2.0), 'grow', 'power'),
+  'inner_product': ('inner_product', 'theta', -2, (0.5, 1.0), 'grow', 'power'),
+  'augmented': ('augmented', 'theta', -2, (0.5, 1.0), 'grow', 'power'),
+  'noise_scale': ('debiased', 'eta', -2, (1.0, 2.0), 'follow', 'power'),
+  'sign': ('sign_noise_scale', 'theta', -2, (0.6, 1.0), 'doubling', 'power'),
+  'cabs': ('cabs', 'cabs_learning_rate', 1, (0.1, 1.0), 'follow', 'power'),
+  'divebatch': ('diversity', 'delta', 1, (0.1, 1.0), 'grow', 'power'),
 }
 
 
-def _tests(epoch: int) -> dict[str, dict[str, Any]]:
+def _tests(
+  epoch: int, rules: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
   """The tests by name, without dots, which would break overrides.
 
   Those of one kind are one program: with the constant at 1 and the rest of the
   requirement in the state.
   """
   return {
-    f'{name}_{value:g}'.replace('.', 'p'): {
+    f'{name}_{value:g}'.replace('.', 'p'): rules[rule]
+    | {
       'family': test,
       constant: 1.0,
       'nu': 4.0,
@@ -160,7 +164,7 @@ def _tests(epoch: int) -> dict[str, dict[str, Any]]:
       'policy': policy,
       'held': {'scale': value**power},
     }
-    for name, (test, constant, power, values, policy) in TESTS.items()
+    for name, (test, constant, power, values, policy, rule) in TESTS.items()
     for value in values
   }
 
@@ -192,26 +196,26 @@ def _schemes(
 ) -> dict[str, dict[str, Any]]:
   """Every scheme of the toolkit, from a first batch size to the largest."""
   base = {'learning_rate': cosine(budget)}
-  following = base | {'learning_rate_exponent': exponent}
+  rules = {
+    'power': {'learning_rate_exponent': exponent},
+    'adascale': {'adascale': init},
+  }
   sized = {'init_batch_size': init, 'max_batch_size': largest}
   return {
-    **common.adaptive(following | sized, _tests(epoch)),
-    'adascale': base
-    | sized
-    | {'test': 'debiased', 'eta': 1.5, 'policy': 'doubling', 'adascale': init},
+    **common.adaptive(base | sized, _tests(epoch, rules)),
     # P devices take s ⌈b / (P m)⌉ seconds a step, about s (½ + b / (P m)).
     **{
       f'goodput_{devices}': base
       | sized
+      | rules['adascale']
       | {
         'test': 'goodput',
         'round': devices * DEVICE_BATCH,
         'policy': 'follow',
-        'adascale': init,
       }
       for devices in (8, 64)
     },
-    **common.growing(following, init, largest, budget.get()),
+    **common.growing(base | rules['power'], init, largest, budget.get()),
     'seesaw': {
       'learning_rate': 1.0,
       'seesaw': init,

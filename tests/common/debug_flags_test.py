@@ -69,7 +69,7 @@ MAKERS = (
       optax.sgd(1.0, momentum=0.9), 0.1, **SIZES
     ),
     'adaptive_by_a_schedule': lambda: adaopt.adaptive(
-      optax.sgd(1.0), LINEAR, exponent=1.0, **SIZES
+      optax.sgd(1.0), LINEAR, scaling=adaopt.scale_by_batch_size(1.0), **SIZES
     ),
     'adadagrad_norm': lambda: adaopt.adadagrad_norm(
       LINEAR, adaopt.norm_test(0.5), **SIZES

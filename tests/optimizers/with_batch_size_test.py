@@ -262,24 +262,29 @@ def _walk(optimizer, steps, batch_sizes=None):
   return sizes, history
 
 
-def _adaptive_by_hand(steps, rate, b_0, b_max, exponent):
+def _adascale_by_hand(b, b_0, noise, signal):
+  """r = (σ² + μ²) / (σ² b_0 / b + μ²), σ² = noise / b_0 and μ² = signal."""
+  return (noise / b_0 + signal) / (noise / b + signal)
+
+
+def _adaptive_by_hand(steps, rate, b_0, b_max, gain):
   """The default criterion and policy of `adaptive` around SGD, in float64.
 
   b ← min(max(b, v̄ / max(m̄ − …, 0.01 …)), 2 b), averages of decay 0.95;
-  x ← x − α(n) (b / b_0)^exponent ḡ, with b that of this batch.
+  x ← x − α(n) gain ḡ, with b that of this batch.
   """
   x = jax.tree.map(np.zeros_like, steps[0][0])
   b, examples, parts = b_0, 0, []
   sizes, history = [], []
   for gradient, variance in steps:
-    factor = rate(examples) * (b / b_0) ** exponent
-    x = jax.tree.map(lambda p, g, f=factor: p - f * g, x, gradient)
-    examples += b
     power = sum((g**2).sum() for g in gradient.values())
     noise = sum(variance.values())
     parts.append((noise, power - noise / b, 0.01 * power))
     weights = 0.95 ** np.arange(len(parts) - 1, -1, -1)
     v, signal, floor = weights @ np.array(parts)
+    factor = rate(examples) * gain(b, b_0, v, max(signal, floor))
+    x = jax.tree.map(lambda p, g, f=factor: p - f * g, x, gradient)
+    examples += b
     required = v / max(signal, floor)
     b = math.ceil(min(max(b, required), 2 * b, b_max))
     sizes.append(b)
@@ -288,8 +293,15 @@ def _adaptive_by_hand(steps, rate, b_0, b_max, exponent):
 
 
 @pytest.mark.parametrize(
-  ('options', 'exponent'),
-  [({}, 0.5), (dict(exponent=1.0), 1.0), (dict(exponent=0), 0.0)],
+  ('options', 'gain'),
+  [
+    ({}, _adascale_by_hand),
+    (
+      dict(scaling=adaopt.scale_by_batch_size(1.0)),
+      lambda b, b_0, noise, signal: b / b_0,
+    ),
+    (dict(scaling=optax.identity()), lambda b, b_0, noise, signal: 1.0),
+  ],
   ids=['default', 'linear', 'none'],
 )
 @pytest.mark.parametrize(
@@ -304,10 +316,10 @@ def _adaptive_by_hand(steps, rate, b_0, b_max, exponent):
   ids=['number', 'schedule'],
 )
 def test_adaptive_is_its_algorithm_by_hand(
-  options, exponent, learning_rate, rate
+  options, gain, learning_rate, rate
 ):
   steps = _noisy(10)
-  hand_sizes, hand_params = _adaptive_by_hand(steps, rate, 4, 200, exponent)
+  hand_sizes, hand_params = _adaptive_by_hand(steps, rate, 4, 200, gain)
   grown = np.diff([4, *hand_sizes])
   # By the factor of 2, by what is required, and not at all.
   assert hand_sizes[:2] == [8, 16]
@@ -327,7 +339,7 @@ def test_adaptive_is_its_algorithm_by_hand(
   chex.assert_trees_all_close(params, hand_params, rtol=1e-5, atol=1e-6)
 
 
-def test_adaptive_has_the_criterion_policy_and_exponent_that_it_says():
+def test_adaptive_has_the_criterion_policy_and_scaling_that_it_says():
   sizes = dict(init_batch_size=4, max_batch_size=5000)
   make = lambda **options: adaopt.adaptive(
     optax.adamw(1.0, weight_decay=0.1), 0.1, **sizes, **options
@@ -339,7 +351,7 @@ def test_adaptive_has_the_criterion_policy_and_exponent_that_it_says():
   explicit = dict(
     criterion=adaopt.debiased_norm_test(1.0),
     policy=adaopt.capped_growth(2.0),
-    exponent=0.5,
+    scaling=adaopt.scale_by_adascale(base_batch_size=4),
     multiple_of=1,
     test_interval=1,
   )
@@ -388,7 +400,11 @@ def test_adaptive_is_the_chain_that_it_stands_for(inner, learning_rate, scale):
     scale,
   )
   adaptive = adaopt.adaptive(
-    inner, learning_rate, criterion=criterion, exponent=1.0, **options
+    inner,
+    learning_rate,
+    criterion=criterion,
+    scaling=adaopt.scale_by_batch_size(1.0),
+    **options,
   )
   sizes, params = _walk(adaptive, _noisy(12))
   expected_sizes, expected = _walk(chain, _noisy(12))
@@ -477,7 +493,11 @@ def test_a_learning_rate_may_be_an_array_or_traced(name):
     (dict(optimizer=adaopt.adagrad), r'call it first, as in adagrad\('),
     (dict(criterion=adaopt.norm_test), r'norm_test makes one: call it, as in'),
     (dict(policy=adaopt.capped_growth), 'capped_growth makes one: call it'),
-    (dict(exponent=-1.0), r'exponent must be .* got -1\.0'),
+    (dict(scaling=1.0), r'scaling must be an optax optimizer, got 1\.0'),
+    (
+      dict(scaling=adaopt.scale_by_adascale),
+      r'scaling .*call it first, as in scale_by_adascale\(',
+    ),
     (dict(init_batch_size=0), 'init_batch_size must be an integer .* got 0'),
     (dict(init_batch_size=128), 'init_batch_size=128 exceeds .*=64'),
     (dict(multiple_of=3), '8 is not a multiple of multiple_of=3'),

@@ -320,7 +320,18 @@ OPTIMIZERS = {
     NONE,
     NONE,
   ),
-  'adaptive': (adaopt.adaptive(optax.sgd(1.0), 0.1, **BATCH), VARIANCE, NONE),
+  'adaptive': (
+    adaopt.adaptive(optax.sgd(1.0), 0.1, **BATCH),
+    VARIANCE,
+    VARIANCE,
+  ),
+  'adaptive, its rate by batch size': (
+    adaopt.adaptive(
+      optax.sgd(1.0), 0.1, scaling=adaopt.scale_by_batch_size(), **BATCH
+    ),
+    VARIANCE,
+    NONE,
+  ),
   'adadagrad': (
     adaopt.adadagrad(0.1, adaopt.inner_product_test(0.5), **BATCH),
     ALONG,

@@ -167,7 +167,7 @@ def test_it_moves_the_batch_size_within_its_bounds_in_one_program(row):
 # Optimizers that hold a criterion and a policy of their own.
 OPTIMIZERS = {
   'adaptive': lambda **sizes: adaopt.adaptive(
-    optax.sgd(1.0), 0.03, exponent=0.5, **sizes
+    optax.sgd(1.0), 0.03, scaling=adaopt.scale_by_batch_size(0.5), **sizes
   ),
   'adaptive, adam': lambda **sizes: adaopt.adaptive(
     optax.adamw(1.0), optax.linear_schedule(0.2, 0.02, 2500), **sizes
@@ -179,7 +179,7 @@ OPTIMIZERS = {
     multiple_of=4,
     test_interval=3,
     policy=adaopt.batch_size.geometric_growth(1.5),
-    exponent=0.5,
+    scaling=adaopt.scale_by_batch_size(0.5),
     **sizes,
   ),
   'adadagrad': lambda **sizes: adaopt.adadagrad(
