@@ -157,27 +157,22 @@ def noise_table(report: NoiseReport) -> str:
   return '\n'.join(cells)
 
 
-def noise_advice(report: NoiseReport, *, exponent: float = 0.5) -> str:
+def noise_advice(report: NoiseReport) -> str:
   r"""What the report means for the batch size, in words.
 
   The batch size advised is b times the power of two that comes closest to B,
-  where the whole interval of B is on that side of b. What it saves is by the
-  trade-off of steps S against examples E at a constant noise scale, with a
-  learning rate that is best at each size:
+  where the whole interval of B is on that side of b. The learning rate α and
+  what it saves are by the trade-off of steps S against examples E at a constant
+  noise scale:
 
-    S / S_min = 1 + B / b,  E / E_min = 1 + b / B.
+    α_max / α = S / S_min = 1 + B / b,  E / E_min = 1 + b / B.
 
   Args:
     report: Of `noise_report`.
-    exponent: How the learning rate follows the batch size: 1 for SGD with or
-      without momentum, 1/2 for Adam-like methods.
 
   Returns:
     A few sentences. Where there is not enough evidence, they say so and what to
     do.
-
-  Raises:
-    ValueError: If the exponent is negative.
 
   Example:
     >>> import adaopt
@@ -187,18 +182,17 @@ def noise_advice(report: NoiseReport, *, exponent: float = 0.5) -> str:
     >>> report = adaopt.noise.NoiseReport(
     ...   batch_size=128, examples=64_000, effective_steps=300.0, total=row,
     ...   tensors=())
-    >>> print(adaopt.noise_advice(report, exponent=1.0))
+    >>> print(adaopt.noise_advice(report))
     The critical batch size is about 500 ± 20 examples (95 %: 462 to 544).
-    A batch of 128 is below it: take 512, and 4 times the learning rate.
+    A batch of 128 is below it: take 512, and 2.48 times the learning rate.
     That takes 60 % fewer steps and 61 % more examples.
     No size saves more than 80 % of the steps.
     Grow again once the interval lies above 512.
 
   References:
     McCandlish et al., `An Empirical Model of Large-Batch Training
-    <https://arxiv.org/abs/1812.06162>`_, 2018, section 2.3
+    <https://arxiv.org/abs/1812.06162>`_, 2018, sections 2.2 and 2.3
   """
-  checks.check_not_negative(exponent=exponent)
   found, b = report.total, report.batch_size
   insufficient = _insufficient(report)
   if insufficient:
@@ -216,7 +210,7 @@ def noise_advice(report: NoiseReport, *, exponent: float = 0.5) -> str:
     examples = (1 + size / scale) / (1 + b / scale)
     lines += [
       f'A batch of {b} is {side} it: take {size}, and '
-      f'{(size / b) ** exponent:.3g} times the learning rate.',
+      f'{1 / steps:.3g} times the learning rate.',
       f'That takes {_change(steps)} steps and {_change(examples)} examples.',
     ]
   lines += [

@@ -315,9 +315,7 @@ def _adaptive_by_hand(steps, rate, b_0, b_max, gain):
   ],
   ids=['number', 'schedule'],
 )
-def test_adaptive_is_its_algorithm_by_hand(
-  options, gain, learning_rate, rate
-):
+def test_adaptive_is_its_algorithm_by_hand(options, gain, learning_rate, rate):
   steps = _noisy(10)
   hand_sizes, hand_params = _adaptive_by_hand(steps, rate, 4, 200, gain)
   grown = np.diff([4, *hand_sizes])
