@@ -121,6 +121,8 @@ def _measured_sgd(learning_rate, half_life):
 
 _DECAY = optax.linear_schedule(1.0, 0.5, transition_steps=10_000)
 _SIZES = dict(init_batch_size=8, max_batch_size=1024)
+# The rate of `adaptive` gains at most 8, and stays stable.
+_FEW_SIZES = dict(init_batch_size=8, max_batch_size=64)
 
 ROWS = {
   'adagrad': Row(
@@ -165,14 +167,14 @@ ROWS = {
     static_args=('criterion',),
   ),
   'adaptive_momentum': Row(
-    _adaptive_momentum, dict(learning_rate=0.05, **_SIZES)
+    _adaptive_momentum, dict(learning_rate=0.05, **_FEW_SIZES)
   ),
   'adaptive': Row(
     adaopt.adaptive,
     dict(
       optimizer=optax.adamw(1.0, weight_decay=0.0),
       learning_rate=optax.linear_schedule(0.3, 0.1, 10_000),
-      **_SIZES,
+      **_FEW_SIZES,
     ),
     static_args=('optimizer', 'learning_rate', 'criterion', 'policy'),
   ),
@@ -228,7 +230,7 @@ ROWS = {
   ),
   'accumulate_adaptive': Row(
     _accumulated_momentum,
-    dict(learning_rate=0.05, **_SIZES),
+    dict(learning_rate=0.05, **_FEW_SIZES),
     can_be_masked=False,
   ),
   'scale_by_example_schedule': Row(
