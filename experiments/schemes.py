@@ -45,7 +45,7 @@ TESTS = {
 
 POLICIES = {
   'grow': jnp.maximum,
-  'doubling': adaopt.batch_size.capped_growth(2.0),
+  'gradual': adaopt.batch_size.capped_growth(1.1),
   'follow': adaopt.batch_size.follow,
   'measure': adaopt.batch_size.measure,
 }

@@ -32,8 +32,9 @@ def adaptive(
 
     x ← x + α(n) r u.
 
-  By default the criterion is the norm test without its bias at η = 1, the size
-  grows by at most 2 at once, and r is AdaScale's gain, between 1 and b / b_0.
+  By default the criterion is the norm test without its bias at η = 1; the size
+  grows by at most a tenth at once, since the first estimates are of few
+  examples; and r is AdaScale's gain, between 1 and b / b_0.
 
   Args:
     optimizer: An optax optimizer made with learning rate 1.0, such as
@@ -45,7 +46,7 @@ def adaptive(
     criterion: As in `adapt_batch_size`; by default `debiased_norm_test(1.0)`.
     multiple_of: As in `adapt_batch_size`.
     test_interval: As in `adapt_batch_size`.
-    policy: As in `adapt_batch_size`; by default `capped_growth(2.0)`.
+    policy: As in `adapt_batch_size`; by default `capped_growth(1.1)`.
     scaling: The transform that multiplies updates by r; by default
       `scale_by_adascale(base_batch_size=init_batch_size)`, which measures the
       variance in every step, also between tests. `scale_by_batch_size(1.0)` is
@@ -91,7 +92,7 @@ def adaptive(
     max_batch_size=max_batch_size,
     multiple_of=multiple_of,
     test_interval=test_interval,
-    policy=policies.capped_growth(2.0) if policy is None else policy,
+    policy=policies.capped_growth(1.1) if policy is None else policy,
   )
   if scaling is None:
     scaling = adascale.scale_by_adascale(base_batch_size=init_batch_size)

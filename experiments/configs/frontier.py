@@ -107,7 +107,7 @@ WORKLOADS = {
     'validation_examples': 778,
     'epoch': 7_003,
     'num_examples': 4_000,
-    'batch_sizes': (2, 4, 8, 16, 64, 256, 1024),
+    'batch_sizes': (2, 4, 16, 64, 256, 1024),
     'init': 4,
     'optimizer': ADAMW,
     'exponent': 0.5,
@@ -134,13 +134,13 @@ DEVICE_BATCH = 32
 # Name → the test, its constant, the power of it that the requirement goes by,
 # values of it, the policy, and the rule of the learning rate.
 TESTS = {
-  'adaptive': ('debiased', 'eta', -2, (0.7, 1.0, 1.5), 'doubling', 'adascale'),
-  'power': ('debiased', 'eta', -2, (1.0, 1.5, 2.0), 'doubling', 'power'),
+  'adaptive': ('debiased', 'eta', -2, (0.7, 1.0, 1.5), 'gradual', 'adascale'),
+  'power': ('debiased', 'eta', -2, (1.0, 1.5, 2.0), 'gradual', 'power'),
   'norm': ('norm', 'eta', -2, (1.0, 2.0), 'grow', 'power'),
   'inner_product': ('inner_product', 'theta', -2, (0.5, 1.0), 'grow', 'power'),
   'augmented': ('augmented', 'theta', -2, (0.5, 1.0), 'grow', 'power'),
   'noise_scale': ('debiased', 'eta', -2, (1.0, 2.0), 'follow', 'power'),
-  'sign': ('sign_noise_scale', 'theta', -2, (0.6, 1.0), 'doubling', 'power'),
+  'sign': ('sign_noise_scale', 'theta', -2, (0.6, 1.0), 'gradual', 'power'),
   'cabs': ('cabs', 'cabs_learning_rate', 1, (0.1, 1.0), 'follow', 'power'),
   'divebatch': ('diversity', 'delta', 1, (0.1, 1.0), 'grow', 'power'),
 }

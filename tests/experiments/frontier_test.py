@@ -225,8 +225,8 @@ def test_the_tolerance_is_data_and_means_what_it_says(small, run):
   """η in the state asks for as much as η in the test."""
   config, splits = small
   config = config.copy_and_resolve_references()
-  held = run[0]('adaptive_2', 0.05, 0)
-  scheme, _ = plan.scheme_of(config, 'adaptive_2')
+  held = run[0]('power_2', 0.05, 0)
+  scheme, _ = plan.scheme_of(config, 'power_2')
   scheme = scheme.copy_and_resolve_references()
   scheme.test, scheme.eta = scheme.family, 2.0
   del scheme.family

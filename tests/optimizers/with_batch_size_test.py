@@ -270,7 +270,7 @@ def _adascale_by_hand(b, b_0, noise, signal):
 def _adaptive_by_hand(steps, rate, b_0, b_max, gain):
   """The default criterion and policy of `adaptive` around SGD, in float64.
 
-  b ← min(max(b, v̄ / max(m̄ − …, 0.01 …)), 2 b), averages of decay 0.95;
+  b ← min(max(b, v̄ / max(m̄ − …, 0.01 …)), 1.1 b), averages of decay 0.95;
   x ← x − α(n) gain ḡ, with b that of this batch.
   """
   x = jax.tree.map(np.zeros_like, steps[0][0])
@@ -286,7 +286,7 @@ def _adaptive_by_hand(steps, rate, b_0, b_max, gain):
     x = jax.tree.map(lambda p, g, f=factor: p - f * g, x, gradient)
     examples += b
     required = v / max(signal, floor)
-    b = math.ceil(min(max(b, required), 2 * b, b_max))
+    b = math.ceil(min(max(b, required), 1.1 * b, b_max))
     sizes.append(b)
     history.append(x)
   return sizes, history
@@ -316,46 +316,46 @@ def _adaptive_by_hand(steps, rate, b_0, b_max, gain):
   ids=['number', 'schedule'],
 )
 def test_adaptive_is_its_algorithm_by_hand(options, gain, learning_rate, rate):
-  steps = _noisy(10)
-  hand_sizes, hand_params = _adaptive_by_hand(steps, rate, 4, 200, gain)
-  grown = np.diff([4, *hand_sizes])
-  # By the factor of 2, by what is required, and not at all.
-  assert hand_sizes[:2] == [8, 16]
-  assert len(set(hand_sizes)) > 4
-  assert 0 in grown
-  sizes, params = _walk(
-    adaopt.adaptive(
-      optax.sgd(1.0),
-      learning_rate,
-      init_batch_size=4,
-      max_batch_size=200,
-      **options,
-    ),
-    steps,
-  )
-  assert sizes == hand_sizes
-  chex.assert_trees_all_close(params, hand_params, rtol=1e-5, atol=1e-6)
+  steps = _noisy(24)
+  # By a tenth, and not at all; and at once by what is required.
+  for b_0, first, last in (4, [5, 6, 7, 8, 9], 37), (61, [64, 64], 64):
+    hand_sizes, hand_params = _adaptive_by_hand(steps, rate, b_0, 200, gain)
+    assert hand_sizes[: len(first)] == first
+    assert hand_sizes[-4:] == 4 * [last]
+    sizes, params = _walk(
+      adaopt.adaptive(
+        optax.sgd(1.0),
+        learning_rate,
+        init_batch_size=b_0,
+        max_batch_size=200,
+        **options,
+      ),
+      steps,
+    )
+    assert sizes == hand_sizes
+    chex.assert_trees_all_close(params, hand_params, rtol=1e-5, atol=1e-6)
 
 
 def test_adaptive_has_the_criterion_policy_and_scaling_that_it_says():
-  sizes = dict(init_batch_size=4, max_batch_size=5000)
+  sizes = dict(init_batch_size=20, max_batch_size=5000)
   make = lambda **options: adaopt.adaptive(
     optax.adamw(1.0, weight_decay=0.1), 0.1, **sizes, **options
   )
-  # ‖ḡ‖² = 24 and v = 80: 80 / (24 − 80 / 4) = 20 at first, and then about 9.
+  # ‖ḡ‖² = 24 and v = 360: 360 / (24 − 360 / 20) = 60 at first, and then less.
   gradient = {'w': np.full((2, 2), 2.0), 'b': np.full(2, 2.0)}
-  steps = 4 * [(gradient, {'w': 50.0, 'b': 30.0})]
+  steps = 10 * [(gradient, {'w': 200.0, 'b': 160.0})]
   default, found = _walk(make(), steps)
   explicit = dict(
     criterion=adaopt.debiased_norm_test(1.0),
-    policy=adaopt.capped_growth(2.0),
-    scaling=adaopt.scale_by_adascale(base_batch_size=4),
+    policy=adaopt.capped_growth(1.1),
+    scaling=adaopt.scale_by_adascale(base_batch_size=20),
     multiple_of=1,
     test_interval=1,
   )
   same, expected = _walk(make(**explicit), steps)
   assert default == same
-  assert default[:2] == [8, 9]
+  assert default[:2] == [22, 25]
+  assert default[-1] == default[-2]
   chex.assert_trees_all_equal(found, expected)
   for other in (
     dict(criterion=adaopt.norm_test(1.0)),

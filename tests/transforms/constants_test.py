@@ -455,7 +455,12 @@ def test_fit_counts_its_examples_and_compiles_no_more_as_the_batch_grows():
   before = compilations.count()
   double = lambda statistics: 2.0 * statistics.batch_size
   optimizer = adaopt.adaptive(
-    _adamw(), 0.05, init_batch_size=2, max_batch_size=64, criterion=double
+    _adamw(),
+    0.05,
+    init_batch_size=2,
+    max_batch_size=64,
+    criterion=double,
+    policy=adaopt.capped_growth(2.0),
   )
   steps = list(
     adaopt.fit(
