@@ -94,7 +94,7 @@ NORMALIZED = ('normalized_lr_gd',)
 class ScaledState(NamedTuple):
   """State of a criterion whose requirement is multiplied by a number."""
 
-  scale: jax.Array  # []
+  requirement_scale: jax.Array  # []
   inner_state: Any
 
 
@@ -109,7 +109,8 @@ def _scaled(criterion):
     required, inner_state = criterion.update(
       statistics, state.inner_state, **extra_args
     )
-    return state.scale * required, state._replace(inner_state=inner_state)
+    state = state._replace(inner_state=inner_state)
+    return state.requirement_scale * required, state
 
   return adaopt.StatefulCriterion(init, update)
 
@@ -210,8 +211,8 @@ def make_optimizer(
       number of `halvings` of a cosine over `num_examples`; `test` with its
       tolerances, `init_batch_size`, `max_batch_size` and, where they are not
       1 and 'grow', `test_interval` and `policy`; `family`, a test likewise,
-      whose requirement is multiplied by `scale` in the state; `unmoved`, an
-      upper bound of the batch size in the state.
+      whose requirement is multiplied by `requirement_scale` in the state;
+      `unmoved`, an upper bound of the batch size in the state.
 
   Returns:
     The optimizer.

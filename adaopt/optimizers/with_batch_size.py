@@ -9,7 +9,7 @@ import optax
 from adaopt._common import base, checks, passing
 from adaopt.batch_size import adapting, policies
 from adaopt.criteria import noise_scales
-from adaopt.transforms import adagrad, adascale, by_examples
+from adaopt.transforms import adagrad, by_examples
 
 
 def adaptive(
@@ -34,7 +34,7 @@ def adaptive(
 
   By default the criterion is the norm test without its bias at η = 1; the size
   grows by at most a tenth at once, since the first estimates are of few
-  examples; and r is AdaScale's gain, between 1 and b / b_0.
+  examples and large rates need a warm-up; and r = b / b_0.
 
   Args:
     optimizer: An optax optimizer made with learning rate 1.0, such as
@@ -48,9 +48,10 @@ def adaptive(
     test_interval: As in `adapt_batch_size`.
     policy: As in `adapt_batch_size`; by default `capped_growth(1.1)`.
     scaling: The transform that multiplies updates by r; by default
-      `scale_by_adascale(base_batch_size=init_batch_size)`, which measures the
-      variance in every step, also between tests. `scale_by_batch_size(1.0)` is
-      r = b / b_0, and `optax.identity()` is r = 1.
+      `scale_by_batch_size(1.0)`, also for Adam-like methods. Where rates that
+      large diverge: `scale_by_batch_size(0.5)`, their square-root rule,
+      `scale_by_adascale(base_batch_size=init_batch_size)`, which gains what the
+      noise allows, or `optax.identity()`.
 
   Returns:
     The optimizer. Its update requires `statistics=`, and what else the
@@ -74,14 +75,14 @@ def adaptive(
     ...   loss_fn, optimizer, jnp.array(0.0), dataset, num_examples=2000)
     >>> sizes = [int(metrics.batch_size) for _, metrics in steps]
     >>> print(sizes[0], sizes[-1])
-    4 64
+    4 43
 
   References:
     McCandlish et al., `An Empirical Model of Large-Batch Training
     <https://arxiv.org/abs/1812.06162>`_, 2018
 
-    Johnson et al., `AdaScale SGD: A User-Friendly Algorithm for Distributed
-    Training <https://arxiv.org/abs/2007.05105>`_, 2020
+    Smith et al., `Don't Decay the Learning Rate, Increase the Batch Size
+    <https://arxiv.org/abs/1711.00489>`_, 2017 (α ∝ b keeps the noise of SGD)
   """
   checks.check_optimizer(optimizer)
   if criterion is None:
@@ -95,7 +96,7 @@ def adaptive(
     policy=policies.capped_growth(1.1) if policy is None else policy,
   )
   if scaling is None:
-    scaling = adascale.scale_by_adascale(base_batch_size=init_batch_size)
+    scaling = by_examples.scale_by_batch_size(1.0)
   checks.check_optimizer(scaling, 'scaling')
   return optax.chain(
     size,

@@ -106,9 +106,10 @@ WORKLOADS = {
     'model': 'tiny_transformer',
     'validation_examples': 778,
     'epoch': 7_003,
-    'num_examples': 4_000,
-    'batch_sizes': (2, 4, 16, 64, 256, 1024),
-    'init': 4,
+    'num_examples': 3_000,
+    'batch_sizes': (4, 8, 16, 32, 64, 256),
+    'micro_batch_sizes': (8, 64),
+    'init': 8,
     'optimizer': ADAMW,
     'exponent': 0.5,
     'guess': 0.001,
@@ -134,8 +135,9 @@ DEVICE_BATCH = 32
 # Name → the test, its constant, the power of it that the requirement goes by,
 # values of it, the policy, and the rule of the learning rate.
 TESTS = {
-  'adaptive': ('debiased', 'eta', -2, (0.7, 1.0, 1.5), 'gradual', 'adascale'),
-  'power': ('debiased', 'eta', -2, (1.0, 1.5, 2.0), 'gradual', 'power'),
+  'adaptive': ('debiased', 'eta', -2, (0.7, 1.0, 1.5), 'gradual', 'linear'),
+  'root': ('debiased', 'eta', -2, (1.0,), 'gradual', 'root'),
+  'adascale': ('debiased', 'eta', -2, (0.7, 1.0), 'gradual', 'adascale'),
   'norm': ('norm', 'eta', -2, (1.0, 2.0), 'grow', 'power'),
   'inner_product': ('inner_product', 'theta', -2, (0.5, 1.0), 'grow', 'power'),
   'augmented': ('augmented', 'theta', -2, (0.5, 1.0), 'grow', 'power'),
@@ -162,7 +164,7 @@ def _tests(
       'nu': 4.0,
       'epoch': epoch,
       'policy': policy,
-      'held': {'scale': value**power},
+      'held': {'requirement_scale': value**power},
     }
     for name, (test, constant, power, values, policy, rule) in TESTS.items()
     for value in values
@@ -197,6 +199,8 @@ def _schemes(
   """Every scheme of the toolkit, from a first batch size to the largest."""
   base = {'learning_rate': cosine(budget)}
   rules = {
+    'linear': {'learning_rate_exponent': 1.0},
+    'root': {'learning_rate_exponent': 0.5},
     'power': {'learning_rate_exponent': exponent},
     'adascale': {'adascale': init},
   }

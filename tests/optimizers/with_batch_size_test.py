@@ -262,11 +262,6 @@ def _walk(optimizer, steps, batch_sizes=None):
   return sizes, history
 
 
-def _adascale_by_hand(b, b_0, noise, signal):
-  """r = (σ² + μ²) / (σ² b_0 / b + μ²), σ² = noise / b_0 and μ² = signal."""
-  return (noise / b_0 + signal) / (noise / b + signal)
-
-
 def _adaptive_by_hand(steps, rate, b_0, b_max, gain):
   """The default criterion and policy of `adaptive` around SGD, in float64.
 
@@ -282,7 +277,7 @@ def _adaptive_by_hand(steps, rate, b_0, b_max, gain):
     parts.append((noise, power - noise / b, 0.01 * power))
     weights = 0.95 ** np.arange(len(parts) - 1, -1, -1)
     v, signal, floor = weights @ np.array(parts)
-    factor = rate(examples) * gain(b, b_0, v, max(signal, floor))
+    factor = rate(examples) * gain(b, b_0)
     x = jax.tree.map(lambda p, g, f=factor: p - f * g, x, gradient)
     examples += b
     required = v / max(signal, floor)
@@ -295,14 +290,14 @@ def _adaptive_by_hand(steps, rate, b_0, b_max, gain):
 @pytest.mark.parametrize(
   ('options', 'gain'),
   [
-    ({}, _adascale_by_hand),
+    ({}, lambda b, b_0: b / b_0),
     (
-      dict(scaling=adaopt.scale_by_batch_size(1.0)),
-      lambda b, b_0, noise, signal: b / b_0,
+      dict(scaling=adaopt.scale_by_batch_size(0.5)),
+      lambda b, b_0: (b / b_0) ** 0.5,
     ),
-    (dict(scaling=optax.identity()), lambda b, b_0, noise, signal: 1.0),
+    (dict(scaling=optax.identity()), lambda b, b_0: 1.0),
   ],
-  ids=['default', 'linear', 'none'],
+  ids=['default', 'root', 'none'],
 )
 @pytest.mark.parametrize(
   ('learning_rate', 'rate'),
@@ -348,7 +343,7 @@ def test_adaptive_has_the_criterion_policy_and_scaling_that_it_says():
   explicit = dict(
     criterion=adaopt.debiased_norm_test(1.0),
     policy=adaopt.capped_growth(1.1),
-    scaling=adaopt.scale_by_adascale(base_batch_size=20),
+    scaling=adaopt.scale_by_batch_size(1.0),
     multiple_of=1,
     test_interval=1,
   )
@@ -394,14 +389,14 @@ def test_adaptive_is_the_chain_that_it_stands_for(inner, learning_rate, scale):
   chain = optax.chain(
     adaopt.adapt_batch_size(criterion, **options),
     inner,
-    adaopt.scale_by_batch_size(1.0),
+    adaopt.scale_by_adascale(base_batch_size=4),
     scale,
   )
   adaptive = adaopt.adaptive(
     inner,
     learning_rate,
     criterion=criterion,
-    scaling=adaopt.scale_by_batch_size(1.0),
+    scaling=adaopt.scale_by_adascale(base_batch_size=4),
     **options,
   )
   sizes, params = _walk(adaptive, _noisy(12))

@@ -320,17 +320,16 @@ OPTIMIZERS = {
     NONE,
     NONE,
   ),
-  'adaptive': (
-    adaopt.adaptive(optax.sgd(1.0), 0.1, **BATCH),
-    VARIANCE,
-    VARIANCE,
-  ),
-  'adaptive, its rate by batch size': (
+  'adaptive': (adaopt.adaptive(optax.sgd(1.0), 0.1, **BATCH), VARIANCE, NONE),
+  'adaptive, its rate by noise': (
     adaopt.adaptive(
-      optax.sgd(1.0), 0.1, scaling=adaopt.scale_by_batch_size(), **BATCH
+      optax.sgd(1.0),
+      0.1,
+      scaling=adaopt.scale_by_adascale(base_batch_size=8),
+      **BATCH,
     ),
     VARIANCE,
-    NONE,
+    VARIANCE,
   ),
   'adadagrad': (
     adaopt.adadagrad(0.1, adaopt.inner_product_test(0.5), **BATCH),
