@@ -44,7 +44,7 @@ def run_all(
 
   print('Searching the learning rate of every fixed batch size.', flush=True)
   sized = plan.fixed_rates(config, run)
-  rates = {plan.fixed_name(size): sized[size] for size in sorted(sized)}
+  rates = {name: sized[size] for size, name in plan.fixed_names(config).items()}
   fixed = {name: seeds_of(name, rate) for name, rate in rates.items()}
   rates |= dict.fromkeys(names, sized[config.init])
   schemes, table = {}, ''

@@ -25,6 +25,12 @@ def check(config: ml_collections.ConfigDict) -> None:
       'the config has no fixed batch sizes to compare with; take one of '
       'experiments/configs/frontier.py.'
     )
+  if config.init not in fixed_names(config):
+    raise ValueError(
+      f'init={config.init} must be one of the fixed batch sizes, '
+      f'{", ".join(map(str, fixed_names(config)))}: its best learning rate is '
+      'that of the schemes.'
+    )
 
 
 def shared(
@@ -36,9 +42,12 @@ def shared(
   )
 
 
-def fixed_name(batch_size: int) -> str:
-  """What a fixed batch size is called."""
-  return f'fixed_{batch_size}'
+def fixed_names(config: ml_collections.ConfigDict) -> dict[int, str]:
+  """Fixed batch size → what it is called, by rising size."""
+  names = {
+    scheme.held.batch_size: name for name, scheme in config.fixed.items()
+  }
+  return dict(sorted(names.items()))
 
 
 def scheme_of(
@@ -93,24 +102,23 @@ def remembering(
 def fixed_rates(
   config: ml_collections.ConfigDict, run: Run
 ) -> dict[int, float]:
-  """The best learning rate of every fixed batch size.
+  """Fixed batch size → its best learning rate.
 
   The search at one size starts from the best rate of the size before, scaled
   by the rule of the config.
   """
   rates = {}
+  names = fixed_names(config)
 
-  def loss_of(name):
-    return lambda rate: run(name, rate, config.seed).validation_loss
+  def loss_of(size):
+    return lambda rate: run(names[size], rate, config.seed).validation_loss
 
-  for size in sorted(
-    config.batch_sizes, key=lambda b: abs(math.log(b / config.init))
-  ):
+  for size in sorted(names, key=lambda b: abs(math.log(b / config.init))):
     near = min(rates, key=lambda b: abs(math.log(b / size)), default=None)
     guess = config.guess
     if near is not None:
       guess = rates[near] * _rounded((size / near) ** config.exponent)
-    rates[size] = search.best_rate(loss_of(fixed_name(size)), guess)
+    rates[size] = search.best_rate(loss_of(size), guess)
   return rates
 
 

@@ -87,7 +87,10 @@ def table(schemes: Rows, fixed: Rows, rates: dict[str, float]) -> str:
     ]
   ]
   every = fixed | schemes
-  for name in sorted(every, key=lambda name: every[name][0].steps):
+  steps = {
+    name: np.mean([o.steps for o in rows]) for name, rows in every.items()
+  }
+  for name in sorted(every, key=steps.get):
     cells = [
       _percent(saved[loss][name]) if name in schemes else '' for loss in LOSSES
     ]

@@ -11,6 +11,7 @@ import optax
 import pytest
 from hypothesis import strategies as st
 
+import adaopt
 from experiments import datasets, models, runs, schemes
 from experiments.configs import digits
 from experiments.configs import frontier as workloads
@@ -133,6 +134,26 @@ def test_a_config_of_another_experiment_is_refused():
     plan.check(digits.get_config())
 
 
+def test_schemes_start_at_a_fixed_batch_size():
+  config = workloads.get_config()
+  plan.check(config)
+  config.init = 9
+  with pytest.raises(ValueError, match=r'init=9 must be one of the fixed .* 8,'):
+    plan.check(config)
+
+
+@pytest.mark.parametrize('name', ['adaptive_1p5', 'b2_adaptive_1p5', 'cabs_1'])
+def test_a_parameter_may_have_any_name(name):
+  """Those of LayerNorm are called scale, also in the moments of Adam."""
+  scheme, held = plan.scheme_of(workloads.get_config('shakespeare'), name)
+  optimizer = schemes.make_optimizer(scheme)
+  params = {'scale': np.zeros(3, np.float32)}
+  state = adaopt.init_train_state(params, optimizer)
+  state = training.holding(state, **held)
+  found = optax.tree.get(state.opt_state, 'requirement_scale')
+  assert found == pytest.approx(held['requirement_scale'])
+
+
 def test_unknown_workloads_and_schemes_are_named():
   with pytest.raises(ValueError, match="unknown workload 'x'"):
     workloads.get_config('x')
@@ -225,8 +246,8 @@ def test_the_tolerance_is_data_and_means_what_it_says(small, run):
   """η in the state asks for as much as η in the test."""
   config, splits = small
   config = config.copy_and_resolve_references()
-  held = run[0]('power_2', 0.05, 0)
-  scheme, _ = plan.scheme_of(config, 'power_2')
+  held = run[0]('noise_scale_2', 0.05, 0)
+  scheme, _ = plan.scheme_of(config, 'noise_scale_2')
   scheme = scheme.copy_and_resolve_references()
   scheme.test, scheme.eta = scheme.family, 2.0
   del scheme.family
