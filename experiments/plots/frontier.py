@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 from matplotlib import figure as mpl
+from matplotlib import ticker
 
 from experiments.frontier import reporting, training
 
@@ -58,7 +59,10 @@ def _draw(axis, schemes, fixed, x_of, loss):
     axis.errorbar(
       x, y, error, **style, linestyle='', markersize=5, lw=0.8, label=name
     )
-  axis.set(xscale='log', ylabel=loss.replace('_', ' '))
+  axis.set(xscale='log', yscale='log', ylabel=loss.replace('_', ' '))
+  axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+  axis.yaxis.set_major_formatter('{x:g}')
+  axis.yaxis.set_minor_formatter(ticker.NullFormatter())
   axis.grid(alpha=0.3)
 
 
@@ -68,8 +72,8 @@ def _limits(axis, fixed, schemes, loss):
     np.mean([getattr(o, loss) for o in outcomes]) for outcomes in rows.values()
   ]
   top, bottom = max(of(fixed)), min(of(fixed) + of(schemes))
-  room = 0.08 * max(top - bottom, 1e-3)
-  axis.set_ylim(bottom - room, top + room)
+  room = max((top / bottom) ** 0.08, 1.001)
+  axis.set_ylim(bottom / room, top * room)
 
 
 def _legend(figure, axis):
@@ -78,6 +82,7 @@ def _legend(figure, axis):
     loc='outside right center',
     frameon=False,
     fontsize='small',
+    ncols=1 + len(axis.containers) // 20,
   )
 
 
