@@ -108,7 +108,7 @@ WORKLOADS = {
     'epoch': 7_003,
     'num_examples': 3_000,
     'batch_sizes': (4, 8, 16, 32, 64, 256),
-    'micro_batch_sizes': (8, 64),
+    'micro_batch_sizes': (8,),
     'init': 8,
     'optimizer': ADAMW,
     'exponent': 0.5,
