@@ -3,6 +3,7 @@
 import hashlib
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -63,18 +64,20 @@ def save(
   )
 
 
-def _restore(manager, step, like):
+def _restore(manager, step, like, check):
   read = ocp.args.JsonRestore()
   found = manager.restore(
     step, args=ocp.args.Composite(progress=read, made_of=read)
   )
   if found.made_of['layout'] != _layout(like):
     raise ValueError('it has other parameters or another optimizer')
+  progress = Progress(**found.progress)
+  check(progress)
   args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
   state = manager.restore(step, args=args).state
   if found.made_of['digest'] != _digest(state):
     raise ValueError('its values differ from those that were saved')
-  return state, Progress(**found.progress)
+  return state, progress
 
 
 def _set_aside(manager, steps):
@@ -92,13 +95,16 @@ def _set_aside(manager, steps):
 
 
 def latest(
-  manager: ocp.CheckpointManager, like: Any
+  manager: ocp.CheckpointManager,
+  like: Any,
+  check: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[Any, Progress] | None:
   """The newest checkpoint that is whole, or None if there are none.
 
   Args:
     manager: From `open_folder`.
     like: A state of the same structure, shapes and types.
+    check: Raises ValueError if what else a checkpoint needs is not there.
 
   Returns:
     The state and the progress. A damaged checkpoint is skipped with a warning
@@ -112,7 +118,7 @@ def latest(
   for step in sorted(manager.all_steps(), reverse=True):
     # Orbax raises many types of errors for files that it cannot read.
     try:
-      found = _restore(manager, step, like)
+      found = _restore(manager, step, like, check)
     except Exception as error:  # pylint: disable=broad-except
       reasons[step] = str(error).split('\n')[0][:200]
       logging.warning(

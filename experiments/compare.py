@@ -3,7 +3,7 @@
 import pathlib
 
 import ml_collections
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments import (
   config_options,
@@ -64,8 +64,11 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
       rows.append(results.result(name, seed, run, end))
       curves.setdefault(name, []).append(run)
   table = results.table(rows)
-  results.save(rows, table, workdir, 'results')
-  comparison.save(curves, workdir)
+  try:
+    results.save(rows, table, workdir, 'results')
+    comparison.save(curves, workdir)
+  except OSError as error:
+    logging.warning('The table is printed and not saved: %s.', error)
   return table
 
 

@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from experiments import files
+
 Once = Callable[[str, Callable[[], Any]], Any]
 """(name, compute) → what compute() returned, now or in an earlier start."""
 
@@ -53,9 +55,7 @@ def remembering(path: pathlib.Path, settings: str) -> Once:
       found[name] = compute()
       path.parent.mkdir(parents=True, exist_ok=True)
       lines = [settings, *map(json.dumps, found.items()), '']
-      new = path.with_name(path.name + '.new')
-      new.write_text('\n'.join(lines))
-      new.replace(path)
+      files.write(path, '\n'.join(lines))
     return found[name]
 
   return once

@@ -24,7 +24,7 @@ from absl import app, flags
 
 import adaopt
 from adaopt import noise
-from experiments import datasets, models, options, records, results
+from experiments import datasets, files, models, options, records, results
 from experiments.plots import noise as noise_plots
 
 _TRAINED = flags.DEFINE_integer(
@@ -205,7 +205,7 @@ def main(argv: list[str]) -> None:
       f'average, {jnp.max(alone):.0f} at most.',
     ]
   )
-  (folder / 'noise.md').write_text(text + '\n')
+  files.write(folder / 'noise.md', text + '\n')
   print(text)
 
 

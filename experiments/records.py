@@ -10,6 +10,8 @@ import ml_collections
 import numpy as np
 import tensorboardX
 
+from experiments import files
+
 METRICS = 'metrics.jsonl'
 RUN = 'run.json'
 END = 'end.json'
@@ -45,12 +47,13 @@ def check(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
     settings: Everything that the run depends on.
 
   Raises:
-    ValueError: If the folder holds a run with other settings.
+    ValueError: If the folder holds a run with other settings, or the file of
+      its settings is damaged.
   """
   path = folder / RUN
   if not path.exists():
     return
-  wanted, found = json.loads(settings.to_json()), json.loads(path.read_text())
+  wanted, found = json.loads(settings.to_json()), files.read_json(path)
   keys = sorted(
     key for key in wanted | found if wanted.get(key) != found.get(key)
   )
@@ -62,9 +65,20 @@ def check(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
 
 
 def claim(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
-  """Creates the folder of a run and writes its settings there."""
+  """Creates the folder of a run and writes its settings, unless it has them."""
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / RUN).write_text(settings.to_json(indent=2) + '\n')
+  if not (folder / RUN).exists():
+    files.write(folder / RUN, settings.to_json(indent=2) + '\n')
+
+
+def check_metrics(folder: pathlib.Path, position: int) -> None:
+  """Raises ValueError if the metrics of a run are shorter, in bytes."""
+  path = folder / METRICS
+  size = path.stat().st_size if path.exists() else 0
+  if size < position:
+    raise ValueError(
+      f'{path} holds {size} of the {position} bytes that it is to have'
+    )
 
 
 def open_log(folder: pathlib.Path, position: int, examples: int) -> Log:
@@ -115,13 +129,13 @@ def close(log: Log) -> None:
 
 def save_end(folder: pathlib.Path, end: End) -> None:
   """Writes how a run ended."""
-  (folder / END).write_text(json.dumps(end._asdict()) + '\n')
+  files.write(folder / END, json.dumps(end._asdict()) + '\n')
 
 
 def read_end(folder: pathlib.Path) -> End | None:
   """How a run ended, or None if it never started or was killed."""
   path = folder / END
-  return End(**json.loads(path.read_text())) if path.exists() else None
+  return End(**files.read_json(path)) if path.exists() else None
 
 
 def read(folder: pathlib.Path) -> Curves:

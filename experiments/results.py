@@ -2,13 +2,14 @@
 
 import collections
 import csv
+import io
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments import records
+from experiments import files, records
 
 
 class Result(NamedTuple):
@@ -143,8 +144,9 @@ def save(
     folder: The folder of both files.
     name: The name of both files.
   """
-  with (folder / f'{name}.csv').open('w', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(rows[0]._fields)
-    writer.writerows(rows)
-  (folder / f'{name}.md').write_text(text + '\n')
+  lines = io.StringIO()
+  writer = csv.writer(lines, lineterminator='\n')
+  writer.writerow(rows[0]._fields)
+  writer.writerows(rows)
+  files.write(folder / f'{name}.csv', lines.getvalue())
+  files.write(folder / f'{name}.md', text + '\n')

@@ -1,6 +1,7 @@
 """Trains a run to the end of its budget, from its last checkpoint."""
 
 import contextlib
+import functools
 import pathlib
 import threading
 import time
@@ -43,6 +44,12 @@ def _check_finite(metrics: adaopt.Metrics, num_seeds: int) -> None:
       f'in step {metrics.step} the loss or the gradient of a seed was not '
       'finite; train the seeds one by one with --config.seeds_together=False.'
     )
+
+
+def _check_metrics(folders, progress):
+  """Raises ValueError if a checkpoint is ahead of the metrics of a seed."""
+  for folder, position in zip(folders, progress.positions, strict=True):
+    records.check_metrics(folder, position)
 
 
 @contextlib.contextmanager
@@ -102,10 +109,9 @@ def train(
   programs = compilations.count()
   with checkpoints.open_folder(folders[0] / 'checkpoints') as manager:
     fresh = checkpoints.Progress([0] * len(folders), evaluated=-1, seconds=0.0)
-    state, progress = checkpoints.latest(manager, run.state) or (
-      run.state,
-      fresh,
-    )
+    state, progress = checkpoints.latest(
+      manager, run.state, functools.partial(_check_metrics, folders)
+    ) or (run.state, fresh)
     with _open_logs(folders, progress.positions, int(state.examples)) as logs:
       job = _Job(name, run, config, logs, manager, interval, stop)
       finished, seconds, skipped = _train(job, state, progress)

@@ -22,7 +22,7 @@ import pathlib
 import ml_collections
 from absl import app, flags
 
-from experiments import config_options, journal, options
+from experiments import config_options, files, journal, options
 from experiments.branching import branches, reporting
 from experiments.frontier import plan as frontier
 from experiments.frontier import training
@@ -89,7 +89,7 @@ def run_all(
     for name, title in branches.ADAPTIVE.items()
   }
   table = reporting.table(points, curves, tolerance)
-  (workdir / 'branching.md').write_text(table + '\n')
+  files.write(workdir / 'branching.md', table + '\n')
   pictures.save(points, curves, tolerance, workdir / 'branching.png')
   return table
 

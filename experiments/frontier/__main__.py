@@ -5,7 +5,7 @@ import pathlib
 import ml_collections
 from absl import app, flags
 
-from experiments import config_options, options
+from experiments import config_options, files, options
 from experiments.frontier import plan, reporting, training
 from experiments.plots import frontier as pictures
 
@@ -51,7 +51,7 @@ def run_all(
   for name in names:
     schemes[name] = seeds_of(name, rates[name])
     table = reporting.table(schemes, fixed, rates)
-    (workdir / 'frontier.md').write_text(table + '\n')
+    files.write(workdir / 'frontier.md', table + '\n')
   pictures.save(schemes, fixed, config.device_batch, workdir)
   return table
 

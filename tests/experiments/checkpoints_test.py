@@ -111,6 +111,27 @@ def test_after_a_damaged_checkpoint_the_steps_are_saved_anew(tmp_path, caplog):
   gc.collect()
 
 
+def test_a_checkpoint_ahead_of_its_metrics_is_passed_over(tmp_path, caplog):
+  manager = checkpoints.open_folder(tmp_path / 'checkpoints')
+  for step, position in (1, 10), (2, 20):
+    progress = checkpoints.Progress([position], evaluated=30, seconds=1.5)
+    checkpoints.save(manager, a_state(step), progress)
+  metrics = tmp_path / records.METRICS
+  check = lambda progress: records.check_metrics(
+    tmp_path, progress.positions[0]
+  )
+  metrics.write_bytes(b'x' * 20)
+  assert checkpoints.latest(manager, a_state(0), check)[0].step == 2
+  metrics.write_bytes(b'x' * 19)
+  assert checkpoints.latest(manager, a_state(0), check)[0].step == 1
+  assert f'{metrics} holds 19 of the 20 bytes' in caplog.text
+  metrics.unlink()
+  with pytest.raises(
+    ValueError, match=r'none of the checkpoints .* 0 of the 10'
+  ):
+    checkpoints.latest(manager, a_state(0), check)
+
+
 def test_a_checkpoint_whose_values_changed_is_noticed(manager, monkeypatch):
   monkeypatch.setattr(checkpoints, '_digest', lambda state: 'another')
   with pytest.raises(ValueError, match='differ from those that were saved'):

@@ -1,6 +1,7 @@
 """A wrong config, or a comparison that loses or mixes up its results."""
 
 import csv
+import errno
 import json
 import os
 import pathlib
@@ -142,6 +143,23 @@ def trained(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs')
   config = small_digits()
   return config, workdir, *run_all(config, ['adadagrad', 'ramp'], 2, workdir)
+
+
+def test_a_disk_that_is_full_or_cannot_be_written_is_reported_from(
+  trained, monkeypatch, caplog
+):
+  config, workdir, table, _ = trained
+  results_before = (workdir / 'results.md').read_bytes()
+
+  def replace(path, target):
+    raise OSError(errno.EROFS, 'read-only')
+
+  monkeypatch.setattr(pathlib.Path, 'replace', replace)
+  assert compare.report(config, workdir) == table
+  assert 'printed and not saved: [Errno 30] Read-only file system' in (
+    caplog.text
+  )
+  assert (workdir / 'results.md').read_bytes() == results_before
 
 
 def test_every_run_leaves_its_files(trained):
