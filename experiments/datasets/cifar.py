@@ -30,6 +30,8 @@ CIFAR10 = base.Source(
 Examples = tuple[np.ndarray, np.ndarray]
 
 _IMAGE_BYTES = 3 * 32 * 32
+_MOST = 2**26
+"""Bytes of a batch: the official ones take 31 MB."""
 _NUMPY = (
   ('numpy', 'ndarray'),
   ('numpy', 'dtype'),
@@ -48,10 +50,19 @@ class _StandIn:
     self.state = state
 
 
+def _encoded(text: str, encoding: str) -> bytes:
+  """How Python 3 writes bytes where Python 2 is to read them."""
+  if encoding != 'latin1':
+    raise pickle.UnpicklingError(f'it encodes in {encoding}')
+  return text.encode('latin1')
+
+
 class _InertUnpickler(pickle.Unpickler):
   """Builds plain containers, and stand-ins for arrays; calls nothing else."""
 
-  def find_class(self, module: str, name: str) -> type:
+  def find_class(self, module: str, name: str) -> Callable:
+    if (module, name) == ('_codecs', 'encode'):
+      return _encoded
     if (module, name) not in _NUMPY:
       raise pickle.UnpicklingError(
         f'it asks for {module}.{name}, which no array needs'
@@ -67,6 +78,11 @@ def _from_planes(planes: np.ndarray) -> np.ndarray:
 def decode_pickle(content: bytes) -> Examples:
   """Decodes a batch of the official archive for Python."""
   batch = _InertUnpickler(io.BytesIO(content), encoding='bytes').load()
+  # Text where Python 3 has pickled the batch again.
+  batch = {
+    key.encode() if isinstance(key, str) else key: value
+    for key, value in batch.items()
+  }
   _, shape, _, by_columns, data = batch[b'data'].state
   planes = np.frombuffer(data, np.uint8).reshape(
     shape, order='F' if by_columns else 'C'
@@ -139,9 +155,15 @@ def _archive_contents(
   with base.telling_damage(path), gzip.open(path) as stream:
     with tarfile.open(fileobj=stream, mode='r:') as archive:
       for member in archive:
-        if member.isfile() and member.name in names:
-          contents[member.name] = archive.extractfile(member).read()
-    stream.read()  # to the end, where gzip checks the checksum
+        if not member.isfile() or member.name not in names:
+          continue
+        if member.name in contents:
+          raise ValueError(f'it holds {member.name} twice')
+        if member.size > _MOST:
+          raise ValueError(f'its {member.name} has {member.size} bytes')
+        contents[member.name] = archive.extractfile(member).read()
+    while stream.read(2**20):  # to the end, where gzip checks the checksum
+      pass
     missing = [name for name in names if name not in contents]
     if missing:
       raise ValueError(f'it lacks {", ".join(missing)}')
@@ -168,6 +190,8 @@ def _decoded(path: pathlib.Path, layout: Layout, content: bytes) -> Examples:
       raise ValueError('it holds no images')
     if images.shape[1:] != (32, 32, 3) or labels.shape != images.shape[:1]:
       raise ValueError(f'labels {labels.shape} with images {images.shape}')
+    if not np.issubdtype(labels.dtype, np.integer):
+      raise ValueError(f'labels of type {labels.dtype}')
     if not np.all((labels >= 0) & (labels <= 9)):
       raise ValueError('a label is not in 0, ..., 9')
     return np.ascontiguousarray(images), labels.astype(np.int32)

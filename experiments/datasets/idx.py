@@ -1,8 +1,10 @@
 """MNIST and Fashion-MNIST, read from their four idx files."""
 
 import gzip
+import math
 import os
 import pathlib
+from typing import BinaryIO
 
 import numpy as np
 
@@ -31,6 +33,23 @@ IDX_FILES = {
 }
 
 
+_CLASSES = 10
+_INFLATION = 1100
+"""More than gzip makes of a byte at most."""
+
+
+def _read_shape(file: BinaryIO) -> tuple[int, ...]:
+  """The shape of an idx file of unsigned bytes, from its header."""
+  magic = file.read(4)
+  if len(magic) < 4 or magic[:3] != b'\0\0\x08':
+    raise ValueError('it is not an idx file of unsigned bytes')
+  axes = magic[3]
+  header = file.read(4 * axes)
+  if len(header) < 4 * axes:
+    raise ValueError(f'its header ends before the last of {axes} sizes')
+  return tuple(np.frombuffer(header, '>u4').tolist())
+
+
 def read_idx(path: str | os.PathLike) -> np.ndarray:
   """Reads an idx file of unsigned bytes, gzipped or not.
 
@@ -47,20 +66,43 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     LeCun et al., `The MNIST database <https://yann.lecun.com/exdb/mnist/>`_
   """
   path = pathlib.Path(path)
-  content = path.read_bytes()
-  if path.suffix == '.gz':
-    with base.telling_damage(path):
-      content = gzip.decompress(content)
-  if len(content) < 4 or content[:3] != b'\0\0\x08':
-    raise ValueError(f'{path} is not an idx file of unsigned bytes.')
-  start = 4 + 4 * content[3]
-  shape = tuple(np.frombuffer(content[4:start], '>u4').astype(int))
-  if len(content) != start + np.prod(shape):
+  opened = gzip.open if path.suffix == '.gz' else open
+  with base.telling_damage(path), opened(path, 'rb') as file:
+    shape = _read_shape(file)
+    size = math.prod(shape)
+    if size > _INFLATION * path.stat().st_size:
+      raise ValueError(f'its header promises {size} bytes')
+    # One more, to see whether there is one, and that gzip checks the checksum.
+    content = file.read(size + 1)
+  if len(content) != size:
+    found = f'more than {size}' if len(content) > size else len(content)
     raise ValueError(
-      f'{path} holds {len(content) - start} bytes, but its header promises '
-      f'{np.prod(shape)}; get a fresh copy of it.'
+      f'{path} holds {found} bytes, but its header promises {size}; get a '
+      'fresh copy of it.'
     )
-  return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+  return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _check(paths: dict[str, pathlib.Path], part: dict[str, np.ndarray]) -> None:
+  """Raises ValueError unless the images of a part have their labels."""
+  images, labels = part['input'], part['label']
+  if images.shape[1:] != (28, 28) or not len(images):
+    raise ValueError(
+      f'{paths["input"]} holds an array {list(images.shape)} rather than '
+      'images [n, 28, 28]; get a fresh copy of it.'
+    )
+  if labels.shape != images.shape[:1]:
+    raise ValueError(
+      f'{paths["label"]} holds an array {list(labels.shape)} rather than the '
+      f'labels [{len(images)}] of the images in {paths["input"]}; get a fresh '
+      'copy of both.'
+    )
+  if labels.max() >= _CLASSES:
+    where = int(np.argmax(labels >= _CLASSES))
+    raise ValueError(
+      f'{paths["label"]} holds the label {labels[where]} at {where}, but there '
+      f'are {_CLASSES} classes; get a fresh copy of it.'
+    )
 
 
 def _find(folder: pathlib.Path) -> dict | None:
@@ -80,10 +122,12 @@ def _load(name: str, source: base.Source, data_dir: str | None) -> base.Dataset:
     data_dir,
     need=f'{name} needs the four files {files}, each with or without .gz',
   )
-  parts = {'train': {}, 'test': {}}
-  for (part, kind), path in paths.items():
-    array = read_idx(path)
-    parts[part][kind] = array.astype(np.int32) if kind == 'label' else array
+  parts = {}
+  for part in base.Dataset._fields:
+    own = {kind: paths[part, kind] for kind in ('input', 'label')}
+    arrays = {kind: read_idx(path) for kind, path in own.items()}
+    _check(own, arrays)
+    parts[part] = arrays | {'label': arrays['label'].astype(np.int32)}
   return base.Dataset(**parts)
 
 

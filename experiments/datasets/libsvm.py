@@ -39,7 +39,14 @@ def _read(
     features, labels = datasets.load_svmlight_file(
       path, n_features=num_features, dtype=np.float32, zero_based=False
     )
-  return features.toarray(), labels
+    values = features.toarray()
+    for name, array in (('feature', values), ('label', labels[:, None])):
+      finite = np.isfinite(array).all(1)
+      if not finite.all():
+        raise ValueError(
+          f'a {name} of example {1 + int(np.argmin(finite))} is not finite'
+        )
+  return values, labels
 
 
 def load_libsvm(name: str, data_dir: str | None = None) -> base.Dataset:

@@ -60,5 +60,10 @@ def load_shakespeare(data_dir: str | None = None) -> base.Dataset:
       f'{path} holds {len(vocabulary)} distinct characters, but Tiny '
       f'Shakespeare has {_VOCABULARY}; get a fresh copy of it.'
     )
+  if len(tokens) // 10 <= _LENGTH:
+    raise ValueError(
+      f'{path} holds {len(tokens)} characters: the tenth that is for testing '
+      f'has no window of {_LENGTH + 1}; get a fresh copy of it.'
+    )
   train, test = np.split(tokens.astype(np.int32), [len(tokens) * 9 // 10])
   return base.Dataset(_windows(train), _windows(test))

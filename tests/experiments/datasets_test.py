@@ -6,6 +6,8 @@ import gzip
 import io
 import pathlib
 import pickle
+import tarfile
+import tracemalloc
 
 import jax
 import numpy as np
@@ -66,7 +68,10 @@ def test_missing_files_are_named_with_their_origin(tmp_path, name, needed):
       idx_bytes(np.zeros((3, 2), np.uint8))[:-1],
       'holds 5 bytes, .* promises 6',
     ),
-    (idx_bytes(np.zeros((3, 2), np.uint8)) + b'1', 'holds 7 bytes'),
+    (idx_bytes(np.zeros((3, 2), np.uint8)) + b'1', 'holds more than 6 bytes'),
+    (b'\0\0\x08\x03\0\0\0\x01\0', 'images.* header ends before .* 3 sizes'),
+    (b'\0\0\x08\x04' + 16 * b'\xff', 'images.* promises 340282366604'),
+    (b'\0\0\x08\xff' + 1020 * b'\xff', 'images is damaged .* promises'),
   ],
 )
 def test_damaged_idx_files_are_refused(tmp_path, content, message):
@@ -81,6 +86,57 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
   path.write_bytes(gzip.compress(idx_bytes(np.zeros((90, 9), np.uint8)))[:-9])
   with pytest.raises(ValueError, match='is damaged'):
     idx.read_idx(path)
+
+
+def test_a_gzip_bomb_is_not_inflated(tmp_path):
+  path = tmp_path / 'images.gz'
+  content = idx_bytes(np.zeros((1, 9), np.uint8)) + bytes(2**26)
+  path.write_bytes(gzip.compress(content))
+  tracemalloc.start()
+  with pytest.raises(ValueError, match='holds more than 9 bytes'):
+    idx.read_idx(path)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 2**22
+
+
+WRONG_PARTS = {
+  'fewer labels': ('label', np.zeros(39, np.uint8), r'labels \[40\] of the im'),
+  'a label of no class': (
+    'label',
+    np.array([3] * 39 + [10], np.uint8),
+    'holds the label 10 at 39',
+  ),
+  'images for labels': (
+    'label',
+    np.zeros((40, 28, 28), np.uint8),
+    r'\[40, 28, 28\] rather than the labels',
+  ),
+  'labels for images': (
+    'input',
+    np.zeros(40, np.uint8),
+    r'\[40\] rather than images',
+  ),
+  'no images': (
+    'input',
+    np.zeros((0, 28, 28), np.uint8),
+    r'\[0, 28, 28\] rather',
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  ('kind', 'array', 'message'), WRONG_PARTS.values(), ids=WRONG_PARTS
+)
+def test_images_and_labels_that_do_not_match_are_refused(
+  tmp_path, kind, array, message
+):
+  write_mnist(tmp_path / 'mnist')
+  path = tmp_path / 'mnist' / idx.IDX_FILES['train', kind]
+  path.write_bytes(idx_bytes(array))
+  with pytest.raises(ValueError, match=message) as raised:
+    DATASETS['mnist'](str(tmp_path))
+  assert str(path) in str(raised.value)
 
 
 def test_digits_are_split_for_good():
@@ -209,6 +265,7 @@ def test_an_archive_without_a_batch_says_which(tmp_path):
       'state',
     ),
     (lambda x, y: as_python2_pickle([]), 'is damaged'),
+    (lambda x, y: pickled(x, y + 0.5), 'labels of type float64'),
   ],
 )
 def test_pickles_of_other_things_are_refused(tmp_path, encode, message):
@@ -216,6 +273,36 @@ def test_pickles_of_other_things_are_refused(tmp_path, encode, message):
   write_archive(tmp_path / layout.archive, batches_as_members(layout, encode))
   with pytest.raises(ValueError, match=message):
     DATASETS['cifar10'](tmp_path)
+
+
+def test_an_archive_with_a_batch_twice_is_refused(tmp_path):
+  layout = cifar.LAYOUTS[1]
+  members = batches_as_members(layout, binary)
+  path = tmp_path / layout.archive
+  with tarfile.open(path, 'w:gz') as archive:
+    for name, content in [*members.items(), *members.items()]:
+      member = tarfile.TarInfo(name)
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
+  with pytest.raises(ValueError, match=r'it holds .*/data_batch_1\.bin twice'):
+    DATASETS['cifar10'](tmp_path)
+
+
+def test_a_batch_far_too_large_is_not_read(tmp_path):
+  layout = cifar.LAYOUTS[1]
+  members = batches_as_members(layout, binary)
+  members['cifar-10-batches-bin/data_batch_2.bin'] = bytes(2**26 + 1)
+  write_archive(tmp_path / layout.archive, members)
+  with pytest.raises(ValueError, match=r'data_batch_2\.bin has 67108865 bytes'):
+    DATASETS['cifar10'](tmp_path)
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_a_batch_that_python_3_has_pickled_again_is_read(protocol):
+  batch = {'data': planes_of(IMAGES), 'labels': LABELS.tolist()}
+  images, labels = cifar.decode_pickle(pickle.dumps(batch, protocol))
+  np.testing.assert_array_equal(images, IMAGES)
+  np.testing.assert_array_equal(labels, LABELS)
 
 
 def test_a_pickled_array_may_lie_in_columns():
@@ -288,6 +375,13 @@ def test_another_text_is_refused(tmp_path):
     DATASETS['shakespeare'](tmp_path)
 
 
+def test_a_text_too_short_for_a_window_is_refused(tmp_path):
+  path = tmp_path / 'tinyshakespeare.txt'
+  path.write_bytes((bytes(range(65)) * 20)[:1289])
+  with pytest.raises(ValueError, match=r'holds 1289 characters.*window of 129'):
+    DATASETS['shakespeare'](tmp_path)
+
+
 COMPRESS = {'': bytes, '.gz': gzip.compress, '.bz2': bz2.compress}
 
 
@@ -347,6 +441,9 @@ def test_a_set_without_a_test_file_is_split_for_good(tmp_path, name):
     (b'0 0:1\n1 1:1\n', 'is damaged .*index 0'),
     (b'<html>', 'is damaged'),
     (svmlight([0, 1, 2]), 'holds 3 classes rather than 2'),
+    (b'0 1:1\n1 2:nan\n', 'feature of example 2 is not finite'),
+    (b'0 1:1\n0 2:1\n1 3:1e400\n', 'feature of example 3 is not finite'),
+    (b'0 1:1\nnan 2:1\n', 'label of example 2 is not finite'),
   ],
 )
 def test_damaged_libsvm_files_are_refused(tmp_path, content, message):
