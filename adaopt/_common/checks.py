@@ -1,6 +1,7 @@
 """Checks of arguments: a wrong value raises a sentence, a tracer passes."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -158,12 +159,18 @@ def is_number(leaf: Any) -> bool:
   return jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
 
 
+def _is_iterator(leaf: Any) -> bool:
+  return isinstance(leaf, Iterator)
+
+
 def _describe(leaf: Any) -> str | None:
   """What a leaf is that is not an array of numbers; None: it is one."""
   if callable(leaf):
     return f'the function {getattr(leaf, "__name__", leaf)!r}'
   if isinstance(leaf, str):
     return f'the string {leaf!r}'
+  if _is_iterator(leaf):
+    return f'an iterator ({type(leaf).__name__}), which is read once'
   dtype = getattr(leaf, 'dtype', None)
   if dtype is None:
     dtype = _array(leaf).dtype
@@ -215,7 +222,9 @@ def check_like(params: Any, **trees: Any) -> None:
 def check_arrays(**trees: Any) -> None:
   """Raises ValueError if a leaf of a named tree is not an array of numbers."""
   for name, tree in trees.items():
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+      tree, is_leaf=_is_iterator
+    ):
       wrong = _describe(leaf)
       if wrong:
         raise ValueError(

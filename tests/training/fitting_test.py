@@ -335,6 +335,11 @@ def test_a_loss_that_cannot_key_the_programs_is_rejected():
     ),
     (
       loss_fn,
+      iter([DATASET]),
+      r'dataset is an iterator \(list_iterator\), which is read once',
+    ),
+    (
+      loss_fn,
       {'x': DATASET, 'name': np.array([None] * 256)},
       r"dataset\['name'\] is of type object; a dataset holds only arrays",
     ),
