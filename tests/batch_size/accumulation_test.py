@@ -675,7 +675,7 @@ def test_a_criterion_that_takes_a_second_pass_is_refused(criterion, name):
   [
     (_sgd(), dict(group_size=0), 'group_size must be an integer .* got 0'),
     (0.1, {}, r'optimizer must be an optax optimizer, got 0\.1'),
-    (optax.sgd, {}, r'got <function sgd .* as in sgd\('),
+    (optax.sgd, {}, r'got <function sgd .* as in sgd\(…\)'),
   ],
 )
 def test_options_out_of_range_are_refused(optimizer, options, sentence):

@@ -489,7 +489,7 @@ def test_a_learning_rate_may_be_an_array_or_traced(name):
     (dict(scaling=1.0), r'scaling must be an optax optimizer, got 1\.0'),
     (
       dict(scaling=adaopt.scale_by_adascale),
-      r'scaling .*call it first, as in scale_by_adascale\(',
+      r'scaling .*call it first, as in scale_by_adascale\(…\)',
     ),
     (dict(init_batch_size=0), 'init_batch_size must be an integer .* got 0'),
     (dict(init_batch_size=128), 'init_batch_size=128 exceeds .*=64'),

@@ -275,7 +275,7 @@ def test_bad_budgets_are_rejected_at_the_call(options, message):
     (
       (loss_fn, optax.sgd, jnp.zeros([]), DATASET),
       r'must be an optax optimizer, got <function sgd .*call it first, as in '
-      r'sgd\(',
+      r'sgd\(…\)',
     ),
     ((loss_fn, None, jnp.zeros([]), DATASET), 'optax optimizer, got None'),
     ((loss_fn, optax.sgd(0.1), jnp.zeros([]), DATASET), '0 batch sizes'),
