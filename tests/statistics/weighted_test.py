@@ -239,7 +239,7 @@ def from_rows(a, w, size=1):
       size,
       value=jnp.sum(jnp.asarray(w)),
       aux=(),
-      gradient=jnp.sum(jnp.asarray(a), 0),
+      mean=jnp.sum(jnp.asarray(a), 0) / jnp.sum(jnp.asarray(w)),
       norms=jnp.sum(jnp.abs(a) ** 2),
       squares=jnp.sum(jnp.abs(a) ** 2, 0),
       weights=(
