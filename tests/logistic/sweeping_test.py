@@ -21,6 +21,14 @@ def _float64():
     yield
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _optimised():
+  """Equal iterations need the sums of a sweep in the order of a single run."""
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
 def hard(make, parameters, n=1000, max_steps=1000):
   """The hard set: one example of class +1 and n − 1 copies of class −1."""
   weights = np.array([1.0, n - 1.0])
