@@ -17,7 +17,7 @@ import optax
 
 from adaopt._common import auxiliary, base, calls, checks, losses
 from adaopt.per_example import factorisation, forward, reductions
-from adaopt.per_example.program import pruning
+from adaopt.per_example.program import constraints, pruning
 from adaopt.per_example.rules import choice, common
 
 
@@ -158,7 +158,8 @@ def inner_products(
   def estimate(params, batch, direction, *args, key=None, model_state=None):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
     checks.check_like(params, direction=direction)
-    _, outcome = jax.vmap(call.loss, (None, 0))(params, call.samples)
+    each = constraints.of_samples(call.loss, params, call.samples)
+    _, outcome = each(params, call.samples)
     products = forward.along(call.loss, params, call.samples, direction)
     return _scale(outcome) * products
 

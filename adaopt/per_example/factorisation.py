@@ -15,7 +15,7 @@ from absl import logging
 from adaopt._common import base
 from adaopt.per_example import cut
 from adaopt.per_example.hoisting import loops
-from adaopt.per_example.program import inlining, ir
+from adaopt.per_example.program import constraints, inlining, ir
 from adaopt.per_example.rules import common
 
 
@@ -47,7 +47,8 @@ def factorise(
     Losses and factors, for `reductions`.
   """
   leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
-  flat, structure = _trace(loss, treedef, leaves, (samples, weights))
+  arguments = samples, weights
+  flat, structure, axes = _trace(loss, treedef, leaves, arguments)
   count = structure.num_leaves
   results, gradients = flat.outputs[:count], flat.outputs[count:]
   per_sample = ir.dependents(flat.equations, flat.inputs[len(leaves) :])
@@ -59,7 +60,7 @@ def factorise(
   without = {i: gradients[i] for i, tail in enumerate(tails) if not tail}
 
   known = flat.constants | dict(zip(flat.inputs, leaves, strict=False))
-  each = _evaluate_each(flat, known, [*results, *factors], (samples, weights))
+  each = _evaluate_each(flat, known, [*results, *factors], arguments)
   once = _evaluate(flat, known, [*shared, *without.values()])
   shared_gradients = dict(zip(without, once[len(shared) :], strict=True))
   values, aux = structure.unflatten(each[:count])
@@ -67,7 +68,9 @@ def factorise(
     values=values,
     aux=aux,
     tails=[
-      tail or common.Shared(weights, jnp.asarray(shared_gradients[i]))
+      tail._replace(axes=axes)
+      if tail
+      else common.Shared(weights, jnp.asarray(shared_gradients[i]))
       for i, tail in enumerate(tails)
     ],
     treedef=treedef,
@@ -79,26 +82,27 @@ def factorise(
 def _trace(loss, treedef, leaves, arguments):
   """The program of one sample's weighted loss, aux and gradient.
 
-  Also returns the structure of loss and aux, its first outputs.
+  Also returns the structure of loss and aux, its first outputs, and the mesh
+  axes that shard the samples.
   """
 
-  def value_and_gradient(leaves, sample, weight):
+  def value_and_gradient(leaves, arguments):
+    sample, weight = arguments
+
     def weighted(leaves):
       value, aux = loss(treedef.unflatten(leaves), sample)
       return weight.astype(value.dtype) * value, aux
 
     return jax.value_and_grad(weighted, has_aux=True)(leaves)
 
-  one = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), arguments
-  )
-  closed, (results, _) = jax.make_jaxpr(value_and_gradient, return_shape=True)(
-    leaves, *one
+  one = constraints.one_of(arguments)
+  closed, (results, _), axes = constraints.trace(
+    value_and_gradient, leaves, one
   )
   structure = jax.tree.structure(results)
   count = structure.num_leaves
   gradients = range(count, count + len(leaves))
-  return loops.hoist(inlining.flatten(closed), gradients), structure
+  return loops.hoist(inlining.flatten(closed), gradients), structure, axes
 
 
 def _evaluate(flat, known, wanted):
@@ -117,7 +121,7 @@ def _evaluate_each(flat, known, wanted, arguments):
     given = known | dict(zip(inputs, one, strict=True))
     return ir.evaluate(equations, given, wanted)
 
-  return jax.vmap(evaluate)(*arguments)
+  return jax.vmap(evaluate, axis_name=constraints.SAMPLES)(*arguments)
 
 
 def _log_unknown(params, tails):

@@ -6,7 +6,7 @@ import optax
 
 from adaopt._common import base
 from adaopt.per_example import factorisation, reductions
-from adaopt.per_example.program import ir
+from adaopt.per_example.program import constraints, ir
 
 
 def along(
@@ -29,7 +29,8 @@ def along(
   Returns:
     The inner products, [J].
   """
-  values_of = lambda params: jax.vmap(loss, (None, 0))(params, samples)[0]
+  each = constraints.of_samples(loss, params, samples)
+  values_of = lambda params: each(params, samples)[0]
   if 'custom_vjp_call' in ir.names(jax.make_jaxpr(values_of)(params)):
     ones = jnp.ones(len(jax.tree.leaves(samples)[0]))
     factored = factorisation.factorise(loss, params, samples, ones)

@@ -15,7 +15,7 @@ from jax.extend import core
 
 from adaopt._common import arithmetic, auxiliary, base, calls, checks, losses
 from adaopt.per_example import factorisation, forward, reductions
-from adaopt.per_example.program import ir, pruning
+from adaopt.per_example.program import constraints, ir, pruning
 from adaopt.per_example.rules import choice, common
 from adaopt.statistics import merging, model_states, reading
 from adaopt.statistics import opening as opening_of
@@ -181,8 +181,10 @@ def measure_mean(
 def _differentiated_mean(loss, params, samples, mask):
   """The mean gradient of a loss whose backward pass of parameters is linear."""
 
+  each = constraints.of_samples(loss, params, samples)
+
   def total_loss(params):
-    totals, outcome = jax.vmap(loss, (None, 0))(params, samples)
+    totals, outcome = each(params, samples)
     return _total(totals, mask), outcome
 
   closed, shapes = jax.make_jaxpr(
@@ -228,7 +230,7 @@ def measure_along(
     The sum over the samples that count. [].
   """
   along = functools.partial(forward.along, loss, params, samples)
-  _, outcome = jax.vmap(loss, (None, 0))(params, samples)
+  _, outcome = constraints.of_samples(loss, params, samples)(params, samples)
   q = _group_size(samples)
   return _along_spread(along, gradient, mask, q, outcome.weight)
 
@@ -376,7 +378,7 @@ def value_and_statistics(
 def _mean_measured(loss):
   def measured(params, samples, mask):
     found = measure_mean(loss, params, samples, mask)
-    _, outcome = jax.vmap(loss, (None, 0))(params, samples)
+    _, outcome = constraints.of_samples(loss, params, samples)(params, samples)
     return found, outcome.each, merging.finish(found)
 
   return pruning.pruned(measured)
