@@ -34,12 +34,11 @@ def by_chunks(
 
     def reduce(carry, gradients, coefficients):
       total, weighted, squares = carry
-      rows = gradients.reshape(len(gradients), -1)
       return (
         _add(total, gradients),
         _add(weighted, common.scaled(coefficients, gradients)),
         _add(squares, arithmetic.abs_sq(gradients)),
-      ), common.squared_rows(rows)
+      ), _squared_norms(gradients)
 
     init = zeros, zeros, jnp.real(zeros)
     (total, weighted, squares), norms = _loop(
@@ -58,13 +57,25 @@ def by_chunks(
     (u,) = jax.linear_transpose(recipe.restore, zeros)(direction)
 
     def reduce(_, gradients):
-      rows = gradients.reshape(len(gradients), -1)
       highest = jax.lax.Precision.HIGHEST
-      return (), jnp.real(jnp.matmul(rows, u.ravel(), precision=highest))
+      along = jnp.tensordot(gradients, u, u.ndim, precision=highest)
+      return (), jnp.real(along)
 
     return _loop(reduce, (), recipe, tail.axes)[1].reshape(-1)
 
   return common.Rule(applies, sums, products)
+
+
+def _squared_norms(gradients):
+  """‖g‖² of gradients [n, ...]: flat rows would be gathered from devices."""
+  axes = tuple(range(1, gradients.ndim))
+  products = jax.lax.dot_general(
+    gradients,
+    jnp.conj(gradients),
+    ((axes, axes), ((0,), (0,))),
+    precision=jax.lax.Precision.HIGHEST,
+  )
+  return jnp.real(products)
 
 
 def _zeros(recipe):
