@@ -82,7 +82,7 @@ def _zeros(recipe):
   """The initial value of a sum of gradients."""
   one = jax.tree.map(lambda x: x[0], recipe.samples)
   shape = jax.eval_shape(recipe.gradient_of, one)
-  return jnp.zeros(shape.shape, arithmetic.accumulator_dtype(shape))
+  return jnp.zeros_like(shape, arithmetic.accumulator_dtype(shape))
 
 
 def _loop(reduce, init, recipe, axes, *beside):
