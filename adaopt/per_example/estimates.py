@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import auxiliary, base, calls, checks, losses
+from adaopt._common import auxiliary, base, calls, checks, losses, varying
 from adaopt.per_example import factorisation, forward, reductions
 from adaopt.per_example.program import constraints, pruning
 from adaopt.per_example.rules import choice, common
@@ -38,7 +38,8 @@ def _prepare(loss_fn, has_aux, params, batch, args, key, model_state):
 
 
 def _factorise(call, params):
-  return factorisation.factorise(call.loss, params, call.samples, call.mask)
+  args = varying.alike(params, call.samples, call.mask)
+  return factorisation.factorise(call.loss, *args)
 
 
 def _scale(outcome):
@@ -158,9 +159,12 @@ def inner_products(
   def estimate(params, batch, direction, *args, key=None, model_state=None):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
     checks.check_like(params, direction=direction)
-    each = constraints.of_samples(call.loss, params, call.samples)
-    _, outcome = each(params, call.samples)
-    products = forward.along(call.loss, params, call.samples, direction)
+    args = varying.alike(params, call.samples, direction)
+    params, samples, direction = args
+    _, outcome = constraints.of_samples(call.loss, params, samples)(
+      params, samples
+    )
+    products = forward.along(call.loss, params, samples, direction)
     return _scale(outcome) * products
 
   return estimate

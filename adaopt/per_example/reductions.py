@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adaopt._common import varying
 from adaopt.per_example import factorisation
 from adaopt.per_example.rules import choice, common
 
@@ -38,6 +39,7 @@ def products(
   factored: factorisation.Factored, direction: optax.Updates
 ) -> jax.Array:
   """Inner products Re ⟨g_j, u⟩ = Re Σ g_j conj(u) for a direction u. [J]."""
+  direction, _ = varying.alike(direction, factored.values)
   directions = factored.treedef.flatten_up_to(direction)
   each = []
   for tail, u in zip(factored.tails, directions, strict=True):

@@ -5,7 +5,8 @@ the gradient of a device is taken as one sample, which asks no more of a model
 than its gradient.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,36 @@ import optax
 
 from adaopt._common import arithmetic, base, checks, varying
 from adaopt.statistics import merging
+
+
+class Among(NamedTuple):
+  """How to put together what the devices of an axis measure."""
+
+  count: int  # of the devices
+  index: jax.typing.ArrayLike  # of this one
+  merge: Callable[[merging.Moments], merging.Moments]
+  sum: Callable[[Any], Any]
+  mean: Callable[[Any], Any]
+
+
+def _same(tree):
+  return tree
+
+
+ALONE = Among(1, 0, _same, _same, _same)
+
+
+def among(axis_name: Hashable | None) -> Among:
+  """Puts together over the devices of an axis; of none, `ALONE`."""
+  if axis_name is None:
+    return ALONE
+  return Among(
+    jax.lax.axis_size(axis_name),
+    jax.lax.axis_index(axis_name),
+    lambda moments: merge_over(axis_name, moments),
+    lambda tree: jax.lax.psum(tree, axis_name),
+    lambda tree: jax.lax.pmean(tree, axis_name),
+  )
 
 
 def merge_over(axis_name: Hashable, moments: merging.Moments) -> merging.Moments:

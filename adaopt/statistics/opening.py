@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, losses
+from adaopt._common import arithmetic, losses, varying
 from adaopt.per_example.program import constraints, inlining, ir
 
 CUSTOM = 'custom_vjp_call'
@@ -106,6 +106,7 @@ def closed(
   Returns:
     Like params, float32 or wider.
   """
+  params, gradient = varying.alike(params, gradient)
   made, pull = jax.vjp(opening.prepare, params)
   (through,) = pull(optax.tree.cast_like(gradient.made, made))
   return jax.tree.map(

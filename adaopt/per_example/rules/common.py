@@ -90,7 +90,8 @@ def moved_back(tail: cut.Tail, array: jax.Array) -> jax.Array:
   """Undoes the moves of a tail for an array like the gradient."""
   (contraction,) = tail.contractions
   shape = tail.shape(contraction.outputs[0])
-  source = jax.ShapeDtypeStruct(shape, array.dtype)
+  varying = jax.typeof(array).manual_axis_type
+  source = jax.ShapeDtypeStruct(shape, array.dtype, manual_axis_type=varying)
   return jax.linear_transpose(lambda x: moved(tail, x), source)(array)[0]
 
 
