@@ -121,7 +121,7 @@ def _evaluate_each(flat, known, wanted, arguments):
     given = known | dict(zip(inputs, one, strict=True))
     return ir.evaluate(equations, given, wanted)
 
-  return jax.vmap(evaluate, axis_name=constraints.SAMPLES)(*arguments)
+  return constraints.mapped(evaluate)(*arguments)
 
 
 def _log_unknown(params, tails):

@@ -46,7 +46,9 @@ def among(axis_name: Hashable | None) -> Among:
   )
 
 
-def merge_over(axis_name: Hashable, moments: merging.Moments) -> merging.Moments:
+def merge_over(
+  axis_name: Hashable, moments: merging.Moments
+) -> merging.Moments:
   r"""The moments of the samples of all devices of an axis.
 
   As `merging.merge` of D sets, by two sums over the devices: of W_d ḡ_d and
@@ -126,9 +128,9 @@ def device_statistics(
 
   Args:
     loss: The mean loss over this device's examples, [], or a `WeightedLoss`.
-    gradient: That of the loss, or of its total, like params. With check_vma=True
-      the parameters must vary over the axis, as jax.lax.pcast(params,
-      axis_name, to='varying') makes them: of others JAX adds up the gradients.
+    gradient: Of the loss, or of its total, like params. With check_vma=True the
+      parameters must vary over the axis, as jax.lax.pcast(params, axis_name,
+      to='varying') makes them: of others JAX adds up the gradients.
     axis_name: The axis or axes of `jax.shard_map`, `jax.vmap` or `jax.pmap`.
     group_size: q, the number of examples of a device.
 

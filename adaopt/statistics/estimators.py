@@ -25,7 +25,13 @@ from adaopt._common import (
 from adaopt.per_example import factorisation, forward, reductions
 from adaopt.per_example.program import constraints, ir, pruning
 from adaopt.per_example.rules import choice, common
-from adaopt.statistics import devices, merging, model_states, reading
+from adaopt.statistics import (
+  devices,
+  explicit,
+  merging,
+  model_states,
+  reading,
+)
 from adaopt.statistics import opening as opening_of
 
 Loss = Callable[[optax.Params, losses.Sample], tuple[jax.Array, losses.Outcome]]
@@ -188,7 +194,6 @@ def measure_mean(
 
 def _differentiated_mean(loss, params, samples, mask):
   """The mean gradient of a loss whose backward pass of parameters is linear."""
-
   each = constraints.of_samples(loss, params, samples)
 
   def total_loss(params):
@@ -351,7 +356,7 @@ def value_and_statistics(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   only = _check_only(only)
 
-  def estimate(params, batch, *args, key=None, model_state=None, mask=None):
+  def measure(loss_fn, params, batch, args, key, model_state, mask):
     length = checks.num_examples(batch)
     among = devices.among(axis_name)
     total = among.count * length
@@ -391,6 +396,11 @@ def value_and_statistics(
     if rest:
       value = value, rest[0] if len(rest) == 1 else tuple(rest)
     return value, statistics._replace(mean=narrow)
+
+  def estimate(params, batch, *args, key=None, model_state=None, mask=None):
+    return explicit.on_auto_axes(
+      measure, loss_fn, params, batch, args, key, model_state, mask
+    )
 
   return estimate
 

@@ -80,9 +80,30 @@ def of_samples(
     return jax.tree.structure(traced.shapes).unflatten(results)
 
   constrained = ir.names(traced.closed).intersection([constrain.name])
-  return jax.vmap(
-    each if constrained else function, (None, 0), axis_name=SAMPLES
-  )
+  return mapped(each if constrained else function, (None, 0))
+
+
+def mapped(
+  function: Callable[..., Any], in_axes: Any = 0
+) -> Callable[..., Any]:
+  """Maps a function over samples, as `jax.vmap` does."""
+  over_samples = jax.vmap(function, in_axes, axis_name=SAMPLES)
+
+  def call(*args):
+    try:
+      return over_samples(*args)
+    except NotImplementedError as error:
+      if not any(word in str(error) for word in ('vmap', 'atching rule')):
+        raise
+      raise ValueError(
+        f'loss_fn cannot be mapped over examples ({error}), so that no example '
+        'has a gradient of its own. Measure plain gradients: those of devices '
+        'by adaopt.device_statistics, of micro-batches by adaopt.accumulate('
+        'optimizer, group_size=their size), or of two sizes by '
+        'adaopt.noise.from_two_sizes.'
+      ) from error
+
+  return call
 
 
 def one_of(samples: Any) -> Any:
@@ -100,7 +121,7 @@ def _constraints(closed):
   """The constraints of a program at any depth, in order."""
   return [
     equation
-    for equation in ir.every_equation([closed.jaxpr])
+    for equation in ir.equations_in([closed.jaxpr])
     if equation.primitive.name == 'sharding_constraint'
     and isinstance(equation.params['sharding'], NamedSharding)
     and equation.params['layout'] is None
@@ -154,7 +175,9 @@ def _rewritten(jaxpr, of_one, axes):
       return equation.replace(primitive=constrain, params=params)
     params = equation.params
     if ir.jaxprs_in(params):
-      params = dict(zip(params, jax.tree.map(inner, [*params.values()])))
+      params = dict(
+        zip(params, jax.tree.map(inner, [*params.values()]), strict=True)
+      )
     return equation.replace(params=params)
 
   return jaxpr.replace(eqns=list(map(rewrite, jaxpr.eqns)))

@@ -64,7 +64,7 @@ def holds_jaxprs(equation: Equation) -> bool:
   return bool(jaxprs_in(equation.params))
 
 
-def every_equation(jaxprs: Iterable[core.Jaxpr]) -> Iterator[core.JaxprEqn]:
+def equations_in(jaxprs: Iterable[core.Jaxpr]) -> Iterator[core.JaxprEqn]:
   """The equations of jaxprs, at any depth."""
   pending = list(jaxprs)
   while pending:
@@ -75,18 +75,18 @@ def every_equation(jaxprs: Iterable[core.Jaxpr]) -> Iterator[core.JaxprEqn]:
 
 def names(closed: core.ClosedJaxpr) -> set[str]:
   """The primitives of a jaxpr, at any depth."""
-  return {equation.primitive.name for equation in every_equation([closed.jaxpr])}
+  return {equation.primitive.name for equation in equations_in([closed.jaxpr])}
 
 
 def names_in(equation: Equation) -> set[str]:
   """The primitives of an equation: its own, and what it calls, at any depth."""
-  inner = every_equation(jaxprs_in(equation.params))
+  inner = equations_in(jaxprs_in(equation.params))
   return {equation.name, *(e.primitive.name for e in inner)}
 
 
 def dtypes(closed: core.ClosedJaxpr) -> set[Any]:
   """The dtypes of what a jaxpr computes at any depth, and of its outputs."""
-  computed = (v.aval for e in every_equation([closed.jaxpr]) for v in e.outvars)
+  computed = (v.aval for e in equations_in([closed.jaxpr]) for v in e.outvars)
   avals = itertools.chain(computed, closed.out_avals)
   return {aval.dtype for aval in avals if hasattr(aval, 'dtype')}
 
