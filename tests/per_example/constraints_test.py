@@ -132,7 +132,7 @@ def test_statistics_cost_what_a_plain_gradient_does_on_devices(way, transform):
   assert mean_moved <= 1.1 * moved
   program, own_flops, own_moved = compiled(estimate(ONLY), *args)
   share, expected = alone(transform)
-  assert own_flops <= 1.1 * share * flops
+  assert own_flops <= 1.1 * max(1, share) * flops
   assert own_moved <= 1.1 * moved
   pairs = zip(*map(jax.tree.leaves, (program(*args), expected)), strict=True)
   for actual, expected in pairs:
