@@ -71,6 +71,7 @@ from adaopt.optimizers import (
 )
 from adaopt.statistics import (
   check_independent_examples,
+  device_statistics,
   pad,
   value_and_statistics,
 )
@@ -120,6 +121,7 @@ __all__ = [
   'coordinate_norm_test',
   'criteria',
   'debiased_norm_test',
+  'device_statistics',
   'draw',
   'example_keys',
   'fit',

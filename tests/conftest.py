@@ -14,6 +14,7 @@ import os
 import pathlib
 
 import jax
+import pytest
 
 CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'jax'
 COMPILER = {
@@ -30,3 +31,11 @@ for name, value in COMPILER.items():
   os.environ[name.upper()] = str(value)  # for the processes that tests start
 os.environ['XLA_FLAGS'] = f'{FLAGS} {os.environ.get("XLA_FLAGS", "")}'
 gc.set_threshold(100_000)
+
+
+@pytest.fixture(scope='module')
+def optimised():
+  """Compiles as users do: where a test counts what XLA leaves, or its order."""
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)

@@ -78,8 +78,19 @@ def prepare(
   return Call(loss_with(model_state, rows), samples, counts, moved_of)
 
 
-def keys_of(key: jax.Array | None, length: int) -> jax.Array | None:
-  """The keys of examples, [b]: those given, or one folded with each index."""
+def keys_of(
+  key: jax.Array | None, length: int, first: jax.typing.ArrayLike = 0
+) -> jax.Array | None:
+  """The keys of examples, [b]: those given, or one folded with each index.
+
+  Args:
+    key: A key, or keys [b].
+    length: b.
+    first: The index of the first example.
+
+  Returns:
+    The keys.
+  """
   if key is None:
     return None
   if not _is_key(key):
@@ -89,7 +100,8 @@ def keys_of(key: jax.Array | None, length: int) -> jax.Array | None:
       'kind becomes one by jax.random.wrap_key_data.'
     )
   if key.ndim == 0:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(length))
+    indices = first + jnp.arange(length)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
   if key.shape != (length,):
     raise ValueError(
       f'key must be one key, or one for each of {length} examples, got '

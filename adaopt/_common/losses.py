@@ -1,5 +1,6 @@
 """Loss functions and the samples they are evaluated on."""
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -41,6 +42,38 @@ def takes(loss_fn: base.LossFn) -> Takes:
   except (TypeError, ValueError):  # A builtin without a signature.
     return Takes(False, False)
   return Takes('key' in names, 'model_state' in names)
+
+
+_REMEDIES = (
+  (
+    ('shard_map', 'evenly divi'),
+    'loss_fn maps its batch over devices by jax.shard_map, and is called with '
+    'batches of group_size={} examples: pass a group_size that is a multiple '
+    'of the devices, or measure the gradients of devices by '
+    'adaopt.device_statistics.',
+  ),
+  (
+    ('of type Auto or Manual',),
+    'loss_fn shards its batch over explicit axes of a mesh, and is called for '
+    'group_size={} examples at a time: make the axes AxisType.Auto and shard '
+    'by jax.lax.with_sharding_constraint, or measure the gradients of devices '
+    'by adaopt.device_statistics.',
+  ),
+)
+"""Words of an error of JAX, and what to do about it."""
+
+
+@contextlib.contextmanager
+def _explained(batch):
+  """Tells what to do where a loss function shards a batch of its own size."""
+  try:
+    yield
+  except ValueError as error:
+    for words, remedy in _REMEDIES:
+      if all(word in str(error) for word in words):
+        size = checks.num_examples(batch)
+        raise ValueError(remedy.format(size)) from error
+    raise
 
 
 def _parts(loss_fn, has_aux, output):
@@ -169,7 +202,8 @@ def checked(
       keywords['key'] = sample.key
     if named.model_state:
       keywords['model_state'] = model_state
-    output = loss_fn(params, sample.batch, *args, **keywords)
+    with _explained(sample.batch):
+      output = loss_fn(params, sample.batch, *args, **keywords)
     value, aux, state = _parts(loss_fn, has_aux, output)
     weighted = isinstance(value, base.WeightedLoss)
     total, weight = value if weighted else (value, None)

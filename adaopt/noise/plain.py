@@ -11,31 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from adaopt._common import arithmetic, base, checks
-from adaopt.statistics import merging
+from adaopt.statistics import devices
 
-
-def _statistics(mean, like, squares, samples, size):
-  """The statistics from Σ_j ‖g_j − ḡ‖² of J micro-batches of q examples."""
-  samples = jnp.asarray(samples, jnp.int32)
-  moments = merging.Moments(
-    examples=size * samples,
-    samples=samples,
-    weight=None,
-    squared_weight=None,
-    value=jnp.zeros([], jnp.result_type(float)),
-    aux=(),
-    mean=mean,
-    spread=jax.tree.map(lambda m: size * m, squares),
-    coordinate_spread=None,
-  )
-  finished = merging.finish(moments)
-  return finished._replace(mean=optax.tree.cast_like(finished.mean, like))
-
-
-def _wide(tree):
-  return jax.tree.map(
-    lambda g: jnp.asarray(g, arithmetic.accumulator_dtype(g)), tree
-  )
+_AXIS = '_adaopt_micro_batches'
 
 
 def between_micro_batches(
@@ -70,14 +48,14 @@ def between_micro_batches(
     32 [2. 4.] 32.0
   """
   checks.check_integer(1, micro_batch_size=micro_batch_size)
-  samples = checks.num_examples(gradients)
-  wide = _wide(gradients)
-  mean = jax.tree.map(lambda g: jnp.mean(g, 0), wide)
-  squares = jax.tree.map(
-    lambda g, m: arithmetic.squared_norm(g - m[None]), wide, mean
-  )
-  like = jax.tree.map(lambda g: g[0], gradients)
-  return _statistics(mean, like, squares, samples, micro_batch_size)
+  checks.num_examples(gradients)
+
+  def one(gradient):
+    return between_devices(
+      gradient, axis_name=_AXIS, micro_batch_size=micro_batch_size
+    )
+
+  return jax.vmap(one, axis_name=_AXIS, out_axes=None)(gradients)
 
 
 def between_devices(
@@ -118,14 +96,11 @@ def between_devices(
     [2. 4.] [32. 32.]
   """
   checks.check_integer(1, micro_batch_size=micro_batch_size)
-  wide = _wide(gradient)
-  mean = jax.lax.pmean(wide, axis_name)
-  squares = jax.lax.psum(
-    jax.tree.map(lambda g, m: arithmetic.squared_norm(g - m), wide, mean),
-    axis_name,
+  unknown = jnp.zeros([])
+  _, statistics = devices.device_statistics(
+    unknown, gradient, axis_name, micro_batch_size
   )
-  samples = jax.lax.axis_size(axis_name)
-  return _statistics(mean, gradient, squares, samples, micro_batch_size)
+  return statistics
 
 
 def from_two_sizes(

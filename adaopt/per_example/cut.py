@@ -13,13 +13,14 @@ from jax.extend import core
 
 from adaopt.per_example.program import ir, scans
 
-# Equations that move elements, or change their width.
+# Equations that move elements, between devices too, or change their width.
 MOVES = frozenset(
   {
     'convert_element_type',
     'copy',
     'expand_dims',
     'reshape',
+    'sample_sharding_constraint',
     'squeeze',
     'transpose',
   }
@@ -38,6 +39,7 @@ class Tail(NamedTuple):
   output: int  # the gradient
   unknown: str | None  # the name of a primitive that no rule knows
   avals: list[Any]  # shape and dtype of every value of the program
+  axes: tuple[str, ...] = ()  # mesh axes that shard the samples; (): not known
 
   def shape(self, value: int) -> tuple[int, ...]:
     """The shape of a value, for one sample."""

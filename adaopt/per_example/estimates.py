@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import auxiliary, base, calls, checks, losses
+from adaopt._common import auxiliary, base, calls, checks, losses, varying
 from adaopt.per_example import factorisation, forward, reductions
-from adaopt.per_example.program import pruning
+from adaopt.per_example.program import constraints, pruning
 from adaopt.per_example.rules import choice, common
 
 
@@ -120,9 +120,8 @@ def squared_norms(
       sums = reductions.sums(factored)
       return sums.total, sums.norms, factored.values, factored.aux
 
-    mean, norms, values, outcome = pruning.pruned(measured)(
-      params, call.samples, call.mask
-    )
+    arguments = varying.alike(params, call.samples, call.mask)
+    mean, norms, values, outcome = pruning.pruned(measured)(*arguments)
     scale = _scale(outcome)
     value, aux = _averages(values, outcome)
     return (
@@ -165,8 +164,12 @@ def inner_products(
   def estimate(params, batch, direction, *args, key=None, model_state=None):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
     checks.check_like(params, direction=direction)
-    _, outcome = jax.vmap(call.loss, (None, 0))(params, call.samples)
-    products = forward.along(call.loss, params, call.samples, direction)
+    args = varying.alike(params, call.samples, direction)
+    params, samples, direction = args
+    _, outcome = constraints.of_samples(call.loss, params, samples)(
+      params, samples
+    )
+    products = forward.along(call.loss, params, samples, direction)
     return _scale(outcome) * products
 
   return estimate

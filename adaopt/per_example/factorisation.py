@@ -17,7 +17,7 @@ from absl import logging
 from adaopt._common import base
 from adaopt.per_example import cut, stacks
 from adaopt.per_example.hoisting import loops
-from adaopt.per_example.program import inlining, ir
+from adaopt.per_example.program import constraints, inlining, ir
 from adaopt.per_example.rules import choice, common
 
 
@@ -65,11 +65,12 @@ def factorise(
     Losses and factors, for `reductions`.
   """
   leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
-  flat, structure = _trace(loss, treedef, leaves, (samples, weights))
+  arguments = samples, weights
+  flat, structure, axes = _trace(loss, treedef, leaves, arguments)
   count = structure.num_leaves
   results, gradients = flat.outputs[:count], flat.outputs[count:]
   per_sample = ir.dependents(flat.equations, flat.inputs[len(leaves) :])
-  cuts = stacks.cut_off(flat, results, gradients, per_sample)
+  cuts = stacks.cut_off(flat, results, gradients, per_sample, axes)
   _log_unknown(params, cuts.tails)
   tails = [tail for tail in cuts.tails if isinstance(tail, cut.Tail)]
   factors = list(dict.fromkeys(v for t in tails for v in t.factors))
@@ -91,7 +92,7 @@ def factorise(
     cuts, stacks.Reading(preference, weighed, directions)
   )
   each, reduced = _evaluate_each(
-    flat, known, [*results, *factors], stacked, (samples, weights), reducers
+    flat, known, [*results, *factors], stacked, arguments, reducers
   )
   values, aux = structure.unflatten(each[:count])
   coefficients, total = weigh(aux)
@@ -125,27 +126,28 @@ def directed(
 def _trace(loss, treedef, leaves, arguments):
   """The program of one sample's weighted loss, aux and gradient.
 
-  Also returns the structure of loss and aux, its first outputs.
+  Also returns the structure of loss and aux, its first outputs, and the mesh
+  axes that shard the samples.
   """
 
-  def value_and_gradient(leaves, sample, weight):
+  def value_and_gradient(leaves, arguments):
+    sample, weight = arguments
+
     def weighted(leaves):
       value, aux = loss(treedef.unflatten(leaves), sample)
       return weight.astype(value.dtype) * value, aux
 
     return jax.value_and_grad(weighted, has_aux=True)(leaves)
 
-  one = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), arguments
-  )
-  closed, (results, _) = jax.make_jaxpr(value_and_gradient, return_shape=True)(
-    leaves, *one
+  one = constraints.one_of(arguments)
+  closed, (results, _), axes = constraints.trace(
+    value_and_gradient, leaves, one
   )
   structure = jax.tree.structure(results)
   count = structure.num_leaves
   gradients = range(count, count + len(leaves))
   flat = loops.hoist(inlining.flatten(closed), gradients, gradients)
-  return flat, structure
+  return flat, structure, axes
 
 
 def _evaluate(flat, known, wanted):
@@ -166,8 +168,7 @@ def _evaluate_each(flat, known, wanted, stacked, arguments, reducers):
     found = ir.evaluate(equations, given, values, reducers)
     return found[: len(wanted)], found[len(wanted) :]
 
-  mapped = jax.vmap(evaluate, out_axes=(0, None), axis_name=stacks.SAMPLES)
-  return mapped(*arguments)
+  return constraints.mapped(evaluate, out_axes=(0, None))(*arguments)
 
 
 def _log_unknown(params, tails):

@@ -8,7 +8,7 @@ import optax
 
 from adaopt._common import base
 from adaopt.per_example import factorisation, reductions
-from adaopt.per_example.program import ir, pruning
+from adaopt.per_example.program import constraints, ir, pruning
 
 
 def along(
@@ -31,7 +31,8 @@ def along(
   Returns:
     The inner products, [J].
   """
-  values_of = lambda params: jax.vmap(loss, (None, 0))(params, samples)[0]
+  each = constraints.of_samples(loss, params, samples)
+  values_of = lambda params: each(params, samples)[0]
   if 'custom_vjp_call' in ir.names(jax.make_jaxpr(values_of)(params)):
     by_reverse_mode = functools.partial(_by_reverse_mode, loss)
     return pruning.pruned(by_reverse_mode)(params, samples, direction)

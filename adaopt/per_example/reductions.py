@@ -3,6 +3,7 @@
 import jax
 import optax
 
+from adaopt._common import varying
 from adaopt.per_example import factorisation
 from adaopt.per_example.rules import choice, common
 
@@ -35,6 +36,7 @@ def products(
   For the gradients that a scan emits `factorise` must have been given the same
   direction.
   """
+  direction, _ = varying.alike(direction, factored.values)
   directions = factorisation.directed(factored.treedef, direction)
   return sum(
     choice.choose(tail, choice.NORMS_FIRST).products(tail, factored.factors, u)

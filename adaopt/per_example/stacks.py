@@ -16,11 +16,8 @@ import jax.numpy as jnp
 
 from adaopt.per_example import cut
 from adaopt.per_example.hoisting import loops
-from adaopt.per_example.program import inlining, ir, scans
+from adaopt.per_example.program import constraints, inlining, ir, scans
 from adaopt.per_example.rules import choice, common
-
-SAMPLES = 'adaopt_samples'
-"""The name of the axis over samples, along which factors are gathered."""
 
 
 class Loop(NamedTuple):
@@ -55,6 +52,7 @@ def cut_off(
   results: Sequence[ir.Value],
   gradients: Sequence[ir.Value],
   per_sample: set[int],
+  axes: tuple[str, ...] = (),
 ) -> Cuts:
   """Cuts off the tails of gradients, within the scans that emit them.
 
@@ -63,29 +61,32 @@ def cut_off(
     results: Its outputs that are not gradients.
     gradients: Its gradients.
     per_sample: The values that depend on the sample.
+    axes: The mesh axes that shard the samples; (): not known.
 
   Returns:
     The cuts.
   """
   space = cut.weight_space(flat, list(results), per_sample)
-  tails = [
-    cut.find_stacked(flat, gradient)
-    or cut.find_tail(flat, gradient, per_sample, space)
-    for gradient in gradients
-  ]
+  tails = []
+  for gradient in gradients:
+    tail = cut.find_stacked(flat, gradient)
+    tail = tail or cut.find_tail(flat, gradient, per_sample, space)
+    if isinstance(tail, cut.Tail):
+      tail = tail._replace(axes=axes)
+    tails.append(tail)
   emitted = collections.defaultdict(list)
   for tail in tails:
     if isinstance(tail, cut.Stacked):
       outputs = flat.producers[tail.source].outputs
       emitted[outputs].append(outputs.index(tail.source))
   found = {
-    outputs: _loop(flat, flat.producers[outputs[0]], indices, per_sample)
+    outputs: _loop(flat, flat.producers[outputs[0]], indices, per_sample, axes)
     for outputs, indices in emitted.items()
   }
   return Cuts(list(gradients), tails, found)
 
 
-def _loop(flat, equation, emitted, per_sample):
+def _loop(flat, equation, emitted, per_sample, axes):
   parts = scans.parts(flat, equation)
   body = loops.hoist(inlining.flatten(parts.jaxpr), emitted, emitted)
   of_samples = {
@@ -103,9 +104,8 @@ def _loop(flat, equation, emitted, per_sample):
     }
   results = [v for i, v in enumerate(body.outputs) if i not in emitted]
   gradients = [body.outputs[i] for i in emitted]
-  return Loop(
-    equation, body, parts, emitted, cut_off(body, results, gradients, reached)
-  )
+  cuts = cut_off(body, results, gradients, reached, axes)
+  return Loop(equation, body, parts, emitted, cuts)
 
 
 def sources(cuts: Cuts) -> list[int]:
@@ -126,8 +126,8 @@ def reducers(
 ) -> dict[tuple[int, ...], Callable[[ir.Read], list[Any]]]:
   """How to run the scans that emit gradients, for `ir.evaluate`.
 
-  They run within a map over samples whose axis is named `SAMPLES`. In place of
-  a stack they return a `common.Reduced`, the same for all samples.
+  They run within `constraints.mapped`, and in place of a stack they return a
+  `common.Reduced`, the same for all samples.
   """
   return {
     outputs: functools.partial(_run, loop, reading)
@@ -137,7 +137,7 @@ def reducers(
 
 def gathered(x: jax.Array) -> jax.Array:
   """The values of all samples, [J, ...], within a map over them."""
-  return jax.lax.all_gather(x, SAMPLES)
+  return jax.lax.all_gather(x, constraints.SAMPLES)
 
 
 def directions_of(

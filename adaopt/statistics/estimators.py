@@ -5,7 +5,7 @@ them from the factors of the gradients.
 """
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
 import jax
@@ -13,11 +13,25 @@ import jax.numpy as jnp
 import optax
 from jax.extend import core
 
-from adaopt._common import arithmetic, auxiliary, base, calls, checks, losses
+from adaopt._common import (
+  arithmetic,
+  auxiliary,
+  base,
+  calls,
+  checks,
+  losses,
+  varying,
+)
 from adaopt.per_example import factorisation, forward, reductions
-from adaopt.per_example.program import ir, pruning
+from adaopt.per_example.program import constraints, ir, pruning
 from adaopt.per_example.rules import choice, common
-from adaopt.statistics import merging, model_states, reading
+from adaopt.statistics import (
+  devices,
+  explicit,
+  merging,
+  model_states,
+  reading,
+)
 from adaopt.statistics import opening as opening_of
 
 Loss = Callable[[optax.Params, losses.Sample], tuple[jax.Array, losses.Outcome]]
@@ -191,9 +205,10 @@ def measure_mean(
 
 def _differentiated_mean(loss, params, samples, mask):
   """The mean gradient of a loss whose backward pass of parameters is linear."""
+  each = constraints.of_samples(loss, params, samples)
 
   def total_loss(params):
-    totals, outcome = jax.vmap(loss, (None, 0))(params, samples)
+    totals, outcome = each(params, samples)
     return _total(totals, mask), outcome
 
   closed, shapes = jax.make_jaxpr(
@@ -244,7 +259,7 @@ def measure_along(
     The sum over the samples that count. [].
   """
   along = functools.partial(forward.along, loss, params, samples)
-  _, outcome = jax.vmap(loss, (None, 0))(params, samples)
+  _, outcome = constraints.of_samples(loss, params, samples)(params, samples)
   q = _group_size(samples)
   return _along_spread(along, gradient, mask, q, outcome.weight)
 
@@ -297,6 +312,7 @@ def value_and_statistics(
   only: Collection[str] = reading.NOISE,
   group_size: int = 1,
   has_aux: bool = False,
+  axis_name: Hashable | None = None,
 ) -> Callable[..., Any]:
   """Like `jax.value_and_grad`, with the noise of the gradient beside it.
 
@@ -318,6 +334,9 @@ def value_and_statistics(
     has_aux: Whether loss_fn returns (loss, aux). What has the examples as its
       leading axis comes back for every example, [b, ...], in order; the rest is
       averaged over the samples, with the weights of a `WeightedLoss`.
+    axis_name: The axis or axes of `jax.shard_map`, `jax.vmap` or `jax.pmap`
+      over which the examples are split. All devices then get the statistics,
+      the loss and the averages of all examples; without it, of their own.
 
   Returns:
     estimate(params, batch, *args, key=, model_state=, mask=) → (value,
@@ -353,12 +372,14 @@ def value_and_statistics(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   only = _check_only(only)
 
-  def estimate(params, batch, *args, key=None, model_state=None, mask=None):
+  def measure(loss_fn, params, batch, args, key, model_state, mask):
     length = checks.num_examples(batch)
-    if only and length < 2 * group_size:
+    among = devices.among(axis_name)
+    total = among.count * length
+    if only and total < 2 * group_size:
       raise ValueError(
         f'a variance needs two samples of {group_size} example(s), got a batch '
-        f'of {length}; enlarge the batch or pass only=().'
+        f'of {total}; enlarge the batch or pass only=().'
       )
     checks.check_params(params)
     call = calls.prepare(
@@ -366,14 +387,19 @@ def value_and_statistics(
       params,
       batch,
       *args,
-      key=key,
+      key=calls.keys_of(key, length, among.index * length),
       model_state=model_state,
       mask=mask,
       group_size=group_size,
       has_aux=has_aux,
     )
-    measured = _measured(call.loss, only) if only else _mean_measured(call.loss)
-    moments, each, statistics = measured(params, call.samples, call.mask)
+    measured = (
+      _measured(call.loss, only, among)
+      if only
+      else _mean_measured(call.loss, among)
+    )
+    args = varying.alike(params, call.samples, call.mask)
+    moments, each, statistics = measured(*args)
     mean = gradient(call.loss, params, call.samples, moments)
     narrow = optax.tree.cast_like(mean, params)
     value = merging.weighed(moments.value, moments)
@@ -381,24 +407,30 @@ def value_and_statistics(
     if has_aux:
       rest.append(auxiliary.joined(moments.aux, each))
     if model_state is not None:
-      rest.append(model_states.merged(model_state, moments, call.moved_of))
+      moved_of = lambda old: among.mean(call.moved_of(old))
+      rest.append(model_states.merged(model_state, moments, moved_of))
     if rest:
       value = value, rest[0] if len(rest) == 1 else tuple(rest)
     return value, statistics._replace(mean=narrow)
 
+  def estimate(params, batch, *args, key=None, model_state=None, mask=None):
+    return explicit.on_auto_axes(
+      measure, loss_fn, params, batch, args, key, model_state, mask
+    )
+
   return estimate
 
 
-def _mean_measured(loss):
+def _mean_measured(loss, among):
   def measured(params, samples, mask):
-    found = measure_mean(loss, params, samples, mask)
-    _, outcome = jax.vmap(loss, (None, 0))(params, samples)
+    found = among.merge(measure_mean(loss, params, samples, mask))
+    _, outcome = constraints.of_samples(loss, params, samples)(params, samples)
     return found, outcome.each, merging.finish(found)
 
   return pruning.pruned(measured)
 
 
-def _measured(loss, only):
+def _measured(loss, only, among):
   """(params, samples, mask) → moments, rows, the statistics in `only`."""
   by_coordinate = 'coordinate_variance' in only and 'variance' not in only
   preference = choice.SQUARES_FIRST if by_coordinate else choice.NORMS_FIRST
@@ -408,16 +440,16 @@ def _measured(loss, only):
     factored = _factorise(loss, params, samples, mask, preference)
     found = _moments(factored, mask, q)
     opened = _opened_mean(loss, params, samples, mask)
+    found = among.merge(found._replace(opened=opened))
     if factored.stacks:  # Their factors are gone.
       along = functools.partial(forward.along, loss, params, samples)
     else:
       along = functools.partial(reductions.products, factored)
     weight = factored.aux.weight
     spread = _along_spread(along, found.mean, mask, q, weight)
-    statistics = merging.finish(found, spread)
+    statistics = merging.finish(found, among.sum(spread))
     left_out = {field: None for field in reading.NOISE if field not in only}
     statistics = statistics._replace(**left_out)
-    found = _without_spreads(found)._replace(opened=opened)
-    return found, factored.aux.each, statistics
+    return _without_spreads(found), factored.aux.each, statistics
 
   return pruning.pruned(measured)

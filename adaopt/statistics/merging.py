@@ -160,7 +160,7 @@ def from_sums(
 
 def zeros_like(sums: Any) -> Any:
   """The neutral element of `merge`, or of addition, from values or shapes."""
-  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums)
+  return jax.tree.map(jnp.zeros_like, sums)
 
 
 def fold(
@@ -216,6 +216,10 @@ def merge(a: Moments, b: Moments) -> Moments:
 
   plus = lambda x, y: (x + y).astype(x.dtype)
 
+  def about(*args):
+    both = about_mean(center, a, *args), about_mean(center, b, *args)
+    return clamped(arithmetic.map_present(plus, *both), a)
+
   def moved_spread(p, q, x, y):
     share = (number(a) * by_examples).astype(p.dtype)
     return (p + q + share * jnp.square(y - x)).astype(p.dtype)
@@ -230,9 +234,11 @@ def merge(a: Moments, b: Moments) -> Moments:
     value=mean(by_weight)(a.value, b.value),
     aux=jax.tree.map(mean(by_weight), a.aux, b.aux),
     mean=center,
-    spread=_about(center, a, b, 'spread', jnp.sum),
-    coordinate_spread=_about(center, a, b, 'coordinate_spread', lambda x: x),
-    weighted_spread=_weighted_about(center, a, b),
+    spread=about('spread', jnp.sum),
+    coordinate_spread=about('coordinate_spread', lambda x: x),
+    weighted_spread=arithmetic.map_present(
+      plus, weighted_about_mean(center, a), weighted_about_mean(center, b)
+    ),
     moved=jax.tree.map(mean(by_examples), a.moved, b.moved),
     moved_spread=jax.tree.map(
       moved_spread, a.moved_spread, b.moved_spread, a.moved, b.moved
@@ -241,10 +247,15 @@ def merge(a: Moments, b: Moments) -> Moments:
   )
 
 
-def _about(center, a, b, name, reduce):
-  """The sum of two spreads, about a new mean."""
+def about_mean(
+  center: optax.Updates,
+  moments: Moments,
+  name: str,
+  reduce: Callable[[jax.Array], jax.Array],
+) -> optax.Updates:
+  """The spread of this name about a new mean, before `clamped`."""
 
-  def moved(moments, spread, tensor, new, products):
+  def moved(spread, tensor, new, products):
     step = tensor - new
     factor = squared_weight(moments).astype(spread.dtype)
     extra = factor * arithmetic.abs_sq(step)
@@ -252,41 +263,33 @@ def _about(center, a, b, name, reduce):
       extra = extra + 2 * jnp.real(products * jnp.conj(step))
     return spread + reduce(extra)
 
-  def each(moments):
-    products = moments.weighted_spread
-    if products is None:
-      products = jax.tree.map(lambda g: None, moments.mean)
-    return arithmetic.map_present(
-      lambda *args: moved(moments, *args),
-      getattr(moments, name),
-      moments.mean,
-      center,
-      products,
-    )
-
-  def total(p, q):
-    # Of means nothing is subtracted, and V has all derivatives where it is 0.
-    both = p + q if a.weighted_spread is None else jnp.maximum(p + q, 0)
-    return both.astype(p.dtype)
-
-  return arithmetic.map_present(total, each(a), each(b))
+  products = moments.weighted_spread
+  if products is None:
+    products = jax.tree.map(lambda g: None, moments.mean)
+  return arithmetic.map_present(
+    moved, getattr(moments, name), moments.mean, center, products
+  )
 
 
-def _weighted_about(center, a, b):
-  """The sum of two C, about a new mean."""
+def weighted_about_mean(
+  center: optax.Updates, moments: Moments
+) -> optax.Updates:
+  """C about a new mean."""
+  factor = squared_weight(moments)
+  return arithmetic.map_present(
+    lambda c, x, new: c + factor.astype(c.dtype) * (x - new),
+    moments.weighted_spread,
+    moments.mean,
+    center,
+  )
 
-  def moved(moments):
-    factor = squared_weight(moments)
-    return jax.tree.map(
-      lambda c, x, new: c + factor.astype(c.dtype) * (x - new),
-      moments.weighted_spread,
-      moments.mean,
-      center,
-    )
 
-  if a.weighted_spread is None:
-    return None
-  return jax.tree.map(lambda p, q: (p + q).astype(p.dtype), moved(a), moved(b))
+def clamped(spread: optax.Updates, moments: Moments) -> optax.Updates:
+  """A sum of spreads about their mean, which may round to less than 0."""
+  # Of means nothing is subtracted, and V has all derivatives where it is 0.
+  if moments.weighted_spread is None:
+    return spread
+  return jax.tree.map(lambda m: jnp.maximum(m, 0), spread)
 
 
 def finish(

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, losses
-from adaopt.per_example.program import inlining, ir
+from adaopt._common import arithmetic, losses, varying
+from adaopt.per_example.program import constraints, inlining, ir
 
 CUSTOM = 'custom_vjp_call'
 
@@ -51,9 +51,7 @@ def opened(
     of samples outside of loops.
   """
   leaves, treedef = jax.tree.flatten(params)
-  one = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), samples
-  )
+  one = constraints.one_of(samples)
   closed, shapes = jax.make_jaxpr(loss, return_shape=True)(params, one)
   if CUSTOM not in ir.names(closed):
     return None
@@ -108,6 +106,7 @@ def closed(
   Returns:
     Like params, float32 or wider.
   """
+  params, gradient = varying.alike(params, gradient)
   made, pull = jax.vjp(opening.prepare, params)
   (through,) = pull(optax.tree.cast_like(gradient.made, made))
   return jax.tree.map(

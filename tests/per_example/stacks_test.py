@@ -14,6 +14,7 @@ from adaopt.per_example.program import inlining, ir
 from adaopt.per_example.rules import choice, dense, direct
 from tests import per_example_cases
 
+pytestmark = pytest.mark.usefixtures('optimised')
 BATCH, LENGTH, WIDTH = 16, 32, 48
 
 

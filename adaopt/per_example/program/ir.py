@@ -52,7 +52,7 @@ def numbers(values: Iterable[Value]) -> list[int]:
   return [value for value in values if isinstance(value, int)]
 
 
-def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
+def jaxprs_in(params: dict[str, Any]) -> list[core.Jaxpr]:
   """The jaxprs that an equation's parameters hold."""
   leaves = jax.tree.leaves(list(params.values()))
   opened = [x.jaxpr if isinstance(x, core.ClosedJaxpr) else x for x in leaves]
@@ -61,32 +61,32 @@ def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
 
 def holds_jaxprs(equation: Equation) -> bool:
   """Whether an equation is a loop, a branch or another call."""
-  return bool(_inner(equation.params))
+  return bool(jaxprs_in(equation.params))
 
 
-def _equations(jaxprs: Iterable[core.Jaxpr]) -> Iterator[core.JaxprEqn]:
+def equations_in(jaxprs: Iterable[core.Jaxpr]) -> Iterator[core.JaxprEqn]:
   """The equations of jaxprs, at any depth."""
   pending = list(jaxprs)
   while pending:
     for equation in pending.pop().eqns:
       yield equation
-      pending.extend(_inner(equation.params))
+      pending.extend(jaxprs_in(equation.params))
 
 
 def names(closed: core.ClosedJaxpr) -> set[str]:
   """The primitives of a jaxpr, at any depth."""
-  return {equation.primitive.name for equation in _equations([closed.jaxpr])}
+  return {equation.primitive.name for equation in equations_in([closed.jaxpr])}
 
 
 def names_in(equation: Equation) -> set[str]:
   """The primitives of an equation: its own, and what it calls, at any depth."""
-  inner = _equations(_inner(equation.params))
+  inner = equations_in(jaxprs_in(equation.params))
   return {equation.name, *(e.primitive.name for e in inner)}
 
 
 def dtypes(closed: core.ClosedJaxpr) -> set[Any]:
   """The dtypes of what a jaxpr computes at any depth, and of its outputs."""
-  computed = (v.aval for e in _equations([closed.jaxpr]) for v in e.outvars)
+  computed = (v.aval for e in equations_in([closed.jaxpr]) for v in e.outvars)
   avals = itertools.chain(computed, closed.out_avals)
   return {aval.dtype for aval in avals if hasattr(aval, 'dtype')}
 

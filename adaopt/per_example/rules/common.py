@@ -104,8 +104,9 @@ def moved(tail: cut.Tail | cut.Stacked, array: jax.Array) -> jax.Array:
 def moved_back(tail: cut.Tail | cut.Stacked, array: jax.Array) -> jax.Array:
   """Undoes the moves of a tail for an array like the gradient."""
   source, _ = _moves(tail)
-  shape = jax.ShapeDtypeStruct(tail.avals[source].shape, array.dtype)
-  return jax.linear_transpose(lambda x: moved(tail, x), shape)(array)[0]
+  # Like it; its numbers are not read.
+  like = jnp.reshape(array, tail.avals[source].shape)
+  return jax.linear_transpose(lambda x: moved(tail, x), like)(array)[0]
 
 
 def _moves(tail):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from adaopt._common import arithmetic
 from adaopt.per_example import cut
-from adaopt.per_example.program import ir
+from adaopt.per_example.program import constraints, ir
 from adaopt.per_example.rules import common
 
 
@@ -34,16 +34,15 @@ def by_chunks(
 
     def reduce(carry, gradients, coefficients):
       total, weighted, squares = carry
-      rows = gradients.reshape(len(gradients), -1)
       return (
         _add(total, gradients),
         _add(weighted, common.scaled(coefficients, gradients)),
         _add(squares, arithmetic.abs_sq(gradients)),
-      ), common.squared_rows(rows)
+      ), _squared_norms(gradients)
 
     init = zeros, zeros, jnp.real(zeros)
     (total, weighted, squares), norms = _loop(
-      reduce, init, recipe, zeros.size, coefficients
+      reduce, init, recipe, tail.axes, coefficients
     )
     return common.Sums(
       total=recipe.restore(total),
@@ -58,31 +57,44 @@ def by_chunks(
     (u,) = jax.linear_transpose(recipe.restore, zeros)(direction)
 
     def reduce(_, gradients):
-      rows = gradients.reshape(len(gradients), -1)
       highest = jax.lax.Precision.HIGHEST
-      return (), jnp.real(jnp.matmul(rows, u.ravel(), precision=highest))
+      along = jnp.tensordot(gradients, u, u.ndim, precision=highest)
+      return (), jnp.real(along)
 
-    return _loop(reduce, (), recipe, zeros.size)[1].reshape(-1)
+    return _loop(reduce, (), recipe, tail.axes)[1].reshape(-1)
 
   return common.Rule(applies, sums, products)
+
+
+def _squared_norms(gradients):
+  """‖g‖² of gradients [n, ...]: flat rows would be gathered from devices."""
+  axes = tuple(range(1, gradients.ndim))
+  products = jax.lax.dot_general(
+    gradients,
+    jnp.conj(gradients),
+    ((axes, axes), ((0,), (0,))),
+    precision=jax.lax.Precision.HIGHEST,
+  )
+  return jnp.real(products)
 
 
 def _zeros(recipe):
   """The initial value of a sum of gradients."""
   one = jax.tree.map(lambda x: x[0], recipe.samples)
   shape = jax.eval_shape(recipe.gradient_of, one)
-  return jnp.zeros(shape.shape, arithmetic.accumulator_dtype(shape))
+  return jnp.zeros_like(shape, arithmetic.accumulator_dtype(shape))
 
 
-def _loop(reduce, init, recipe, elements, *beside):
+def _loop(reduce, init, recipe, axes, *beside):
   """Scans over chunks of gradients and of arrays [J] beside them, in lanes.
 
-  Samples that are sharded have a lane for each device. Only the carries of the
+  Samples that are sharded have a lane for each part. Only the carries of the
   lanes are added up between devices.
   """
   samples = jax.tree.leaves(recipe.samples)
   length = len(samples[0])
-  lanes = math.gcd(length, _num_devices(recipe.samples))
+  lanes = math.gcd(length, _num_parts(recipe.samples, axes))
+  elements = _zeros(recipe).size
   elements += sum(math.prod(x.shape[1:]) for x in samples)
   size = _chunk_size(length // lanes, elements)
   one = lambda sample: common.widen(recipe.gradient_of(sample))
@@ -93,23 +105,30 @@ def _loop(reduce, init, recipe, elements, *beside):
     lambda x: x.reshape(lanes, -1, size, *x.shape[1:]),
     (recipe.samples, *beside),
   )
-  carries, outputs = _mapped(lane, lanes)(chunks)
+  carries, outputs = _mapped(lane, lanes, constraints.SAMPLES)(chunks)
   return jax.tree.map(lambda x: jnp.sum(x, 0), carries), outputs
 
 
-def _num_devices(samples: Any) -> int:
-  """The number of devices to shard samples over; 1 within `shard_map`."""
+def _num_parts(samples: Any, axes: tuple[str, ...]) -> int:
+  """The number of parts that samples are sharded into; 1 within `shard_map`.
+
+  Where the axes are not known they may be all of the mesh.
+  """
   meshes = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(samples)]
   return max(
-    math.prod(n for axis, n in m.shape.items() if axis not in m.manual_axes)
+    math.prod(
+      m.shape[axis]
+      for axis in (axes or m.axis_names)
+      if axis in m.axis_names and axis not in m.manual_axes
+    )
     for m in meshes
   )
 
 
-def _mapped(function: Callable, size: int) -> Callable:
+def _mapped(function: Callable, size: int, name: Any = None) -> Callable:
   """Maps over a leading axis; without `vmap` if its length is 1."""
   if size > 1:
-    return jax.vmap(function)
+    return jax.vmap(function, axis_name=name)
   first = lambda tree: jax.tree.map(lambda x: x[0], tree)
   return lambda tree: jax.tree.map(lambda x: x[None], function(first(tree)))
 
