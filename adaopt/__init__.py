@@ -75,10 +75,13 @@ from adaopt.statistics import (
   value_and_statistics,
 )
 from adaopt.training import (
+  Feed,
   Metrics,
   TrainState,
   draw,
   example_keys,
+  feed,
+  feed_step,
   fit,
   init_train_state,
   train_step,
@@ -97,6 +100,7 @@ __version__ = '0.1.0'
 __all__ = [
   'Batch',
   'Criterion',
+  'Feed',
   'GradientStatistics',
   'LossFn',
   'Metrics',
@@ -122,6 +126,8 @@ __all__ = [
   'debiased_norm_test',
   'draw',
   'example_keys',
+  'feed',
+  'feed_step',
   'fit',
   'follow',
   'follow_batch_size',

@@ -92,7 +92,7 @@ def test_two_updates_in_a_row_and_a_finite_one_between_raise_no_warning(
 
 def test_a_second_fault_after_a_finite_update_is_told_anew(warnings):
   observe = faults.observer(
-    training.measuring.recipe_of(
+    training.recipes.recipe_of(
       loss_fn,
       WHOLE,
       micro_batch_size=256,
