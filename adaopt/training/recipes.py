@@ -49,6 +49,7 @@ def take_drawn(
   groups = recipe.micro_batch_size // recipe.group_size
   first = jnp.tile(offsets[: recipe.group_size], groups)
   positions = state.examples + jnp.where(mask, offsets, first)
+  positions &= arithmetic.LARGEST
   return draw_samples(recipe, state, dataset, positions, mask)
 
 

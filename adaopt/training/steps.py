@@ -38,7 +38,7 @@ class Metrics(NamedTuple):
   """
 
   step: jax.Array  # [] int32, steps done, this one included
-  examples: jax.Array  # [] int32, examples consumed, this step's included
+  examples: jax.Array  # [] int32, consumed, this step's included; modulo 2³¹
   batch_size: jax.Array  # [] int32, of this step
   next_batch_size: jax.Array  # [] int32
   loss: jax.Array  # [], mean over the batch, before the update
@@ -89,9 +89,8 @@ def train_step(
   parameters and optimizer, counts included, keep their values, and the metrics
   say so.
 
-  Positions are int32, and so the stream ends before 2³¹ examples: there the
-  count of examples stays, and every step reads the same ones. `fit` raises
-  beyond 2³⁰; a loop of your own must see to it.
+  Examples are counted modulo 2³¹, and there the stream of a dataset in memory
+  starts anew. `fit` raises beyond 2³⁰.
 
   Args:
     loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux),
@@ -266,7 +265,7 @@ def _update(recipe, plan, state, dataset, moments, along):
     params=params,
     opt_state=opt_state,
     step=state.step + 1,
-    examples=arithmetic.saturating_add(state.examples, moments.examples),
+    examples=(state.examples + moments.examples) & arithmetic.LARGEST,
     last_batch_size=moments.examples,
     model_state=model_state,
   )

@@ -16,7 +16,7 @@ class TrainState(NamedTuple):
   params: optax.Params
   opt_state: optax.OptState
   step: jax.Array  # [] int32, steps done
-  examples: jax.Array  # [] int32, examples consumed: the stream's position
+  examples: jax.Array  # [] int32, consumed: the stream's position modulo 2³¹
   last_batch_size: jax.Array  # [] int32, of the last step; b_0 before the first
   seed: jax.Array  # [] uint32, of the example stream
   model_state: Any = ()  # what the model holds beside its parameters
