@@ -254,7 +254,8 @@ def _from_feed(
 
 def _check_is_no_source(dataset):
   """Raises ValueError for what is read one after the other, without a feed."""
-  for path, leaf in jax.tree_util.tree_leaves_with_path(dataset):
+  is_leaf = lambda x: jax.tree_util.all_leaves([x])
+  for path, leaf in jax.tree_util.tree_leaves_with_path(dataset, is_leaf):
     if sources.iterates(leaf):
       raise ValueError(
         f'dataset{jax.tree_util.keystr(path)} is a {type(leaf).__name__}, '
