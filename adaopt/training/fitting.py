@@ -42,6 +42,7 @@ def fit(
   dataset: base.Batch | feeding.Feed,
   *,
   num_examples: int | None = None,
+  total_weight: float | None = None,
   seed: int | None = None,
   model_state: Any = None,
   max_micro_batch_size: int | None = None,
@@ -75,6 +76,10 @@ def fit(
     num_examples: The budget, counted from the beginning of the stream. The
       last batch may exceed it. A feed needs none: where it ends, the run ends
       with a batch of what is left.
+    total_weight: A budget of weights of a `WeightedLoss`, such as a number of
+      tokens, or of examples, counted from the beginning of the run. The device
+      waits for it between two steps. Where both are given, the first that is
+      spent ends the run; arrays end it before 2³⁰ examples.
     seed: The seed of the example stream, in [0, 2³²), by default 0. A
       `TrainState` has its own, and takes none.
     model_state: What the model holds beside its parameters, such as running
@@ -139,6 +144,8 @@ def fit(
     max_micro_batch_size=max_micro_batch_size, draw=draw, driver=driver
   )
   given = {name: x for name, x in of_arrays.items() if x is not None}
+  if total_weight is not None:
+    checks.check_positive(total_weight=total_weight)
   is_fed = isinstance(dataset, feeding.Feed)
   if is_fed and given:
     raise ValueError(
@@ -153,6 +160,7 @@ def fit(
     dataset,
     options,
     num_examples=num_examples,
+    total_weight=total_weight,
     donate=donate,
     check=check,
     **given,
@@ -167,12 +175,15 @@ def _from_arrays(
   options,
   *,
   num_examples,
+  total_weight,
   donate,
   check,
   max_micro_batch_size=256,
   draw=stream.draw,
   driver=drivers.automatic,
 ):
+  if num_examples is None and total_weight is not None:
+    num_examples = 2**30 - 1
   checks.check_integer(
     1, num_examples=num_examples, max_micro_batch_size=max_micro_batch_size
   )
@@ -208,6 +219,7 @@ def _from_arrays(
     state,
     dataset,
     num_examples=num_examples,
+    total_weight=total_weight,
     max_micro_batch_size=max_micro_batch_size,
     donate=donate,
     start=checked,
@@ -215,7 +227,16 @@ def _from_arrays(
 
 
 def _from_feed(
-  loss_fn, optimizer, state, feed, options, *, num_examples, donate, check
+  loss_fn,
+  optimizer,
+  state,
+  feed,
+  options,
+  *,
+  num_examples,
+  total_weight,
+  donate,
+  check,
 ):
   if num_examples is not None:
     checks.check_integer(1, bits=63, num_examples=num_examples)
@@ -227,11 +248,12 @@ def _from_feed(
   feed.place(placing.beside(state))
   position = feed.locate(int(state.examples))
 
-  def goes_on(position):
-    spent = num_examples is not None and position >= num_examples
-    return not spent and not fed.is_over(feed, position, q)
+  within = loops.within(num_examples, total_weight)
 
-  if not goes_on(position):
+  def goes_on(position, state):
+    return within(position, state) and not fed.is_over(feed, position, q)
+
+  if not goes_on(position, state):
     return iter(())
   m = checks.num_examples(feed.read(position).examples)
   fed.check_sizes(m, m, q)

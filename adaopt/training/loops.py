@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 
 from adaopt._common import base, checks
-from adaopt.training import drivers, placing, steps, timing
+from adaopt.training import counting, drivers, placing, steps, timing
 
 
 class Run(NamedTuple):
@@ -21,7 +21,8 @@ class Run(NamedTuple):
   dataset: Any
   # The count of examples of a state → its position in the stream.
   position: Callable[[Any], Any]
-  goes_on: Callable[[Any], bool]  # Whether a batch starts at a position.
+  # (position, state) → whether there is a batch at the position.
+  goes_on: Callable[[Any, Any], bool]
 
 
 def rung(batch_size: int, largest: int) -> int:
@@ -29,6 +30,19 @@ def rung(batch_size: int, largest: int) -> int:
   while largest % 4 == 0 and largest // 4 >= batch_size:
     largest //= 4
   return largest
+
+
+def within(
+  num_examples: int | None, total_weight: float | None
+) -> Callable[[Any, Any], bool]:
+  """(position, state) → whether neither budget is spent."""
+
+  def goes_on(position, state):
+    if num_examples is not None and position >= num_examples:
+      return False
+    return total_weight is None or counting.value(state.weight) < total_weight
+
+  return goes_on
 
 
 def nothing(state: Any, metrics: steps.Metrics) -> None:
@@ -42,6 +56,7 @@ def iterate(
   dataset: base.Batch,
   *,
   num_examples: int,
+  total_weight: float | None = None,
   max_micro_batch_size: int,
   donate: bool = False,
   start: Callable[[Any, Any], timing.Observer] = lambda *_: nothing,
@@ -53,6 +68,7 @@ def iterate(
     state: Where to start.
     dataset: As in `fit`, arrays.
     num_examples: As in `fit`.
+    total_weight: As in `fit`.
     max_micro_batch_size: As in `fit`.
     donate: Whether the steps overwrite their state.
     start: (state, dataset) → what to call with each state and its metrics
@@ -61,7 +77,8 @@ def iterate(
   Returns:
     An iterator over (state, metrics).
   """
-  if int(state.examples) >= num_examples:
+  goes_on = within(num_examples, total_weight)
+  if not goes_on(int(state.examples), state):
     return iter(())
   checks.check_arrays(dataset=dataset)
   dataset = placing.placed(dataset, placing.beside(state))
@@ -71,7 +88,7 @@ def iterate(
     max_micro_batch_size,
     dataset,
     position=lambda count: count,
-    goes_on=lambda position: position < num_examples,
+    goes_on=goes_on,
   )
   return loop(run, state, start(state, dataset), donate)
 
@@ -120,7 +137,7 @@ def _in_turn(dispatch, known, state, run):
   while True:
     metrics = known(state, metrics)
     yield state, metrics
-    if not run.goes_on(metrics.examples):
+    if not run.goes_on(metrics.examples, state):
       return
     _, (state, metrics) = dispatch(state, metrics.batch_size)
 
@@ -133,7 +150,7 @@ def _ahead(dispatch, known, state, run):
     first = _warn_of_lowered_size(metrics)
     position, batch_size = run.position(first.examples), first.batch_size
     while True:
-      if run.goes_on(position):
+      if run.goes_on(position, state):
         state, following = dispatch(state, batch_size)
       read = known(state, metrics)
       yield state, read

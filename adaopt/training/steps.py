@@ -21,6 +21,7 @@ from adaopt.statistics import (
   trained,
 )
 from adaopt.training import (
+  counting,
   drivers,
   measuring,
   recipes,
@@ -267,6 +268,7 @@ def _update(recipe, plan, state, dataset, moments, along):
     step=state.step + 1,
     examples=(state.examples + moments.examples) & arithmetic.LARGEST,
     last_batch_size=moments.examples,
+    weight=counting.added(state.weight, merging.weight(moments)),
     model_state=model_state,
   )
   missing = jnp.full_like(value, arithmetic.missing())
