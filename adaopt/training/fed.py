@@ -119,6 +119,9 @@ def feed_step(
     >>> for _ in range(3):
     ...   state, metrics = step(state, feed)
     ...   print(metrics.batch_size, metrics.examples)
+    4 4
+    4 8
+    4 12
   """
 
   def recipe(size):

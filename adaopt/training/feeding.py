@@ -30,7 +30,7 @@ class Piece(NamedTuple):
   """A micro-batch as it was read."""
 
   first: int  # the position of its first example
-  count: int  # how many examples it has; 0: the stream ended before it
+  count: int  # how many examples it has, at most m
   mark: sources.Mark  # where the source stood before it
   examples: base.Batch = None  # [m, ...], filled up by the first one
 
@@ -103,6 +103,12 @@ def feed(
     >>> for state, metrics in adaopt.fit(
     ...     loss_fn, optimizer, jnp.array(0.0), feed):
     ...   print(metrics.batch_size, metrics.examples)
+    4 4
+    4 8
+    4 12
+    4 16
+    11 27
+    3 30
   """
   if not sources.iterates(source):
     raise ValueError(
@@ -193,7 +199,8 @@ def feed(
         return piece
     if position < end():
       raise ValueError(
-        f'the feed has gone on from position {position}; call its set_state.'
+        f'the feed has gone on from position {position}; call its set_state '
+        'with what its get_state returns.'
       )
     return None
 

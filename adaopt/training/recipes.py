@@ -66,18 +66,18 @@ def take_from_block(
   begin = index * size
   offsets = begin + jnp.arange(size, dtype=jnp.int32)
   mask = (block.start <= offsets) & (offsets < block.stop)
-  # For the reason above the first group that counts is repeated; where the
-  # examples are sharded, it alone is sent to all devices.
-  first = jnp.clip(block.start - begin, 0, size - q)
+  counts = mask[::q]  # of groups
+  first = jnp.clip((block.start - begin) // q, 0, size // q - 1)
 
   def part(x):
     x = jnp.asarray(x)
     if size < len(x):
       x = jax.lax.dynamic_slice_in_dim(x, begin, size)
-    group = jax.lax.dynamic_slice_in_dim(x, first, q)
-    counts = mask.reshape(-1, q, *[1] * (x.ndim - 1))
-    groups = jnp.where(counts, x.reshape(-1, q, *x.shape[1:]), group[None])
-    return groups.reshape(x.shape)
+    groups = x.reshape(-1, q, *x.shape[1:])
+    # For the reason above the first group that counts stands for the others.
+    rest = _picked(groups, first)[None]
+    shown = jnp.expand_dims(counts, range(1, groups.ndim))
+    return jnp.where(shown, groups, rest).reshape(x.shape)
 
   keys = None
   if losses.takes(recipe.loss_fn).key:
@@ -85,6 +85,19 @@ def take_from_block(
     keys = stream.example_keys(state.seed, positions)
   batch = jax.tree.map(part, block.examples)
   return losses.samples(batch, mask, q, keys)
+
+
+def _picked(groups, index):
+  """groups[index], a sum of which devices that share groups send no more."""
+  if not checks.is_number(groups):
+    return groups[index]
+  alone = jnp.expand_dims(
+    jnp.arange(len(groups)) == index, range(1, groups.ndim)
+  )
+  alone = jnp.where(alone, groups, jnp.zeros_like(groups))
+  if groups.dtype == bool:
+    return jnp.any(alone, 0)
+  return jnp.sum(alone, 0, dtype=groups.dtype)
 
 
 def recipe_of(

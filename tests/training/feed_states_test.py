@@ -154,6 +154,30 @@ def test_a_run_that_is_killed_resumes_to_the_last_bit(tmp_path):
   assert same == 'True'
 
 
+@pytest.mark.parametrize('element', [1, 7, 40, 90])
+def test_a_run_that_ctrl_c_ends_as_it_reads_resumes_to_the_last_bit(element):
+  class Interrupted(Counting):
+    def __next__(self):
+      if self.count == element:
+        raise KeyboardInterrupt
+      return super().__next__()
+
+  feed = adaopt.feed(Interrupted(), micro_batch_size=M)
+  history = [(start(), None)]
+  with pytest.raises(KeyboardInterrupt):
+    history.extend(steps(feed, start()))
+  state, _ = history[-1]
+  resumed = feed_of('own')
+  resumed.set_state(feed.get_state())
+  rest = train(resumed, state)
+  whole = train(feed_of('own'))
+  chex.assert_trees_all_equal(rest[-1][:2], whole[-1][:2])
+  assert len(rest) + len(history) - 1 == len(whole)
+  # A source that was interrupted is not taken for one that has ended.
+  with pytest.raises((KeyboardInterrupt, ValueError)):
+    train(feed, state)
+
+
 def test_a_file_larger_than_memory_trains(tmp_path):
   program = 'tests.training.larger_than_memory'
   done = subprocess.run(

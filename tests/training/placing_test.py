@@ -1,5 +1,8 @@
 """Data of the host beside a state on a mesh: sent once, to where it belongs."""
 
+import math
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
 from adaopt import training
+from adaopt.training import fed, steps, stream
 
 DATA = np.random.default_rng(0).normal(1.0, size=[64, 3]).astype(np.float32)
 OPTIMIZER = optax.chain(
@@ -52,11 +56,11 @@ def train(state, dataset, **options):
     return recorded
 
   if not isinstance(dataset, adaopt.Feed):
-    options |= dict(driver=recording, max_micro_batch_size=8)
-  steps = adaopt.fit(
+    options |= dict(driver=recording, max_micro_batch_size=6)
+  pairs = adaopt.fit(
     loss_fn, OPTIMIZER, state, dataset, num_examples=64, check=False, **options
   )
-  return [jax.device_get(pair) for pair in steps], given
+  return [jax.device_get(pair) for pair in pairs], given
 
 
 def assert_close(actual, expected):
@@ -115,3 +119,28 @@ def test_micro_batches_that_are_sharded_stay_so(mesh):
   actual, _ = train(start(everywhere), feed)
   assert_close(actual, expected)
   assert feed.read(len(DATA) - 1).examples.sharding == sharded
+
+
+def test_of_a_sharded_micro_batch_one_example_alone_is_sent(mesh):
+  """That which stands for those outside of the batch; and the gradient."""
+  state = start(NamedSharding(mesh, PartitionSpec()))
+  sharded = NamedSharding(mesh, PartitionSpec('data'))
+  recipe = fed.fed_recipe(
+    loss_fn, OPTIMIZER, micro_batch_size=64, group_size=1, has_aux=False
+  )
+  numbers = map(jnp.int32, (0, 3, 60))
+  block = stream.Block(jax.device_put(DATA, sharded), *numbers)
+  plan = steps.parts_of(recipe, donate=False).plan(state, block)
+  moments = jax.jit(plan.measurements[0].moments)
+  text = moments.lower(jnp.int32(0), state, block).compile().as_text()
+  kinds = re.findall(
+    r'= (.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(', text
+  )
+  assert {kind for _, kind in kinds} == {'all-reduce'}
+  sizes = [
+    math.prod(map(int, filter(None, size.split(','))))
+    for shapes, _ in kinds
+    for size in re.findall(r'\w\d+\[([\d,]*)\]', shapes)
+  ]
+  # The example, the gradient, the loss, the noise and the count.
+  assert sum(sizes) <= 3 + 3 + 3
