@@ -192,7 +192,7 @@ def _from_arrays(
       f'num_examples={num_examples} is too large for a 32-bit position in the '
       'stream; it must be below 2^30.'
     )
-  _check_is_no_source(dataset)
+  sources.check_is_none(dataset)
   checks.check_hashable(draw=draw, driver=driver)
   options = dict(options, draw=draw)
   step_of = functools.partial(
@@ -272,18 +272,6 @@ def _from_feed(
   )
   examine = functools.partial(fed.examine, q)
   return loops.loop(run, state, faults.observer(recipe, feed, examine), donate)
-
-
-def _check_is_no_source(dataset):
-  """Raises ValueError for what is read one after the other, without a feed."""
-  is_leaf = lambda x: jax.tree_util.all_leaves([x])
-  for path, leaf in jax.tree_util.tree_leaves_with_path(dataset, is_leaf):
-    if sources.iterates(leaf):
-      raise ValueError(
-        f'dataset{jax.tree_util.keystr(path)} is a {type(leaf).__name__}, '
-        'which is read one element after the other; pass adaopt.feed(it), with '
-        'micro_batch_size= if it yields single examples.'
-      )
 
 
 def _state(params_or_state, optimizer, seed, model_state):

@@ -40,6 +40,18 @@ def iterates(value: Any) -> bool:
   )
 
 
+def check_is_none(dataset: Any) -> None:
+  """Raises ValueError for what is read one after the other, without a feed."""
+  is_leaf = lambda x: jax.tree_util.all_leaves([x])
+  for path, leaf in jax.tree_util.tree_leaves_with_path(dataset, is_leaf):
+    if iterates(leaf):
+      raise ValueError(
+        f'dataset{jax.tree_util.keystr(path)} is a {type(leaf).__name__}, '
+        'which is read one element after the other; pass adaopt.feed(it), with '
+        'micro_batch_size= if it yields single examples.'
+      )
+
+
 def keeps_state(iterator: Any) -> bool:
   """Whether an iterator can say where it stands, and go there."""
   return all(hasattr(iterator, name) for name in ('get_state', 'set_state'))

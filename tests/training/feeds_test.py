@@ -159,6 +159,30 @@ def test_keys_are_those_of_the_positions():
   assert_same(train_dropped(feed), expected)
 
 
+def test_a_model_state_is_merged_over_micro_batches_in_part():
+  def moving(params, batch, model_state):
+    mean = jnp.mean(batch['x'], 0)
+    return loss_fn(params, batch)[0], 0.9 * model_state + 0.1 * mean
+
+  def train_moving(dataset, **options):
+    steps = adaopt.fit(
+      moving,
+      FIXED,
+      PARAMS,
+      dataset,
+      model_state=jnp.zeros([3]),
+      seed=SEED,
+      check=False,
+      num_examples=40,
+      **options,
+    )
+    return [jax.device_get(pair) for pair in steps]
+
+  expected = train_moving(DATASET, max_micro_batch_size=5)
+  feed = adaopt.feed(in_stream_order(60), micro_batch_size=5)
+  assert_same(train_moving(feed), expected)
+
+
 def test_a_loop_of_ones_own_takes_the_same_steps():
   step = adaopt.feed_step(loss_fn, OPTIMIZER, has_aux=True)
   state = adaopt.init_train_state(PARAMS, OPTIMIZER, seed=SEED)
