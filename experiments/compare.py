@@ -8,6 +8,7 @@ from absl import app, flags, logging
 from experiments import (
   config_options,
   interrupts,
+  locks,
   options,
   records,
   results,
@@ -88,10 +89,15 @@ def run_all(
 
   Returns:
     The table; after Ctrl-C, of fewer runs.
+
+  Raises:
+    ValueError: If another process works in the folder, or it holds runs with
+      other settings, or one of its files is damaged.
+    OSError: If the disk is full; what was saved stays.
   """
-  _claim(planned, config, workdir)
   table = ''
-  with interrupts.requested_stop() as stop:
+  with locks.held(workdir), interrupts.requested_stop() as stop:
+    _claim(planned, config, workdir)
     for name, seeds, prepare in planned:
       ends = {s: records.read_end(_folder(workdir, name, s)) for s in seeds}
       left = tuple(s for s, end in ends.items() if not (end and end.finished))
@@ -118,7 +124,7 @@ def main(argv: list[str]) -> None:
   )
   names = config_options.SCHEMES.value or list(config.schemes)
   with config_options.ending_in_words(
-    'Interrupted; the same command resumes from the last checkpoint.'
+    'the same command resumes from the last checkpoint.'
   ):
     planned = runs.plan(
       config, names, options.SEEDS.value, options.DATA_DIR.value

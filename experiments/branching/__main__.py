@@ -22,7 +22,7 @@ import pathlib
 import ml_collections
 from absl import app, flags
 
-from experiments import config_options, files, journal, options
+from experiments import config_options, files, journal, locks, options
 from experiments.branching import branches, reporting
 from experiments.frontier import plan as frontier
 from experiments.frontier import training
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   with config_options.ending_in_words(
-    'Interrupted; the same command goes on after the last point.'
+    'the same command goes on after the last point.'
   ):
     frontier.check(config)
     plan = branches.Plan(

@@ -5,7 +5,7 @@ import pathlib
 import ml_collections
 from absl import app, flags
 
-from experiments import config_options, files, options
+from experiments import config_options, files, locks, options
 from experiments.frontier import plan, reporting, training
 from experiments.plots import frontier as pictures
 
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(options.WORKDIR.value)
   names = config_options.SCHEMES.value or list(config.schemes)
   with config_options.ending_in_words(
-    'Interrupted; the same command goes on after the last whole run.'
+    'the same command goes on after the last whole run.'
   ):
     print(
       run_all(
