@@ -1,5 +1,6 @@
 """Checkpoints of a state and its run's progress, whole or not at all."""
 
+import errno
 import hashlib
 import os
 import pathlib
@@ -13,6 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
+
+OVERHEAD = 2**18
+"""Bytes that a checkpoint may take beside its arrays."""
 
 
 class Progress(NamedTuple):
@@ -66,6 +70,7 @@ def save(
   """
   if int(state.step) in manager.all_steps():
     return
+  _check_room(manager.directory, state)
   made_of = {'layout': _layout(state), 'digest': _digest(state)}
   try:
     manager.save(
@@ -82,6 +87,13 @@ def save(
       raise
     path = manager.directory / str(state.step)
     raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _check_room(folder, state):
+  """Raises before orbax begins: its threads each print what they fail of."""
+  needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + OVERHEAD
+  if shutil.disk_usage(folder).free < needed:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _errno(error):

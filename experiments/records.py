@@ -104,7 +104,9 @@ def open_log(folder: pathlib.Path, position: int, examples: int) -> Log:
   lines = path.open('r+b')
   lines.truncate(position)
   lines.seek(position)
-  return Log(lines, events.open_file(folder, examples + 1 if position else None))
+  return Log(
+    lines, events.open_file(folder, examples + 1 if position else None)
+  )
 
 
 def write(log: Log, kind: str, record: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ import pathlib
 import ml_collections
 from absl import app, flags
 
-from experiments import config_options, files, journal, locks, options
+from experiments import config_options, files, journal, options
 from experiments.branching import branches, reporting
 from experiments.frontier import plan as frontier
 from experiments.frontier import training

@@ -5,7 +5,7 @@ import pathlib
 import ml_collections
 from absl import app, flags
 
-from experiments import config_options, files, locks, options
+from experiments import config_options, files, options
 from experiments.frontier import plan, reporting, training
 from experiments.plots import frontier as pictures
 
