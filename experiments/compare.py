@@ -3,9 +3,10 @@
 import pathlib
 
 import ml_collections
-from absl import app, flags, logging
+from absl import flags, logging
 
 from experiments import (
+  command_line,
   config_options,
   interrupts,
   locks,
@@ -104,7 +105,9 @@ def run_all(
       if left:
         folders = [_folder(workdir, name, seed) for seed in left]
         run = prepare(left)
-        finished = train.train(name, run, config, folders, interval, stop)
+        finished = not stop.is_set() and train.train(
+          name, run, config, folders, interval, stop
+        )
       table = report(config, workdir)
       if left and not finished:
         print(f'Stopped in {name}; the same command resumes the run.')
@@ -114,15 +117,14 @@ def run_all(
 
 def main(argv: list[str]) -> None:
   """Trains the schemes of a config and prints the table."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  del argv
   options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   interval = train.Interval(
     _CHECKPOINT_EXAMPLES.value, _CHECKPOINT_MINUTES.value
   )
-  names = config_options.SCHEMES.value or list(config.schemes)
+  names = config_options.SCHEMES.value or list(config.get('schemes', ()))
   with config_options.ending_in_words(
     'the same command resumes from the last checkpoint.'
   ):
@@ -134,5 +136,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main)
+  command_line.run(
+    main, ['config', 'workdir'], ['data_dir', 'seeds', 'schemes']
+  )

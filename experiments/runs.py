@@ -24,6 +24,27 @@ DRAWS = {
 """How to draw a batch, by the name of the augmentation."""
 
 
+SIZES = (
+  'num_examples',
+  'eval_interval',
+  'eval_train_examples',
+  'max_micro_batch_size',
+  'group_size',
+)
+"""What a config has that is a number of examples."""
+
+REQUIRED = (
+  *SIZES,
+  'dataset',
+  'model',
+  'augmentation',
+  'schemes',
+  'seed',
+  'seeds_together',
+)
+"""What a config has."""
+
+
 class Run(NamedTuple):
   """The parts of a run, before it starts."""
 
@@ -157,20 +178,14 @@ def plan(
     ValueError: If the config is wrong or a data file is damaged.
     FileNotFoundError: If the data are missing.
   """
-  checks.check_integer(
-    1,
-    num_seeds=num_seeds,
-    **{
-      name: config[name]
-      for name in (
-        'num_examples',
-        'eval_interval',
-        'eval_train_examples',
-        'max_micro_batch_size',
-        'group_size',
-      )
-    },
-  )
+  lacking = [name for name in REQUIRED if name not in config]
+  if lacking:
+    raise ValueError(
+      f'the config lacks {", ".join(lacking)}; experiments/README.md says what '
+      'belongs in one.'
+    )
+  sizes = {name: config[name] for name in SIZES}
+  checks.check_integer(1, num_seeds=num_seeds, **sizes)
   load = schemes.lookup(datasets.DATASETS, 'dataset', config.dataset)
   chosen = {
     name: schemes.lookup(dict(config.schemes), 'scheme', name) for name in names

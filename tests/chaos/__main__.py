@@ -32,7 +32,7 @@ _CHAOS_SEED = flags.DEFINE_integer('chaos_seed', 0, 'Seed of the moments.')
 KILLS_A_ROUND = 10
 AS_A_USER = 0.05  # of the processes that are killed: they take seconds to start
 COMPILING = 0.2  # of them find nothing compiled
-SAVING = 0.3  # are ended while they save
+SAVING = 0.4  # are ended while they save
 
 WAYS = {
   'SIGKILL': (signal.SIGKILL,),
@@ -91,14 +91,19 @@ def _compile_anew():
 
 
 def _wait_for_a_moment(process, workdir, seconds):
-  """Waits until a random moment; returns whether it is one of saving."""
-  end = time.monotonic() + random.uniform(0, seconds)
-  awaited = random.random() < SAVING
-  while time.monotonic() < end and processes.is_running(process):
-    if awaited and any(workdir.glob('*/seed_*/checkpoints/*tmp*')):
-      return True
+  """Waits until a random moment, or one of saving; returns whether it is one.
+
+  A process that never saves is left to end.
+  """
+  if random.random() > SAVING:
+    time.sleep(random.uniform(0, seconds))
+    return False
+  while not any(workdir.glob('*/seed_*/checkpoints/*tmp*')):
+    if not processes.is_running(process):
+      return False
     time.sleep(0.002)
-  return False
+  time.sleep(random.uniform(0, 0.05))
+  return True
 
 
 def _kill(process, way):
