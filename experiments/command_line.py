@@ -7,7 +7,8 @@ import pathlib
 import re
 import runpy
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -35,12 +36,27 @@ def run(
     optional: Other flags that it shares with other scripts.
   """
   module = sys.modules[main.__module__]
-  parse = functools.partial(_parse, module, required, optional)
-  app.run(main, flags_parser=parse)
+  parser = functools.partial(parse, module, required, optional)
+  app.run(main, flags_parser=parser)
 
 
-def _parse(module, required, optional, argv):
-  """Parses the flags, or ends the script with a sentence or the help."""
+def parse(
+  module: types.ModuleType,
+  required: Sequence[str],
+  optional: Sequence[str],
+  argv: list[str],
+) -> list[str]:
+  """Parses the flags, or ends the script with a sentence or the help.
+
+  Args:
+    module: The script.
+    required: As in `run`.
+    optional: As in `run`.
+    argv: The command line.
+
+  Returns:
+    The name of the script.
+  """
   asked = {'--help', '-help', '-h', '--helpshort', '-helpshort'} & set(argv)
   try:
     path = _value_of('config', argv) if 'config' in required else None
@@ -77,7 +93,7 @@ def load(path: str) -> ml_collections.ConfigDict:
   """
   file, *name = path.split(':', 1)
   if not pathlib.Path(file).is_file():
-    near = nearest(file, map(str, _own_configs()))
+    near = nearest(file, map(str, configs()))
     raise ValueError(f'there is no config file {file!r}{near}.')
   try:
     get_config = runpy.run_path(file).get('get_config')
@@ -90,7 +106,7 @@ def load(path: str) -> ml_collections.ConfigDict:
   return get_config(*name)
 
 
-def _own_configs():
+def configs() -> Iterator[pathlib.Path]:
   """The paths of the configs that there are, as one types them here."""
   here = pathlib.Path.cwd()
   for path in sorted(CONFIGS.glob('*.py')):
@@ -132,14 +148,14 @@ def _help(module, required, optional, path):
   lines = [module.__doc__.strip(), '', 'Required:', *section(required)]
   lines += ['', 'Optional:', *section([*optional, *own])]
   if 'config' in required:
-    lines += ['', *(_configs() if path is None else _keys(path))]
+    lines += ['', *(_described() if path is None else _keys(path))]
   return '\n'.join([*lines, '', '--helpfull lists the flags of all libraries.'])
 
 
-def _configs():
+def _described():
   """The configs that there are, and what each takes behind a colon."""
   yield 'Configs, with the data set of each; --config=… --help lists its keys:'
-  for path in _own_configs():
+  for path in configs():
     found = runpy.run_path(str(path))
     config = found['get_config']()
     title = found['__doc__'].strip().split('\n')[0]

@@ -1,4 +1,7 @@
-"""Compares schemes: python -m experiments.compare --config=… --workdir=…"""
+"""Compares schemes: python -m experiments.compare --config=… --workdir=…
+
+Trains every scheme of a config with some seeds, and resumes what was stopped.
+"""
 
 import pathlib
 
@@ -66,6 +69,8 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
       rows.append(results.result(name, seed, run, end))
       curves.setdefault(name, []).append(run)
   table = results.table(rows)
+  if not rows:
+    return table
   try:
     results.save(rows, table, workdir, 'results')
     comparison.save(curves, workdir)

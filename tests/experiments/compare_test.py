@@ -1,10 +1,15 @@
 """A wrong config, or a comparison that loses or mixes up its results."""
 
+import contextlib
 import csv
 import errno
+import itertools
 import json
 import os
 import pathlib
+import random
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,12 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorboardX
 
 import adaopt
 from experiments import (
   checkpoints,
   compare,
   datasets,
+  interrupts,
+  losses,
   models,
   records,
   results,
@@ -110,9 +118,51 @@ def test_a_scheme_sizes_its_batches_in_one_way(sized_by):
     runs.plan(config, ['adagrad_8'], 1)
 
 
+def test_a_config_that_lacks_what_a_run_needs_is_refused():
+  config = digits.get_config()
+  del config.model
+  del config.group_size
+  with pytest.raises(ValueError, match='the config lacks group_size, model;'):
+    runs.plan(config, ['adagrad_8'], 1)
+
+
+@pytest.mark.parametrize(
+  ('returned', 'message'),
+  [
+    (lambda outputs: outputs.mean(), r'got the shapes \(\)'),
+    (lambda outputs: (outputs.mean(), outputs), r'got the shapes \(\(\), '),
+    (lambda outputs: (outputs[:1], outputs), 'an entry for each of 1437'),
+    (lambda outputs: (outputs,) * 3, 'must return losses and hits'),
+  ],
+)
+def test_a_loss_that_is_not_one_of_examples_is_refused(
+  monkeypatch, returned, message
+):
+  loss = lambda outputs, batch: returned(outputs)
+  monkeypatch.setitem(losses.LOSSES, 'own', loss)
+  config = digits.get_config()
+  config.loss = 'own'
+  with pytest.raises(ValueError, match=message):
+    runs.plan(config, ['adagrad_8'], 1)
+  config.schemes.adagrad_8.optimizer = 'normalized_lr_gd'
+  with pytest.raises(ValueError, match='adagrad_8, normalized_lr_gd, has a'):
+    runs.plan(config, ['adagrad_8'], 1)
+
+
+def test_examples_without_labels_are_refused(monkeypatch):
+  part = {'input': np.zeros([8, 2]), 'target': np.zeros(8)}
+  monkeypatch.setitem(
+    datasets.DATASETS, 'digits', lambda _: datasets.Dataset(part, part)
+  )
+  with pytest.raises(ValueError, match='has no label; its examples have input'):
+    runs.plan(digits.get_config(), ['adagrad_8'], 1)
+
+
 def test_unknown_schemes_and_seeds_are_refused():
   with pytest.raises(ValueError, match="unknown scheme 'sgd'; choose from 'a"):
     runs.plan(digits.get_config(), ['sgd'], 1)
+  with pytest.raises(ValueError, match='the nearest: adagrad_8, adagrad'):
+    runs.plan(digits.get_config(), ['adagrad8'], 1)
   with pytest.raises(ValueError, match=r'num_seeds .* got 0'):
     runs.plan(digits.get_config(), ['adagrad_8'], 0)
 
@@ -133,7 +183,8 @@ def small_digits():
 def run_all(config, names, num_seeds, workdir):
   planned = runs.plan(config, names, num_seeds)
   table = compare.run_all(planned, config, workdir, NEVER)
-  lines = (workdir / 'results.csv').read_text().splitlines()
+  path = workdir / 'results.csv'
+  lines = path.read_text().splitlines() if path.exists() else []
   return table, list(csv.DictReader(lines))
 
 
@@ -320,6 +371,68 @@ def test_a_stop_that_comes_during_an_evaluation_loses_nothing(tmp_path):
   assert seen[-1] == state.examples
 
 
+def test_a_stop_before_the_first_step_trains_nothing(tmp_path, monkeypatch):
+  stop = threading.Event()
+  stop.set()
+  monkeypatch.setattr(
+    interrupts, 'requested_stop', lambda: contextlib.nullcontext(stop)
+  )
+  table, rows = run_all(small_digits(), ['adagrad_256'], 1, tmp_path)
+  assert 'adagrad_256' not in table
+  assert rows == []
+  folder = tmp_path / 'adagrad_256' / 'seed_0'
+  assert [path.name for path in folder.iterdir()] == ['run.json']
+
+
+def the_disk_fills_up(number, monkeypatch):
+  """Makes a write and all later ones fail; returns how many were asked for."""
+  count = itertools.count()
+  fill = lambda do: lambda *args: full() or do(*args)
+
+  def full():
+    if next(count) >= number:
+      raise OSError(errno.ENOSPC, 'full')
+
+  for module, name in (
+    (os, 'fsync'),
+    (shutil, 'disk_usage'),
+    (tensorboardX.RecordWriter, 'write'),
+  ):
+    monkeypatch.setattr(module, name, fill(getattr(module, name)))
+  return count
+
+
+def test_wherever_the_disk_fills_up_the_run_says_so_and_resumes(
+  tmp_path, monkeypatch
+):
+  config = small_digits()
+  config.num_examples = 1000
+  config.schemes.adagrad_256.batch_size = 32
+  (planned,) = runs.plan(config, ['adagrad_256'], 1)
+  run, often = planned.prepare(planned.seeds), train.Interval(250, 1e9)
+
+  def train_in(name):
+    folder = tmp_path / name
+    folder.mkdir(exist_ok=True)
+    stop = threading.Event()
+    assert train.train('s', run, config, [folder], often, stop)
+    lines = (folder / 'metrics.jsonl').read_text().splitlines()
+    return [json.loads(line) | {'seconds': None} for line in lines]
+
+  with monkeypatch.context() as patch:
+    count = the_disk_fills_up(2**30, patch)
+    whole = train_in('whole')
+  writes = next(count)
+  assert writes > 40
+  for number in random.Random(0).sample(range(writes), 8):
+    with monkeypatch.context() as patch:
+      the_disk_fills_up(number, patch)
+      with pytest.raises(OSError, match='No space left') as raised:
+        train_in(f'{number}')
+      assert str(tmp_path / f'{number}') in raised.value.filename
+    assert train_in(f'{number}') == whole
+
+
 def test_evaluation_counts_every_example_once():
   part = {'input': jnp.arange(2345.0), 'label': jnp.zeros(2345, jnp.int32)}
   of = lambda params, batch: (batch['input'] * params, batch['input'] < 1000)
@@ -398,3 +511,30 @@ def test_mnist_trains_from_files_with_overrides(tmp_path):
   (row,) = csv.DictReader(lines)
   assert int(row['final_batch_size']) == 40
   assert float(row['test_accuracy']) > 0.9
+
+
+def test_an_experiment_of_ones_own_is_run_from_a_file_elsewhere(tmp_path):
+  text = (ROOT / 'experiments' / 'README.md').read_text()
+  (block,) = re.findall('```python\n(.*?)```', text, re.DOTALL)
+  config = tmp_path / 'points.py'
+  config.write_text(block)
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=[500, 3]).astype(np.float32)
+  y = x @ np.float32([1, -2, 3]) + np.float32(0.5)
+  np.savez(tmp_path / 'points.npz', x=x, y=y)
+  process = start(
+    f'--config={config}',
+    f'--workdir={tmp_path / "out"}',
+    f'--data_dir={tmp_path}',
+    '--config.schemes.fixed.batch_size=32',
+  )
+  output, errors = process.communicate(timeout=300)
+  assert process.returncode == 0, errors
+  assert '| adaptive | 1 ' in output
+  lines = (tmp_path / 'out' / 'results.csv').read_text().splitlines()
+  rows = {row['scheme']: row for row in csv.DictReader(lines)}
+  assert int(rows['fixed']['final_batch_size']) == 32
+  # The line has no noise, so that both find it: every point is a hit.
+  for row in rows.values():
+    assert float(row['train_loss']) < 1e-4
+    assert float(row['test_accuracy']) == 1.0
