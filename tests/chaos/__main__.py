@@ -10,6 +10,7 @@ import itertools
 import os
 import pathlib
 import random
+import re
 import resource
 import shutil
 import signal
@@ -31,7 +32,7 @@ _CHAOS_SEED = flags.DEFINE_integer('chaos_seed', 0, 'Seed of the moments.')
 
 KILLS_A_ROUND = 10
 AS_A_USER = 0.05  # of the processes that are killed: they take seconds to start
-COMPILING = 0.2  # of them find nothing compiled
+COMPILING = 0.1  # of them find nothing compiled
 SAVING = 0.4  # are ended while they save
 
 WAYS = {
@@ -135,8 +136,11 @@ def kills(workdir, whole, counts):
       counts[f'kills: {way}'] += 1
       counts['of them while saving'] += saving
       counts['of them with nothing compiled'] += compiling
-    if processes.finish(process) is None:
+    status = processes.finish(process)
+    if status is None:
       counts['kills: stuck'] += 1
+    elif re.match(r'\w+Error', processes.last_words(process)):
+      counts['kills: ended without a word'] += 1
     if processes.is_done(workdir):
       break
   process = processes.fork(workdir, whole.chosen)
@@ -234,7 +238,7 @@ def main(argv: list[str]) -> None:
   ):
     for _ in range(number):
       disturb(next(fresh), next(wholes), counts)
-    print(dict(counts), flush=True)
+      print(dict(counts), flush=True)
   while sum(counts[f'kills: {way}'] for way in WAYS) < _KILLS.value:
     kills(next(fresh), next(wholes), counts)
     print(dict(counts), flush=True)

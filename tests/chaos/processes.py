@@ -18,8 +18,10 @@ from absl import app, flags
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from experiments import compare  # noqa: E402
+from experiments import compare, datasets  # noqa: E402
 from experiments.plots import comparison  # noqa: E402
+
+datasets.DATASETS['digits'](None)  # for what it imports
 
 PATIENCE = 180
 """Seconds after which a process counts as stuck."""
