@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorboardX
+from absl.testing import flagsaver
 
 import adaopt
 from experiments import (
   checkpoints,
+  command_line,
   compare,
   datasets,
   interrupts,
@@ -517,7 +519,11 @@ def test_mnist_trains_from_files_with_overrides(tmp_path):
   assert float(row['test_accuracy']) > 0.9
 
 
-def test_an_experiment_of_ones_own_is_run_from_a_file_elsewhere(tmp_path):
+# That of ml_collections, which reads a config by it.
+@pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+def test_an_experiment_of_ones_own_is_run_from_a_file_elsewhere(
+  tmp_path, monkeypatch, capsys
+):
   text = (ROOT / 'experiments' / 'README.md').read_text()
   (block,) = re.findall('```python\n(.*?)```', text, re.DOTALL)
   config = tmp_path / 'points.py'
@@ -526,16 +532,25 @@ def test_an_experiment_of_ones_own_is_run_from_a_file_elsewhere(tmp_path):
   x = rng.normal(size=[500, 3]).astype(np.float32)
   y = x @ np.float32([1, -2, 3]) + np.float32(0.5)
   np.savez(tmp_path / 'points.npz', x=x, y=y)
-  process = start(
+  argv = [
+    'compare',
     f'--config={config}',
     f'--workdir={tmp_path / "out"}',
     f'--data_dir={tmp_path}',
     '--schemes=adaptive',
     '--config.schemes.adaptive.max_batch_size=64',
-  )
-  output, errors = process.communicate(timeout=300)
-  assert process.returncode == 0, errors
-  assert '| adaptive | 1 ' in output
+  ]
+  monkeypatch.setattr(sys, 'argv', argv)
+  for module, name in (
+    (datasets, 'DATASETS'),
+    (models, 'MODELS'),
+    (losses, 'LOSSES'),
+  ):
+    monkeypatch.setattr(module, name, dict(getattr(module, name)))
+  with flagsaver.flagsaver():
+    required, optional = ['config', 'workdir'], ['data_dir', 'schemes']
+    compare.main(command_line.parse(compare, required, optional, argv))
+  assert '| adaptive | 1 ' in capsys.readouterr().out
   lines = (tmp_path / 'out' / 'results.csv').read_text().splitlines()
   (row,) = csv.DictReader(lines)
   assert int(row['final_batch_size']) <= 64
