@@ -22,7 +22,7 @@ import numpy as np
 from adaopt._common import arithmetic, checks, fields
 from adaopt.per_example.program import ir
 from adaopt.statistics import merging
-from adaopt.training import measuring
+from adaopt.training import measuring, meshes, recipes
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 """(state, dataset) → (state, metrics)."""
@@ -35,6 +35,8 @@ class Parts(NamedTuple):
   plan: Callable[..., measuring.Plan]
   update: Callable[..., tuple[Any, Any]]  # (state, dataset, moments, along)
   donates: bool  # whether a step overwrites the state that it is given
+  # (recipe → recipe) → the parts of the changed recipe.
+  changed: Callable[[Callable[[recipes.Recipe], recipes.Recipe]], 'Parts']
 
 
 def _compose(
@@ -74,7 +76,28 @@ def _not_measured(moments):
 
 def traced(parts: Parts) -> Step:
   """One program with a traced trip count; works under jit, scan and vmap."""
+  return _traced(parts, merging.fold)
 
+
+def apart(sharing: meshes.Sharing) -> Callable[[Parts], Step]:
+  """`traced`, each device over micro-batches of its own, merged once a step.
+
+  Args:
+    sharing: The axes of the mesh that share the examples out. They hold no
+      part of state or dataset.
+
+  Returns:
+    The driver.
+  """
+
+  def driver(parts):
+    parts = parts.changed(meshes.apart(sharing))
+    return _traced(parts, meshes.fold(sharing))
+
+  return driver
+
+
+def _traced(parts, fold):
   def in_a_loop(measurement, *args):
     slow = convolves_on_cpu(measurement.moments, 0, *args)
     return measurement._replace(
@@ -90,7 +113,7 @@ def traced(parts: Parts) -> Step:
   step = _compose(
     parts._replace(plan=plan),
     lambda plan, state, dataset: plan.num_micro_batches(state),
-    merging.fold,
+    fold,
     jax.lax.cond,
   )
   return jax.jit(step, donate_argnums=0 if parts.donates else ())
@@ -166,24 +189,41 @@ def hosted(
 
 
 def automatic(parts: Parts) -> Step:
-  """`dispatched` for convolutions on CPU, `traced` for everything else."""
+  """The fastest driver for a model and a backend, over all devices of a mesh.
+
+  `dispatched` for convolutions on a CPU, `traced` for everything else. On the
+  mesh that holds the state the micro-batches are shared out, see `meshes`.
+  """
   steps = {}
 
   def step(state, dataset):
     if not checks.is_concrete(*jax.tree.leaves((state, dataset))):
       return traced(parts)(state, dataset)
-    if not steps:
-      moments = parts.plan(state, dataset).measurements[-1].moments
-      slow = convolves_on_cpu(moments, 0, state, dataset)
-      steps['chosen'] = dispatched(parts) if slow else traced(parts)
-    return steps['chosen'](state, dataset)
+    mesh = meshes.mesh_of(state)
+    if mesh not in steps:
+      steps[mesh] = _chosen(parts, mesh, state, dataset)
+    return steps[mesh](state, dataset)
 
   return step
 
 
+def _chosen(parts, mesh, state, dataset):
+  moments = parts.plan(state, dataset).measurements[-1].moments
+  names = ir.names(jax.make_jaxpr(moments)(0, state, dataset))
+  one = dispatched if _is_slow_in_a_loop(names) else traced
+  if mesh is None:
+    return one(parts)
+  sharing = meshes.sharing_of(mesh, state)
+  free = sharing.apart and meshes.is_whole(dataset)
+  if one is traced and free and not names & meshes.FIXED:
+    return apart(sharing)(parts)
+  return one(parts.changed(meshes.together(sharing)))
+
+
 def convolves_on_cpu(function: Callable[..., Any], *args: Any) -> bool:
   """Whether a function has convolutions, and they run on a CPU."""
-  if jax.default_backend() != 'cpu':
-    return False
-  jaxpr = jax.make_jaxpr(function)(*args)
-  return 'conv_general_dilated' in ir.names(jaxpr)
+  return _is_slow_in_a_loop(ir.names(jax.make_jaxpr(function)(*args)))
+
+
+def _is_slow_in_a_loop(names):
+  return jax.default_backend() == 'cpu' and 'conv_general_dilated' in names

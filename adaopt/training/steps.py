@@ -103,7 +103,8 @@ def train_step(
       of the same batch, for line searches and SAM; where the aux is a dict,
       also its entries by their names, such as `mean_residual=`.
     micro_batch_size: The number of examples processed at once, rounded up to
-      whole groups. It bounds the memory and leaves the results as they are.
+      whole groups, of every device the same number. It bounds the memory and
+      leaves the results as they are.
     group_size: As in `value_and_statistics`. A batch is made of whole groups,
       at least two where its noise is measured.
     has_aux: As in `value_and_statistics`.
@@ -112,6 +113,9 @@ def train_step(
       does not fill its last micro-batch, some positions come twice.
     driver: How the micro-batches are run: `training.traced`,
       `training.dispatched`, or by default the faster one for backend and model.
+      By default the devices of the mesh that holds the state share every
+      micro-batch out, and add up gradients once a step where each of them
+      holds all parameters.
     donate: Whether a step overwrites its state, which is then invalid; saves
       one copy of it.
 
@@ -165,7 +169,9 @@ def parts_of(recipe: recipes.Recipe, donate: bool) -> drivers.Parts:
   def update(state, dataset, moments, along):
     return _update(recipe, plan(state, dataset), state, dataset, moments, along)
 
-  return drivers.Parts(plan, update, donate)
+  return drivers.Parts(
+    plan, update, donate, lambda change: parts_of(change(recipe), donate)
+  )
 
 
 def _value_fn(recipe, plan, state, dataset):
