@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 import adaopt
 from adaopt.per_example.program import constraints, ir
 
-B, T, D, F = 16, 16, 64, 128
+B, T, D, F = 64, 4, 64, 128
 SIZES = {'f32': 4, 's32': 4, 'pred': 1}
 COLLECTIVE = re.compile(
   r'= (\(?\w+\[.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\('
