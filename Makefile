@@ -3,12 +3,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/digits
+# Flags of `make chaos`, such as CHAOS='--kills=30 --disks=5'.
+CHAOS ?=
 BIN := $(VENV)/bin
 # The newest interpreters on this machine, by name or by pyenv.
 NEWER := $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.1[23].*/bin/python) \
   $(shell command -v python3.12 python3.13 2>/dev/null | grep -v shims)
 
-.PHONY: train test bench test-all lint format clean
+.PHONY: train test bench chaos test-all lint format clean
 
 train: $(VENV)/installed
 	@echo 'Training on digits, shifted at random: one adaptive run against the best of a sweep; results go to $(WORKDIR).'
@@ -17,6 +19,10 @@ train: $(VENV)/installed
 bench: $(VENV)/installed
 	@echo 'Timing gradient statistics against a plain gradient (ten minutes; leave the machine alone).'
 	@$(BIN)/python -m experiments.benchmarks.statistics
+
+chaos: $(VENV)/installed
+	@echo 'Killing runs at random, filling disks, starting second processes (an hour on two cores).'
+	@$(BIN)/python tests/chaos $(CHAOS)
 
 test: lint
 	@echo 'Running the tests and the doctests on two workers.'

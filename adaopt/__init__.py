@@ -76,10 +76,13 @@ from adaopt.statistics import (
   value_and_statistics,
 )
 from adaopt.training import (
+  Feed,
   Metrics,
   TrainState,
   draw,
   example_keys,
+  feed,
+  feed_step,
   fit,
   init_train_state,
   train_step,
@@ -98,6 +101,7 @@ __version__ = '0.1.0'
 __all__ = [
   'Batch',
   'Criterion',
+  'Feed',
   'GradientStatistics',
   'LossFn',
   'Metrics',
@@ -124,6 +128,8 @@ __all__ = [
   'device_statistics',
   'draw',
   'example_keys',
+  'feed',
+  'feed_step',
   'fit',
   'follow',
   'follow_batch_size',

@@ -1,7 +1,10 @@
 """Checkpoints of a state and its run's progress, whole or not at all."""
 
+import errno
 import hashlib
+import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +13,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
+
+OVERHEAD = 2**18
+"""Bytes that a checkpoint may take beside its arrays."""
 
 
 class Progress(NamedTuple):
@@ -21,11 +28,16 @@ class Progress(NamedTuple):
 
 
 def open_folder(folder: pathlib.Path) -> ocp.CheckpointManager:
-  """Opens the checkpoints in a folder; the last two are kept."""
+  """Opens the checkpoints in a folder; the last two are kept.
+
+  What an earlier process had only begun to save is deleted.
+  """
   return ocp.CheckpointManager(
     folder.resolve(),
     options=ocp.CheckpointManagerOptions(
-      max_to_keep=2, enable_async_checkpointing=False
+      max_to_keep=2,
+      enable_async_checkpointing=False,
+      cleanup_tmp_directories=True,
     ),
   )
 
@@ -39,9 +51,11 @@ def _layout(state: Any) -> list[str]:
 
 
 def _digest(state: Any) -> str:
-  """A hash of all values."""
+  """A hash of all values, however they are sharded."""
   digest = hashlib.sha256()
   for leaf in jax.tree.leaves(state):
+    if not leaf.is_fully_addressable:
+      leaf = multihost_utils.process_allgather(leaf, tiled=True)
     digest.update(np.asarray(leaf).tobytes())
   return digest.hexdigest()
 
@@ -49,19 +63,43 @@ def _digest(state: Any) -> str:
 def save(
   manager: ocp.CheckpointManager, state: Any, progress: Progress
 ) -> None:
-  """Saves the state of a new step; a crash leaves older checkpoints intact."""
+  """Saves the state of a new step; a crash leaves older checkpoints intact.
+
+  Raises:
+    OSError: If the disk is full or fails; it names the folder.
+  """
   if int(state.step) in manager.all_steps():
     return
-  manager.save(
-    int(state.step),
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state),
-      progress=ocp.args.JsonSave(progress._asdict()),
-      made_of=ocp.args.JsonSave(
-        {'layout': _layout(state), 'digest': _digest(state)}
+  _check_room(manager.directory, state)
+  made_of = {'layout': _layout(state), 'digest': _digest(state)}
+  try:
+    manager.save(
+      int(state.step),
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        progress=ocp.args.JsonSave(progress._asdict()),
+        made_of=ocp.args.JsonSave(made_of),
       ),
-    ),
-  )
+    )
+  except (OSError, ValueError) as error:
+    number = _errno(error)
+    if number is None:
+      raise
+    path = manager.directory / str(state.step)
+    raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _check_room(folder, state):
+  """Raises before orbax begins: its threads each print what they fail of."""
+  needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + OVERHEAD
+  if shutil.disk_usage(folder).free < needed:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _errno(error):
+  """The number of the system's error, which tensorstore has in its text."""
+  found = re.search(r"os_error_code='(\d+)'", str(error))
+  return int(found[1]) if found else getattr(error, 'errno', None)
 
 
 def _restore(manager, step, like, check):

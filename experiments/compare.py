@@ -1,13 +1,18 @@
-"""Compares schemes: python -m experiments.compare --config=… --workdir=…"""
+"""Compares schemes: python -m experiments.compare --config=… --workdir=…
+
+Trains every scheme of a config with some seeds, and resumes what was stopped.
+"""
 
 import pathlib
 
 import ml_collections
-from absl import app, flags, logging
+from absl import flags, logging
 
 from experiments import (
+  command_line,
   config_options,
   interrupts,
+  locks,
   options,
   records,
   results,
@@ -64,6 +69,8 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
       rows.append(results.result(name, seed, run, end))
       curves.setdefault(name, []).append(run)
   table = results.table(rows)
+  if not rows:
+    return table
   try:
     results.save(rows, table, workdir, 'results')
     comparison.save(curves, workdir)
@@ -88,17 +95,24 @@ def run_all(
 
   Returns:
     The table; after Ctrl-C, of fewer runs.
+
+  Raises:
+    ValueError: If another process works in the folder, or it holds runs with
+      other settings, or one of its files is damaged.
+    OSError: If the disk is full; what was saved stays.
   """
-  _claim(planned, config, workdir)
   table = ''
-  with interrupts.requested_stop() as stop:
+  with locks.held(workdir), interrupts.requested_stop() as stop:
+    _claim(planned, config, workdir)
     for name, seeds, prepare in planned:
       ends = {s: records.read_end(_folder(workdir, name, s)) for s in seeds}
       left = tuple(s for s, end in ends.items() if not (end and end.finished))
       if left:
         folders = [_folder(workdir, name, seed) for seed in left]
         run = prepare(left)
-        finished = train.train(name, run, config, folders, interval, stop)
+        finished = not stop.is_set() and train.train(
+          name, run, config, folders, interval, stop
+        )
       table = report(config, workdir)
       if left and not finished:
         print(f'Stopped in {name}; the same command resumes the run.')
@@ -108,17 +122,16 @@ def run_all(
 
 def main(argv: list[str]) -> None:
   """Trains the schemes of a config and prints the table."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  del argv
   options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   interval = train.Interval(
     _CHECKPOINT_EXAMPLES.value, _CHECKPOINT_MINUTES.value
   )
-  names = config_options.SCHEMES.value or list(config.schemes)
+  names = config_options.SCHEMES.value or list(config.get('schemes', ()))
   with config_options.ending_in_words(
-    'Interrupted; the same command resumes from the last checkpoint.'
+    'the same command resumes from the last checkpoint.'
   ):
     planned = runs.plan(
       config, names, options.SEEDS.value, options.DATA_DIR.value
@@ -128,5 +141,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main)
+  command_line.run(
+    main, ['config', 'workdir'], ['data_dir', 'seeds', 'schemes']
+  )

@@ -1,6 +1,7 @@
 """The flags, and the ends, of scripts that run a config."""
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterator
 
@@ -16,15 +17,18 @@ SCHEMES = flags.DEFINE_list(
 
 
 @contextlib.contextmanager
-def ending_in_words(interrupted: str) -> Iterator[None]:
+def ending_in_words(resumes: str) -> Iterator[None]:
   """Ends the script with a sentence for what a user can mend.
 
   Args:
-    interrupted: What to say after Ctrl-C.
+    resumes: What the same command does after an interruption.
   """
   try:
     yield
-  except (OSError, ValueError) as error:
+  except OSError as error:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    sys.exit(f'{error}; make room, then {resumes}' if full else str(error))
+  except ValueError as error:
     sys.exit(str(error))
   except KeyboardInterrupt:
-    sys.exit(interrupted)
+    sys.exit(f'Interrupted; {resumes}')

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 
 import adaopt
 from adaopt import training
-from experiments import datasets, options, rates, robust
+from experiments import command_line, datasets, options, rates, robust
 from experiments.datasets import libsvm
 from experiments.plots import rates as rate_plots
 
@@ -189,8 +189,7 @@ def trace(
 
 def main(argv: list[str]) -> None:
   """Runs every scheme; writes tables and a picture."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  del argv
   options.quiet()
   folder = pathlib.Path(options.WORKDIR.value)
   try:
@@ -221,5 +220,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('workdir')
-  app.run(main)
+  command_line.run(main, ['workdir'], ['data_dir', 'seeds'])

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM request a graceful stop that saves the results."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ def requested_stop() -> Iterator[threading.Event]:
     if stop.is_set():
       raise KeyboardInterrupt
     stop.set()
-    print('\nStopping after the next step; press Ctrl-C again to stop now.')
+    # Not by `print`, which may be what the signal has interrupted.
+    os.write(2, b'\nStopping after the next step; Ctrl-C again stops now.\n')
 
   previous = {number: signal.signal(number, handle) for number in SIGNALS}
   try:

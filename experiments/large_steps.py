@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 
 from adaopt import logistic
-from experiments import options, separable, solutions
+from experiments import command_line, options, separable, solutions
 from experiments.plots import large_steps as large_steps_plots
 
 _PROBLEMS = flags.DEFINE_multi_enum(
@@ -144,8 +144,7 @@ def summarise(
 
 def main(argv: list[str]) -> None:
   """Runs every method on every problem; writes tables and pictures."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  del argv
   options.quiet()
   # The iteration counts of large steps depend on rounding.
   jax.config.update('jax_enable_x64', True)
@@ -178,5 +177,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('workdir')
-  app.run(main)
+  command_line.run(main, ['workdir'], ['data_dir'])

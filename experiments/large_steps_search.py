@@ -22,10 +22,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from adaopt import logistic
-from experiments import datasets, large_steps, options, separable
+from experiments import command_line, datasets, large_steps, options, separable
 
 
 class Target(NamedTuple):
@@ -136,8 +136,7 @@ def chosen_pairs(alike: bool) -> list[tuple[int, int]]:
 
 def main(argv: list[str]) -> None:
   """Prints the closest pairs."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  del argv
   options.quiet()
   try:
     train = datasets.DATASETS['fashion_mnist'](options.DATA_DIR.value).train
@@ -177,4 +176,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, [], ['data_dir'])

@@ -20,11 +20,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 
 import adaopt
 from adaopt import noise
-from experiments import datasets, files, models, options, records, results
+from experiments import (
+  command_line,
+  datasets,
+  files,
+  models,
+  options,
+  records,
+  results,
+)
 from experiments.plots import noise as noise_plots
 
 _TRAINED = flags.DEFINE_integer(
@@ -160,8 +168,7 @@ def train(
 
 def main(argv: list[str]) -> None:
   """Trains, holds, and writes what the instrument says."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  del argv
   options.quiet()
   folder = pathlib.Path(options.WORKDIR.value)
   try:
@@ -210,5 +217,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('workdir')
-  app.run(main)
+  command_line.run(main, ['workdir'], ['data_dir'])

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import tensorboardX
 
-from experiments import files
+from experiments import events, files
 
 METRICS = 'metrics.jsonl'
 RUN = 'run.json'
@@ -21,7 +21,7 @@ class Log(NamedTuple):
   """Open files of one run: JSON lines and TensorBoard events."""
 
   lines: Any
-  events: tensorboardX.SummaryWriter
+  events: tensorboardX.RecordWriter
 
 
 class End(NamedTuple):
@@ -53,7 +53,7 @@ def check(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
   path = folder / RUN
   if not path.exists():
     return
-  wanted, found = json.loads(settings.to_json()), files.read_json(path)
+  wanted, found = json.loads(settings.to_json()), files.read_json(path, _named)
   keys = sorted(
     key for key in wanted | found if wanted.get(key) != found.get(key)
   )
@@ -62,6 +62,13 @@ def check(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
       f'{folder} holds a run with different settings for {", ".join(keys)} '
       f'(see {RUN} there); use another --workdir, or delete the folder.'
     )
+
+
+def _named(found):
+  """What JSON holds, if that is values by name."""
+  if not isinstance(found, dict):
+    raise TypeError(f'values by name are expected, not {str(found)[:100]!r}')
+  return found
 
 
 def claim(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
@@ -90,17 +97,16 @@ def open_log(folder: pathlib.Path, position: int, examples: int) -> Log:
     examples: How many examples it has consumed; later events are dropped.
   """
   if not position:
-    for old in folder.glob('events.out.tfevents.*'):
+    for old in folder.glob(events.PATTERN):
       old.unlink()
   path = folder / METRICS
   path.touch()
   lines = path.open('r+b')
   lines.truncate(position)
   lines.seek(position)
-  events = tensorboardX.SummaryWriter(
-    str(folder), flush_secs=10, purge_step=examples + 1 if position else None
+  return Log(
+    lines, events.open_file(folder, examples + 1 if position else None)
   )
-  return Log(lines, events)
 
 
 def write(log: Log, kind: str, record: dict[str, Any]) -> None:
@@ -108,23 +114,28 @@ def write(log: Log, kind: str, record: dict[str, Any]) -> None:
   record = {k: v.item() if hasattr(v, 'item') else v for k, v in record.items()}
   finite = {k: v for k, v in record.items() if math.isfinite(v)}
   line = {'kind': kind} | dict.fromkeys(record) | finite
-  log.lines.write(json.dumps(line).encode() + b'\n')
-  for name, value in finite.items():
-    log.events.add_scalar(f'{kind}/{name}', value, record['examples'])
+  with files.naming(log.lines.name):
+    log.lines.write(json.dumps(line).encode() + b'\n')
+  tagged = {f'{kind}/{name}': value for name, value in finite.items()}
+  events.write(log.events, tagged, record['examples'])
 
 
 def flush(log: Log) -> int:
   """Flushes all buffers; returns the length of the metrics in bytes."""
-  log.lines.flush()
-  os.fsync(log.lines.fileno())
-  log.events.flush()
+  with files.naming(log.lines.name):
+    log.lines.flush()
+    os.fsync(log.lines.fileno())
+  events.flush(log.events)
   return log.lines.tell()
 
 
 def close(log: Log) -> None:
-  """Closes the files."""
-  log.lines.close()
-  log.events.close()
+  """Closes the files, both even if there is no room for the last lines."""
+  try:
+    with files.naming(log.lines.name):
+      log.lines.close()
+  finally:
+    events.close(log.events)
 
 
 def save_end(folder: pathlib.Path, end: End) -> None:
@@ -132,19 +143,41 @@ def save_end(folder: pathlib.Path, end: End) -> None:
   files.write(folder / END, json.dumps(end._asdict()) + '\n')
 
 
+def _end(found):
+  finished, seconds, programs = End(**_named(found))
+  if not isinstance(finished, bool):
+    raise TypeError(f'finished={finished!r} is not true or false')
+  return End(finished, float(seconds), int(programs))
+
+
 def read_end(folder: pathlib.Path) -> End | None:
-  """How a run ended, or None if it never started or was killed."""
+  """How a run ended, or None if it never started or was killed.
+
+  Raises:
+    ValueError: If the file of it is damaged; it names the file.
+  """
   path = folder / END
-  return End(**files.read_json(path)) if path.exists() else None
+  return files.read_json(path, _end) if path.exists() else None
 
 
 def read(folder: pathlib.Path) -> Curves:
-  """Reads the metrics of a run."""
-  records = {'train': [], 'eval': []}
-  with (folder / METRICS).open() as lines:
-    for line in lines:
+  """Reads the metrics of a run.
+
+  A last line that was cut short does not count: the run goes on before it.
+
+  Raises:
+    ValueError: If another line is damaged; it names file and line.
+  """
+  path, records = folder / METRICS, {'train': [], 'eval': []}
+  for number, line in enumerate(path.read_bytes().split(b'\n')[:-1], 1):
+    try:
       record = json.loads(line)
       records[record.pop('kind')].append(record)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+      raise ValueError(
+        f'{path}, line {number}, is damaged ({error!r}); delete the folder to '
+        'restart the run from scratch.'
+      ) from error
 
   def columns(rows):
     names = rows[0] if rows else ()

@@ -7,11 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 import adaopt
 from adaopt._common import checks
-from experiments import augmentation, datasets, models, schemes, together
+from experiments import (
+  augmentation,
+  datasets,
+  losses,
+  models,
+  schemes,
+  together,
+)
 
 EVALUATED = 1000
 """Examples evaluated at once."""
@@ -22,6 +28,27 @@ DRAWS = {
   'shift': augmentation.shift,
 }
 """How to draw a batch, by the name of the augmentation."""
+
+
+SIZES = (
+  'num_examples',
+  'eval_interval',
+  'eval_train_examples',
+  'max_micro_batch_size',
+  'group_size',
+)
+"""What a config has that is a number of examples."""
+
+REQUIRED = (
+  *SIZES,
+  'dataset',
+  'model',
+  'augmentation',
+  'schemes',
+  'seed',
+  'seeds_together',
+)
+"""What a config has."""
 
 
 class Run(NamedTuple):
@@ -43,19 +70,47 @@ class Planned(NamedTuple):
   prepare: Callable[[tuple[int, ...]], Run]  # for all or some of these seeds
 
 
-def _losses_and_hits(model, params, batch):
-  logits = model.apply(params, batch['input'])
-  losses = optax.softmax_cross_entropy_with_integer_labels(
-    logits, batch['label']
-  )
-  return losses, jnp.argmax(logits, -1) == batch['label']
+def losses_and_hits(config: ml_collections.ConfigDict) -> Callable[..., Any]:
+  """(params, batch) → losses and hits of the config's model and loss."""
+  model = schemes.lookup(models.MODELS, 'model', config.model)()
+  name = config.get('loss', losses.DEFAULT)
+  loss = schemes.lookup(losses.LOSSES, 'loss', name)
+  return lambda params, batch: loss(model.apply(params, batch['input']), batch)
 
 
-def summed(losses_and_hits, params, part):
+def shapes(
+  config: ml_collections.ConfigDict, part: dict[str, jax.Array]
+) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+  """The shapes of losses and hits of some examples.
+
+  Raises:
+    ValueError: If examples or losses are not what an experiment takes.
+  """
+  lacking = [name for name in ('input', 'label') if name not in part]
+  if lacking:
+    raise ValueError(
+      f'the data set {config.dataset!r} has no {" and no ".join(lacking)}; its '
+      f'examples have {", ".join(part)}.'
+    )
+  model = schemes.lookup(models.MODELS, 'model', config.model)()
+  params = jax.eval_shape(model.init, jax.random.key(0), part['input'][:2])
+  found = jax.eval_shape(losses_and_hits(config), params, part)
+  n = checks.num_examples(part)
+  entries = [x.shape[:1] for x in jax.tree.leaves(found)]
+  if entries != [(n,), (n,)]:
+    raise ValueError(
+      f'the loss {config.get("loss", losses.DEFAULT)!r} must return losses and '
+      f'hits, an entry for each of {n} examples; got the shapes '
+      f'{jax.tree.map(lambda x: x.shape, found)}.'
+    )
+  return found
+
+
+def summed(of, params, part):
   """Sums of losses and of hits, computed in chunks of examples."""
   length = checks.num_examples(part)
   whole = length - length % EVALUATED
-  sums = lambda batch: jax.tree.map(jnp.sum, losses_and_hits(params, batch))
+  sums = lambda batch: jax.tree.map(jnp.sum, of(params, batch))
   chunks = jax.tree.map(
     lambda x: x[:whole].reshape(-1, EVALUATED, *x.shape[1:]), part
   )
@@ -77,10 +132,12 @@ def _preparation(
   optimizer = schemes.make_optimizer(scheme)
   train, test = dataset
   first = jax.tree.map(lambda x: x[: config.eval_train_examples], train)
-  losses_and_hits = functools.partial(_losses_and_hits, model)
+  of = losses_and_hits(config)
+  num_losses = shapes(config, first)[0].size
+  num_hits = shapes(config, test)[1].size
 
   def loss_fn(params, batch):
-    return jnp.mean(losses_and_hits(params, batch)[0])
+    return jnp.mean(of(params, batch)[0])
 
   def loss_and_residual(params, batch):
     m = adaopt.log_odds(model.apply(params, batch['input']), batch['label'])
@@ -89,8 +146,8 @@ def _preparation(
 
   def totals(params, train, test):
     return (
-      summed(losses_and_hits, params, train)[0],
-      summed(losses_and_hits, params, test)[1],
+      summed(of, params, train)[0],
+      summed(of, params, test)[1],
     )
 
   def start(seed):
@@ -128,7 +185,7 @@ def _preparation(
     def evaluate(params):
       # Divide here: XLA would multiply by 1 / n, which is not exact.
       loss, hits = jax.device_get(totals_of(params, first, test))
-      return loss / first['label'].size, hits / test['label'].size
+      return loss / num_losses, hits / num_hits
 
     return Run(state, train, step_of, evaluate)
 
@@ -157,26 +214,25 @@ def plan(
     ValueError: If the config is wrong or a data file is damaged.
     FileNotFoundError: If the data are missing.
   """
-  checks.check_integer(
-    1,
-    num_seeds=num_seeds,
-    **{
-      name: config[name]
-      for name in (
-        'num_examples',
-        'eval_interval',
-        'eval_train_examples',
-        'max_micro_batch_size',
-        'group_size',
-      )
-    },
-  )
+  lacking = [name for name in REQUIRED if name not in config]
+  if lacking:
+    raise ValueError(
+      f'the config lacks {", ".join(lacking)}; experiments/README.md says what '
+      'belongs in one.'
+    )
+  sizes = {name: config[name] for name in SIZES}
+  checks.check_integer(1, num_seeds=num_seeds, **sizes)
   load = schemes.lookup(datasets.DATASETS, 'dataset', config.dataset)
   chosen = {
     name: schemes.lookup(dict(config.schemes), 'scheme', name) for name in names
   }
-  for scheme in chosen.values():
+  for name, scheme in chosen.items():
     schemes.make_optimizer(scheme)
+    if schemes.is_normalized(scheme) and 'loss' in config:
+      raise ValueError(
+        f'the optimizer of {name}, {scheme.optimizer}, has a loss of its own; '
+        f'got loss={config.loss!r}. Take another optimizer.'
+      )
   dataset = jax.device_put(load(data_dir))
   every = tuple(range(config.seed, config.seed + num_seeds))
   planned = []

@@ -11,6 +11,7 @@ import optax
 
 import adaopt
 from adaopt.criteria import evidence
+from experiments import command_line
 
 Scheme = ml_collections.ConfigDict
 
@@ -179,9 +180,9 @@ SIZES = {
 def lookup(table: dict[str, Any], kind: str, name: str) -> Any:
   """The entry of a table; raises ValueError listing the names if missing."""
   if name not in table:
-    raise ValueError(
-      f'unknown {kind} {name!r}; choose from {", ".join(map(repr, table))}.'
-    )
+    known = ', '.join(map(repr, table))
+    near = command_line.nearest(name, table)
+    raise ValueError(f'unknown {kind} {name!r}; choose from {known}{near}.')
   return table[name]
 
 

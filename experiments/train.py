@@ -140,6 +140,8 @@ def _evaluate(job, state, progress):
     'seconds': progress.seconds,
   }
   _record(job.logs, 'eval', values)
+  for log in job.logs:
+    records.flush(log)  # for those who watch
   return progress._replace(evaluated=int(state.examples))
 
 

@@ -11,9 +11,10 @@ compares the parameters.
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from experiments import (
+  command_line,
   datasets,
   options,
   padded_sequences,
@@ -36,8 +37,7 @@ MICRO_BATCH_SIZES = (24, 8, 5)
 
 def main(argv: list[str]) -> None:
   """Runs both parts; prints and writes their tables."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  del argv
   options.quiet()
   folder = pathlib.Path(options.WORKDIR.value)
   try:
@@ -64,5 +64,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('workdir')
-  app.run(main)
+  command_line.run(main, ['workdir'], ['data_dir', 'seeds'])

@@ -5,8 +5,16 @@ function is one formula, written as the papers write it and never simplified.
 Complex gradients count as vectors of their real and imaginary parts.
 """
 
+import functools
+
 import jax
 import numpy as np
+
+
+@functools.cache
+def gradient_of(loss_fn):
+  """jax.grad(loss_fn), compiled once for all tests of a loss."""
+  return jax.jit(jax.grad(loss_fn))
 
 
 def ravel(tree):
@@ -17,7 +25,7 @@ def ravel(tree):
 def sample_gradients(loss_fn, params, batch, size=1):
   """G: the gradient of every `size` successive examples. [b / size, d]."""
   length = len(jax.tree.leaves(batch)[0])
-  gradient = jax.jit(jax.grad(loss_fn))
+  gradient = gradient_of(loss_fn)
   rows = []
   for start in range(0, length, size):
     sample = jax.tree.map(lambda x, i=start: x[i : i + size], batch)

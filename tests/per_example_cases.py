@@ -188,6 +188,18 @@ def signed(w):
 signed.defvjp(lambda w: (w, w), lambda w, _: (jnp.sign(w),))
 
 
+def layers_of(params):
+  return params['w'].reshape(2, 2, 4, 12)
+
+
+def layer(h, w):
+  return jnp.tanh(h[:, :4] @ w)
+
+
+def over_layers(layer, h, w):
+  return jax.lax.scan(lambda h, w: (layer(h, w), None), h, w)[0]
+
+
 FUNCTIONS = {
   'custom_vjp': lambda p, x: doubled(x @ p['w']) + p['b'],
   'custom_jvp': lambda p, x: softly(x @ p['w']) + p['b'],
@@ -256,6 +268,21 @@ FUNCTIONS = {
     x,
     jnp.stack([p['w'] @ p['w'].T, jnp.sin(p['w'] @ p['w'].T)]),
   )[0],
+  'scan of scans over layers': lambda p, x: over_layers(
+    lambda h, w: over_layers(layer, h, w), x[:, :12], layers_of(p)
+  ),
+  'layers scanned twice': lambda p, x: over_layers(
+    layer, over_layers(layer, x[:, :12], layers_of(p)[0]), layers_of(p)[0]
+  ),
+  'scan over layers of which one part is unused': lambda p, x: over_layers(
+    lambda h, w: layer(h, w[0]), x[:, :12], layers_of(p)
+  ),
+  'scan over layers with a factor each': lambda p, x: over_layers(
+    lambda h, w: jnp.sin(h * w[0] + w[1]), x[:, :12], p['w'][:, :2]
+  ),
+  'scan over layers and a penalty on them': lambda p, x: (
+    over_layers(layer, x[:, :12], layers_of(p)[1]) + jnp.sum(p['w'] ** 3)
+  ),
   'real weights of complex numbers': lambda p, x: jnp.abs(
     jnp.sin((x + 1j * x[::-1]) @ p['w'])
   ),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax.extend import core
 
-from adaopt.per_example.program import ir
+from adaopt.per_example.program import ir, scans
 
 # Equations that move elements, between devices too, or change their width.
 MOVES = frozenset(
@@ -44,6 +44,15 @@ class Tail(NamedTuple):
   def shape(self, value: int) -> tuple[int, ...]:
     """The shape of a value, for one sample."""
     return self.avals[value].shape
+
+
+class Stacked(NamedTuple):
+  """In place of a tail: a gradient that a scan emits, a slice in every step."""
+
+  source: int  # the emitted stack
+  moves: tuple[ir.Equation, ...]  # from the stack to the gradient, in order
+  output: int  # the gradient
+  avals: list[Any]  # shape and dtype of every value of the program
 
 
 def is_move(avals: list[Any], equation: ir.Equation) -> bool:
@@ -203,6 +212,33 @@ def _is_cheaper(flat, tail, per_sample):
     return True
   made = [flat.size(v) for e in tail.equations for v in e.outputs]
   return sum(map(flat.size, tail.factors)) < max(made, default=0)
+
+
+def find_stacked(flat: ir.Program, output: ir.Value) -> Stacked | None:
+  """Finds the stack that a gradient is moved from.
+
+  Args:
+    flat: A program.
+    output: The gradient.
+
+  Returns:
+    The stack; None unless a scan emits it and it is read for nothing else.
+  """
+  moves, value = [], output
+  while isinstance(value, int) and flat.uses[value] == 1:
+    equation = flat.producers.get(value)
+    if equation is None:
+      return None
+    if equation.name == 'scan' and equation.params['length']:
+      carries = scans.parts(flat, equation).carries
+      emits = equation.outputs.index(value) >= carries
+      found = Stacked(value, tuple(reversed(moves)), output, flat.avals)
+      return found if emits else None
+    if not is_move(flat.avals, equation):
+      return None
+    moves.append(equation)
+    (value,) = equation.inputs
+  return None
 
 
 def follow_back(

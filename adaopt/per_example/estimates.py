@@ -8,6 +8,7 @@ The gradient of example i is g_i, and (1/b) Σ g_i that of the batch: for a
 `WeightedLoss` of totals a_i and weights w_i it is g_i = (b / Σ w_i) ∇a_i.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,11 +38,6 @@ def _prepare(loss_fn, has_aux, params, batch, args, key, model_state):
   )
 
 
-def _factorise(call, params):
-  args = varying.alike(params, call.samples, call.mask)
-  return factorisation.factorise(call.loss, *args)
-
-
 def _scale(outcome):
   """b / Σ w_i, by which the gradient of a total becomes that of an example."""
   if outcome.weight is None:
@@ -49,9 +45,13 @@ def _scale(outcome):
   return len(outcome.weight) / jnp.sum(outcome.weight)
 
 
-def _averages(factored):
+def _weigh(count, outcome):
+  """Coefficients of 1, and Σ w_i, the number of examples of a mean."""
+  return jnp.ones(count), jnp.asarray(count / _scale(outcome), float)
+
+
+def _averages(values, outcome):
   """The loss of the batch, and the aux: averages, and rows."""
-  outcome = factored.aux
   auxiliary.check_averages(outcome.aux)
   share = _scale(outcome)
   if outcome.weight is not None:
@@ -64,7 +64,7 @@ def _averages(factored):
     kept = losses.keep(common.scaled(share_of, wide), share_of != 0)
     return jnp.mean(kept, 0)
 
-  value = _scale(outcome) * jnp.mean(common.widen(factored.values))
+  value = _scale(outcome) * jnp.mean(common.widen(values))
   return value, auxiliary.joined(
     jax.tree.map(average, outcome.aux), outcome.each
   )
@@ -108,17 +108,22 @@ def squared_norms(
 
   def estimate(params, batch, *args, key=None, model_state=None):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
-    factored = _factorise(call, params)
 
-    def total_and_norms():
+    def measured(params, samples, mask):
+      factored = factorisation.factorise(
+        call.loss,
+        params,
+        samples,
+        mask,
+        weigh=functools.partial(_weigh, len(mask)),
+      )
       sums = reductions.sums(factored)
-      return sums.total, sums.norms
+      return sums.total, sums.norms, factored.values, factored.aux
 
-    gradient, norms = pruning.pruned(total_and_norms)()
-    scale = _scale(factored.aux)
-    share = scale / len(factored.values)
-    mean = jax.tree.map(lambda g: (share * g).astype(g.dtype), gradient)
-    value, aux = _averages(factored)
+    arguments = varying.alike(params, call.samples, call.mask)
+    mean, norms, values, outcome = pruning.pruned(measured)(*arguments)
+    scale = _scale(outcome)
+    value, aux = _averages(values, outcome)
     return (
       (value, aux) if has_aux else value,
       optax.tree.cast_like(mean, params),
@@ -199,11 +204,15 @@ def second_moment(
 
   def estimate(params, batch, *args, key=None, model_state=None):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
-    factored = _factorise(call, params)
-    squares = pruning.pruned(
-      lambda: reductions.sums(factored, choice.SQUARES_FIRST).squares
-    )()
-    share = _scale(factored.aux) ** 2 / len(factored.values)
+
+    def measured(params, samples, mask):
+      factored = factorisation.factorise(
+        call.loss, params, samples, mask, preference=choice.SQUARES_FIRST
+      )
+      return reductions.sums(factored).squares, factored.aux
+
+    squares, outcome = pruning.pruned(measured)(params, call.samples, call.mask)
+    share = _scale(outcome) ** 2 / len(call.mask)
     return jax.tree.map(lambda s: (share * s).astype(s.dtype), squares)
 
   return estimate

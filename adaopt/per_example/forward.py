@@ -1,12 +1,14 @@
 """Inner products of per-sample gradients with a direction, by forward mode."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from adaopt._common import base
 from adaopt.per_example import factorisation, reductions
-from adaopt.per_example.program import constraints, ir
+from adaopt.per_example.program import constraints, ir, pruning
 
 
 def along(
@@ -32,9 +34,16 @@ def along(
   each = constraints.of_samples(loss, params, samples)
   values_of = lambda params: each(params, samples)[0]
   if 'custom_vjp_call' in ir.names(jax.make_jaxpr(values_of)(params)):
-    ones = jnp.ones(len(jax.tree.leaves(samples)[0]))
-    factored = factorisation.factorise(loss, params, samples, ones)
-    return reductions.products(factored, direction)
+    by_reverse_mode = functools.partial(_by_reverse_mode, loss)
+    return pruning.pruned(by_reverse_mode)(params, samples, direction)
   # JAX's gradient of a real loss is the conjugate of its ascent direction.
   tangents = optax.tree.cast_like(jax.tree.map(jnp.conj, direction), params)
   return jax.jvp(values_of, (params,), (tangents,))[1]
+
+
+def _by_reverse_mode(loss, params, samples, direction):
+  ones = jnp.ones(len(jax.tree.leaves(samples)[0]))
+  factored = factorisation.factorise(
+    loss, params, samples, ones, direction=direction
+  )
+  return reductions.products(factored, direction)

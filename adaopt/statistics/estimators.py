@@ -71,19 +71,30 @@ def _weights(outcome, mask, products):
   return jnp.sum(weight), jnp.sum(jnp.square(weight)), products
 
 
+def _factorise(loss, params, samples, mask, preference):
+  def weigh(outcome):
+    """The weights of samples, 1 of a mean, and W."""
+    if outcome.weight is None:
+      ones = jnp.ones(len(mask))
+      return ones, _total(ones, mask)
+    total = _total(outcome.weight, mask)
+    return outcome.weight, jnp.where(total == 0, jnp.ones_like(total), total)
+
+  return factorisation.factorise(
+    loss, params, samples, mask, preference=preference, weigh=weigh
+  )
+
+
 def _moments(
-  factored: factorisation.Factored,
-  mask: jax.Array,
-  group_size: int,
-  preference: choice.Preference,
+  factored: factorisation.Factored, mask: jax.Array, group_size: int
 ) -> merging.Moments:
   """Moments from the factors of the per-sample gradients."""
-  sums = reductions.sums(factored, preference, factored.aux.weight)
+  sums = reductions.sums(factored)
   return merging.from_sums(
     jnp.sum(mask, dtype=jnp.int32),
     group_size,
     value=_total(factored.values, mask),
-    gradient=sums.total,
+    mean=sums.total,
     norms=jax.tree.map(jnp.sum, sums.norms),
     squares=sums.squares,
     weights=_weights(factored.aux, mask, sums.weighted),
@@ -114,7 +125,7 @@ def measure_moments(
     samples: The samples, [J, q, ...].
     mask: Which samples count, [J] bool, at least one. The others get weight 0,
       so that their gradients must be finite, too: 0 · ∞ is NaN.
-    preference: As in `reductions.sums`.
+    preference: As in `factorisation.factorise`.
 
   Returns:
     The moments.
@@ -126,8 +137,8 @@ def measure_moments(
 def _factored_moments(
   loss, params, samples, mask, preference=choice.NORMS_FIRST
 ):
-  factored = factorisation.factorise(loss, params, samples, mask)
-  return _moments(factored, mask, _group_size(samples), preference)
+  factored = _factorise(loss, params, samples, mask, preference)
+  return _moments(factored, mask, _group_size(samples))
 
 
 def _opened_mean(loss, params, samples, mask):
@@ -163,7 +174,7 @@ def gradient(
   if moments.opened != ():
     opening = opening_of.opened(loss, params, samples)
     found = opening_of.closed(opening, params, moments.opened)
-  return jax.tree.map(lambda g: merging.weighed(g, moments), found)
+  return merging.weighed_mean(found, moments)
 
 
 def contract_mean(
@@ -207,14 +218,19 @@ def _differentiated_mean(loss, params, samples, mask):
     return _contracted(_factored_moments, loss, params, samples, mask)
   results = core.jaxpr_as_fun(closed)(*jax.tree.leaves(params))
   (value, outcome), gradient = jax.tree.structure(shapes).unflatten(results)
+  weights = _weights(outcome, mask, gradient)
+  count = jnp.sum(mask, dtype=jnp.int32)
   moments = merging.from_sums(
-    jnp.sum(mask, dtype=jnp.int32),
+    count,
     _group_size(samples),
     value=value,
-    gradient=gradient,
+    mean=jax.tree.map(
+      lambda g: merging.divided(g, weights[0]) if weights else g / count,
+      gradient,
+    ),
     norms=None,
     squares=None,
-    weights=_weights(outcome, mask, gradient),
+    weights=weights,
     **_sums_of(outcome, mask),
   )
   return _without_spreads(moments)
@@ -421,11 +437,14 @@ def _measured(loss, only, among):
 
   def measured(params, samples, mask):
     q = _group_size(samples)
-    factored = factorisation.factorise(loss, params, samples, mask)
-    found = _moments(factored, mask, q, preference)
+    factored = _factorise(loss, params, samples, mask, preference)
+    found = _moments(factored, mask, q)
     opened = _opened_mean(loss, params, samples, mask)
     found = among.merge(found._replace(opened=opened))
-    along = functools.partial(reductions.products, factored)
+    if factored.stacks:  # Their factors are gone.
+      along = functools.partial(forward.along, loss, params, samples)
+    else:
+      along = functools.partial(reductions.products, factored)
     weight = factored.aux.weight
     spread = _along_spread(along, found.mean, mask, q, weight)
     statistics = merging.finish(found, among.sum(spread))

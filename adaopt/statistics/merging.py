@@ -74,7 +74,7 @@ def from_sums(
   *,
   value: jax.Array,
   aux: Any,
-  gradient: optax.Updates,
+  mean: optax.Updates,
   norms: optax.Updates,
   squares: optax.Updates,
   weights: tuple[jax.Array, jax.Array, optax.Updates] | None = None,
@@ -97,7 +97,8 @@ def from_sums(
     group_size: q.
     value: Σ loss, of means or of totals. [].
     aux: Σ aux, weighted.
-    gradient: Σ_j of the gradients of those losses, like params.
+    mean: Σ_j a_j / w, of the gradients of those losses, like params; of a mean
+      Σ_j g_j / J. Where the weights add up to 0, it is 0.
     norms: Σ_j of their squared norms, of every tensor, [] each.
     squares: Σ_j of their squares, like params.
     weights: Of weighted losses w, s and Σ_j w_j a_j, like params.
@@ -112,9 +113,8 @@ def from_sums(
   total_weight, squares_of_weights, products = weights or (
     count_float,
     count_float,
-    jax.tree.map(lambda g: None, gradient),  # J ḡ
+    jax.tree.map(lambda g: None, mean),  # J ḡ
   )
-  mean = jax.tree.map(lambda g: divided(g, total_weight), gradient)
   of_several = lambda x: jnp.where(count > 1, x, jnp.zeros_like(x))
 
   def spread(square, product, tensor, reduce):
@@ -326,7 +326,7 @@ def finish(
 
   return base.GradientStatistics(
     batch_size=moments.examples,
-    mean=jax.tree.map(lambda g: weighed(g, moments), moments.mean),
+    mean=weighed_mean(moments.mean, moments),
     variance=jax.tree.map(variance, moments.spread),
     coordinate_variance=jax.tree.map(variance, moments.coordinate_spread),
     variance_along_mean=jax.tree.map(variance, along_spread),
@@ -339,6 +339,16 @@ def finish(
 
 
 def weighed(mean: jax.Array, moments: Moments) -> jax.Array:
-  """A mean of weighted samples; NaN where the weights add up to 0."""
+  """A mean over samples; NaN where the weights add up to 0."""
   nothing = weight(moments) == 0
   return jnp.where(nothing, jnp.full_like(mean, jnp.nan), mean)
+
+
+def weighed_mean(mean: optax.Updates, moments: Moments) -> optax.Updates:
+  """A mean gradient; NaN where the weights add up to 0.
+
+  Without weights, one over no examples is NaN already.
+  """
+  if moments.weight is None:
+    return mean
+  return jax.tree.map(lambda g: weighed(g, moments), mean)

@@ -1,12 +1,16 @@
 """Training: the state of a run, its steps, how they are run, and the loop."""
 
 from adaopt.training.drivers import Parts, Step, automatic, dispatched, traced
-from adaopt.training.fitting import fit, iterate
+from adaopt.training.fed import feed_step
+from adaopt.training.feeding import Feed, feed
+from adaopt.training.fitting import fit
+from adaopt.training.loops import iterate
 from adaopt.training.steps import Metrics, train_step
 from adaopt.training.stream import draw, example_indices, example_keys
 from adaopt.training.train_state import TrainState, init_train_state
 
 __all__ = [
+  'Feed',
   'Metrics',
   'Parts',
   'Step',
@@ -16,6 +20,8 @@ __all__ = [
   'draw',
   'example_indices',
   'example_keys',
+  'feed',
+  'feed_step',
   'fit',
   'init_train_state',
   'iterate',

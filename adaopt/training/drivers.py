@@ -12,7 +12,7 @@ contracted from factors, without that operation.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -57,7 +57,7 @@ def _compose(
 
   def step(state, dataset):
     plan = parts.plan(state, dataset)
-    args = count(plan, state), state, dataset
+    args = count(plan, state, dataset), state, dataset
     ways = [functools.partial(measure, one) for one in plan.measurements]
     if len(ways) == 1:
       measured = ways[0](*args)
@@ -89,7 +89,7 @@ def traced(parts: Parts) -> Step:
 
   step = _compose(
     parts._replace(plan=plan),
-    lambda plan, state: plan.num_micro_batches(state),
+    lambda plan, state, dataset: plan.num_micro_batches(state),
     merging.fold,
     jax.lax.cond,
   )
@@ -98,6 +98,35 @@ def traced(parts: Parts) -> Step:
 
 def dispatched(parts: Parts) -> Step:
   """A host loop over compiled micro-steps, each outside any loop body."""
+
+  @functools.cache
+  def counter(num_micro_batches):
+    return jax.jit(num_micro_batches)
+
+  def micro_batches(plan, state, dataset):
+    count = int(counter(plan.num_micro_batches)(state))
+    indices = np.arange(count, dtype=np.int32)
+    return lambda: ((jax.device_put(i), dataset) for i in indices)
+
+  return hosted(parts, micro_batches)
+
+
+def hosted(
+  parts: Parts,
+  micro_batches: Callable[..., Callable[[], Iterable]],
+  shown: Callable[[Any], Any] = lambda dataset: dataset,
+) -> Step:
+  """A step that goes over its micro-batches on the host.
+
+  Args:
+    parts: The parts of the step.
+    micro_batches: (plan, state, dataset) → a function that gives the index and
+      the dataset of every micro-batch, once for each pass over them.
+    shown: A dataset → the dataset of a micro-batch, for plan and update.
+
+  Returns:
+    The step.
+  """
 
   @functools.cache
   def compiled(one):
@@ -110,28 +139,26 @@ def dispatched(parts: Parts) -> Step:
   def completed(complete):
     return jax.jit(complete)
 
-  @functools.cache
-  def counter(num_micro_batches):
-    return jax.jit(num_micro_batches)
-
   # Apart from the micro-step: within it, what consumes the gradient of a kernel
   # keeps XLA's CPU backend from computing that beside the rest.
   @functools.cache
   def merger(add):
     return jax.jit(add, donate_argnums=0)
 
-  def fold(count, one, add, *args):
-    indices = map(jax.device_put, np.arange(count, dtype=np.int32))
-    each = (compiled(one)(i, *args) for i in indices)
-    return functools.reduce(merger(add), each)
+  def fold(each, one, add, state, _, *args):
+    terms = (compiled(one)(i, state, data, *args) for i, data in each())
+    return functools.reduce(merger(add), terms)
 
   def choose(due, tested, untested, *args):
     return tested(*args) if due else untested(*args)
 
   update = jax.jit(parts.update, donate_argnums=0 if parts.donates else ())
   return _compose(
-    parts._replace(update=update),
-    lambda plan, state: int(counter(plan.num_micro_batches)(state)),
+    parts._replace(
+      plan=lambda state, dataset: parts.plan(state, shown(dataset)),
+      update=lambda state, dataset, *args: update(state, shown(dataset), *args),
+    ),
+    micro_batches,
     fold,
     choose,
     completed,

@@ -1,7 +1,7 @@
 """What keeps a run from training: what is no mean, and what is not finite."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from adaopt._common import arithmetic
 from adaopt.per_example import factorisation, reductions
 from adaopt.per_example.program import pruning
 from adaopt.statistics import independence
-from adaopt.training import measuring, steps, stream, train_state
+from adaopt.training import measuring, recipes, steps, stream, train_state
 
 PATIENCE = 3
 """The number of updates left out in a row before `fit` looks for the cause."""
@@ -21,7 +22,7 @@ SHOWN = 8
 
 
 def check_loss(
-  recipe: measuring.Recipe,
+  recipe: recipes.Recipe,
   state: train_state.TrainState,
   dataset: Any,
   compiled: Callable[..., Any],
@@ -44,7 +45,7 @@ def check_loss(
     lambda x: jax.ShapeDtypeStruct((recipe.group_size, *x.shape[1:]), x.dtype),
     jax.eval_shape(first, state, dataset),
   )
-  with measuring.explained(state.params, dataset):
+  with measuring.explained(state.params, stream.examples_of(dataset)):
     shared = independence.draws_the_same(
       recipe.loss_fn, recipe.has_aux, params, one, state.model_state
     )
@@ -89,10 +90,31 @@ def _comparison(loss_fn, has_aux, draw, count):
   return jax.jit(compare_gradients)
 
 
+def whole(
+  dataset: Any, start: int, end: int, size: int
+) -> Iterator[tuple[Any, int, int]]:
+  """The micro-batches of a batch [start, end): dataset, first, stop."""
+  for first in range(start, end, size):
+    yield dataset, first, min(first + size, end)
+
+
 def observer(
-  recipe: measuring.Recipe, dataset: Any
+  recipe: recipes.Recipe,
+  dataset: Any,
+  examine: Callable[..., Iterator[tuple[Any, int, int]]] = whole,
 ) -> Callable[[train_state.TrainState, steps.Metrics], None]:
-  """(state, metrics) → None: warns of updates that were left out in a row."""
+  """Warns of updates that were left out in a row.
+
+  Args:
+    recipe: What a step computes.
+    dataset: What the examples are drawn from.
+    examine: (dataset, start, end, size) → what is looked at of the batch
+      [start, end), in its order: at most `size` positions [first, stop), and
+      what they are drawn from.
+
+  Returns:
+    (state, metrics) → None.
+  """
   left_out = 0
   finite = jax.jit(functools.partial(_finite, recipe))
 
@@ -100,7 +122,10 @@ def observer(
     nonlocal left_out
     left_out = 0 if metrics.finite else left_out + 1
     if left_out == PATIENCE:
-      _warn(recipe, finite, state, metrics, dataset)
+      end = int(metrics.examples)
+      start = end - int(metrics.batch_size)
+      looked = examine(dataset, start, end, recipe.micro_batch_size)
+      _warn(recipe, finite, state, end, looked)
 
   return observe
 
@@ -108,11 +133,9 @@ def observer(
 def _finite(recipe, state, dataset, first):
   """Whether loss and gradient of each sample after a position are. [J]."""
   offsets = jnp.arange(recipe.micro_batch_size, dtype=jnp.int32)
-  samples, mask = measuring.draw_samples(
-    recipe, state, dataset, first + offsets
-  )
+  samples, mask = recipes.draw_samples(recipe, state, dataset, first + offsets)
   loss, params = (
-    measuring.loss_of(recipe, state),
+    recipes.loss_of(recipe, state),
     train_state.fast(state.params),
   )
 
@@ -127,29 +150,30 @@ def _finite(recipe, state, dataset, first):
   )
 
 
-def _warn(recipe, finite, state, metrics, dataset):
-  end = int(metrics.examples)
-  start = end - int(metrics.batch_size)
+def _warn(recipe, finite, state, end, looked):
   q = recipe.group_size
   bad = []
-  for first in range(start, end, recipe.micro_batch_size):
-    good = jax.device_get(finite(state, dataset, jnp.int32(first)))
+  for dataset, first, stop in looked:
+    low = jnp.int32(first & arithmetic.LARGEST)
+    good = jax.device_get(finite(state, dataset, low))
     positions = first + q * np.flatnonzero(~good)
-    bad.extend(int(p) for p in positions if p < end)
+    bad.extend(int(p) for p in positions if p < stop)
   logging.warning(
     '%d updates in a row were left out, since the loss or the gradient was not '
     'finite. %s',
     PATIENCE,
-    _located(recipe, state, dataset, bad),
+    _located(recipe, state, dataset, bad, stop == end),
   )
 
 
-def _located(recipe, state, dataset, positions):
+def _located(recipe, state, dataset, positions, complete):
   """A sentence on the samples that are not finite."""
+  where = 'the last batch'
+  if not complete:
+    where = f'the first micro-batch of {where}'
   if not positions:
-    return (
-      'In the last batch that of every example is, and only their sum is not.'
-    )
+    rest = ', and only their sum is not' if complete else ''
+    return f'In {where} that of every example is{rest}.'
   shown = positions[:SHOWN]
   kind = (
     'examples' if recipe.group_size == 1 else 'groups of examples that start'
@@ -162,6 +186,6 @@ def _located(recipe, state, dataset, positions):
   more = len(positions) - len(shown)
   rest = f', and {more} more' if more else ''
   return (
-    f'In the last batch those of the {kind} at the positions {named}{rest} are '
+    f'In {where} those of the {kind} at the positions {named}{rest} are '
     'not: look at them, or lower the learning rate.'
   )

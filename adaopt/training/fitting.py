@@ -8,29 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 
 from adaopt._common import base, checks
 from adaopt.training import (
   drivers,
   faults,
-  measuring,
+  fed,
+  feeding,
+  loops,
+  placing,
+  recipes,
+  sources,
   steps,
   stream,
-  timing,
   train_state,
 )
-
-
-def _nothing(state, metrics):
-  del state, metrics
-
-
-def rung(batch_size: int, largest: int) -> int:
-  """The smallest of largest, largest/4, largest/16, … that holds a batch."""
-  while largest % 4 == 0 and largest // 4 >= batch_size:
-    largest //= 4
-  return largest
 
 
 @functools.lru_cache(maxsize=32)
@@ -47,16 +39,17 @@ def fit(
   loss_fn: base.LossFn,
   optimizer: optax.GradientTransformation,
   params_or_state: optax.Params | train_state.TrainState,
-  dataset: base.Batch,
+  dataset: base.Batch | feeding.Feed,
   *,
-  num_examples: int,
+  num_examples: int | None = None,
+  total_weight: float | None = None,
   seed: int | None = None,
   model_state: Any = None,
-  max_micro_batch_size: int = 256,
+  max_micro_batch_size: int | None = None,
   group_size: int = 1,
   has_aux: bool = False,
-  draw: measuring.Draw = stream.draw,
-  driver: Callable[[drivers.Parts], drivers.Step] = drivers.automatic,
+  draw: recipes.Draw | None = None,
+  driver: Callable[[drivers.Parts], drivers.Step] | None = None,
   donate: bool = False,
   check: bool = True,
 ) -> Iterator[tuple[train_state.TrainState, steps.Metrics]]:
@@ -77,19 +70,27 @@ def fit(
       resume, which goes on as if it had never stopped, to the last bit. It
       stays valid.
     dataset: A pytree of arrays with a common leading example axis, or what
-      `draw` takes.
+      `draw` takes; or a `feed` of what is read one after the other. Beside a
+      state on a mesh, arrays are put on all of its devices, once, but for those
+      that are committed to devices.
     num_examples: The budget, counted from the beginning of the stream. The
-      last batch may exceed it.
+      last batch may exceed it. A feed needs none: where it ends, the run ends
+      with a batch of what is left.
+    total_weight: A budget of weights of a `WeightedLoss`, such as a number of
+      tokens, or of examples, counted from the beginning of the run. The device
+      waits for it between two steps. Where both are given, the first that is
+      spent ends the run; arrays end it before 2³⁰ examples.
     seed: The seed of the example stream, in [0, 2³²), by default 0. A
       `TrainState` has its own, and takes none.
     model_state: What the model holds beside its parameters, such as running
       statistics of BatchNorm, for a loss_fn that takes it. A `TrainState` has
       its own, and takes none.
-    max_micro_batch_size: m, the largest number of examples processed at once.
+    max_micro_batch_size: m, the largest number of examples processed at once,
+      by default 256. A feed has its own.
     group_size: As in `train_step`.
     has_aux: As in `train_step`.
-    draw: As in `train_step`.
-    driver: As in `train_step`.
+    draw: As in `train_step`. A feed takes none.
+    driver: As in `train_step`. A feed takes none.
     donate: Whether each step overwrites the state before it. Saves two copies
       of the state on the device, and on a CPU time where the state is large
       beside a batch; a state is valid until the next iteration, and the device
@@ -102,13 +103,15 @@ def fit(
   Yields:
     (state, metrics) once a step: the state after it, on the device, and its
     metrics, on the host. Both stay valid, also when the loop ends by an
-    exception or by Ctrl-C: the last state that was yielded resumes the run.
+    exception or by Ctrl-C: the last state that was yielded resumes the run,
+    with a feed from what its `get_state` returns then.
 
   Raises:
     ValueError: At the call, for arguments out of range, a budget too large for
-      a 32-bit position, a state of another optimizer, and a loss that is not a
-      mean over independent examples; there or in the first step for a loss or
-      a dataset that does not fit.
+      a 32-bit position, a state of another optimizer, a feed that is empty or
+      stands elsewhere than the state, and a loss that is not a mean over
+      independent examples; there or in the first step for a loss or a dataset
+      that does not fit.
 
   Example:
     >>> import adaopt
@@ -134,6 +137,53 @@ def fit(
     64 149
     64 213
   """
+  checks.check_optimizer(optimizer)
+  checks.check_hashable(loss_fn=loss_fn)
+  options = dict(group_size=group_size, has_aux=has_aux)
+  of_arrays = dict(
+    max_micro_batch_size=max_micro_batch_size, draw=draw, driver=driver
+  )
+  given = {name: x for name, x in of_arrays.items() if x is not None}
+  if total_weight is not None:
+    checks.check_positive(total_weight=total_weight)
+  is_fed = isinstance(dataset, feeding.Feed)
+  if is_fed and given:
+    raise ValueError(
+      'a feed has its own order, micro-batches and driver; pass '
+      f'{", ".join(given)} with arrays only.'
+    )
+  run = _from_feed if is_fed else _from_arrays
+  return run(
+    loss_fn,
+    optimizer,
+    _state(params_or_state, optimizer, seed, model_state),
+    dataset,
+    options,
+    num_examples=num_examples,
+    total_weight=total_weight,
+    donate=donate,
+    check=check,
+    **given,
+  )
+
+
+def _from_arrays(
+  loss_fn,
+  optimizer,
+  state,
+  dataset,
+  options,
+  *,
+  num_examples,
+  total_weight,
+  donate,
+  check,
+  max_micro_batch_size=256,
+  draw=stream.draw,
+  driver=drivers.automatic,
+):
+  if num_examples is None and total_weight is not None:
+    num_examples = 2**30 - 1
   checks.check_integer(
     1, num_examples=num_examples, max_micro_batch_size=max_micro_batch_size
   )
@@ -142,44 +192,86 @@ def fit(
       f'num_examples={num_examples} is too large for a 32-bit position in the '
       'stream; it must be below 2^30.'
     )
-  checks.check_optimizer(optimizer)
-  checks.check_hashable(loss_fn=loss_fn, draw=draw, driver=driver)
-  state = _state(params_or_state, optimizer, seed, model_state)
+  sources.check_is_none(dataset)
+  checks.check_hashable(draw=draw, driver=driver)
+  options = dict(options, draw=draw)
   step_of = functools.partial(
     compiled,
     steps.train_step,
     loss_fn,
     optimizer,
-    group_size=group_size,
-    has_aux=has_aux,
-    draw=draw,
     driver=driver,
     donate=donate,
+    **options,
   )
   step_of(micro_batch_size=max_micro_batch_size)  # Checks its arguments.
-  recipe = measuring.recipe_of(
-    loss_fn,
-    optimizer,
-    micro_batch_size=max_micro_batch_size,
-    group_size=group_size,
-    has_aux=has_aux,
-    draw=draw,
+  recipe = recipes.recipe_of(
+    loss_fn, optimizer, micro_batch_size=max_micro_batch_size, **options
   )
 
-  def start(state, dataset):
+  def checked(state, dataset):
     if check:
       faults.check_loss(recipe, state, dataset, compiled)
     return faults.observer(recipe, dataset)
 
-  return iterate(
+  return loops.iterate(
     lambda size: step_of(micro_batch_size=size),
     state,
     dataset,
     num_examples=num_examples,
+    total_weight=total_weight,
     max_micro_batch_size=max_micro_batch_size,
     donate=donate,
-    start=start,
+    start=checked,
   )
+
+
+def _from_feed(
+  loss_fn,
+  optimizer,
+  state,
+  feed,
+  options,
+  *,
+  num_examples,
+  total_weight,
+  donate,
+  check,
+):
+  if num_examples is not None:
+    checks.check_integer(1, bits=63, num_examples=num_examples)
+  q = options['group_size']
+  step_of = functools.partial(
+    compiled, fed.feed_step, loss_fn, optimizer, donate=donate, **options
+  )
+  step_of(micro_batch_size=q)  # Checks its arguments.
+  feed.place(placing.beside(state))
+  position = feed.locate(int(state.examples))
+
+  within = loops.within(num_examples, total_weight)
+
+  def goes_on(position, state):
+    return within(position, state) and not fed.is_over(feed, position, q)
+
+  if not goes_on(position, state):
+    return iter(())
+  m = checks.num_examples(feed.read(position).examples)
+  fed.check_sizes(m, m, q)
+  recipe = fed.fed_recipe(loss_fn, optimizer, micro_batch_size=m, **options)
+  if check:
+    _, block = next(fed.blocks(feed, position, position + m, m, q))
+    faults.check_loss(recipe, state, block, compiled)
+  run = loops.Run(
+    lambda size: step_of(micro_batch_size=size),
+    # In whole groups, as m is.
+    lambda batch_size: q * loops.rung(-(-batch_size // q), m // q),
+    m,
+    feed,
+    position=lambda count: np.int64(feed.locate(int(count))),
+    goes_on=goes_on,
+  )
+  examine = functools.partial(fed.examine, q)
+  return loops.loop(run, state, faults.observer(recipe, feed, examine), donate)
 
 
 def _state(params_or_state, optimizer, seed, model_state):
@@ -202,97 +294,3 @@ def _state(params_or_state, optimizer, seed, model_state):
     )
   train_state.check_belongs(params_or_state, optimizer)
   return jax.tree.map(jnp.copy, params_or_state)
-
-
-def iterate(
-  step_of: Callable[[int], drivers.Step],
-  state: Any,
-  dataset: base.Batch,
-  *,
-  num_examples: int,
-  max_micro_batch_size: int,
-  donate: bool = False,
-  start: Callable[[Any, Any], timing.Observer] = lambda *_: _nothing,
-) -> Iterator[tuple[Any, steps.Metrics]]:
-  """The loop of `fit`, over steps of your own.
-
-  Args:
-    step_of: micro_batch_size → step, the same for the same size.
-    state: Where to start.
-    dataset: As in `fit`.
-    num_examples: As in `fit`.
-    max_micro_batch_size: As in `fit`.
-    donate: Whether the steps overwrite their state.
-    start: (state, dataset) → what to call with each state and its metrics
-      before they are yielded; called before the first step, if there is one.
-
-  Returns:
-    An iterator over (state, metrics).
-  """
-  watch = timing.stopwatch(state, max_micro_batch_size)
-
-  def dispatch(state, last_batch_size):
-    size = rung(int(last_batch_size), max_micro_batch_size)
-    state = watch.before(state, size)
-    return state, step_of(size)(state, dataset)
-
-  if int(state.examples) >= num_examples:
-    return iter(())
-  checks.check_arrays(dataset=dataset)
-  dataset = jax.device_put(dataset)
-  observe = watch.timed(start(state, dataset))
-  loop = _in_turn if donate else _ahead
-  return loop(dispatch, state, num_examples, observe)
-
-
-# The size of a batch may not be known yet when its step is dispatched, so the
-# size of the batch before chooses its micro-batches. Only speed depends on it.
-
-
-def _in_turn(dispatch, state, num_examples, observe):
-  """A step after the loop body of the one before."""
-  _, (state, metrics) = dispatch(state, state.last_batch_size)
-  _warn_of_lowered_size(metrics)
-  while True:
-    known = jax.device_get(metrics)
-    observe(state, known)
-    yield state, known
-    if known.examples >= num_examples:
-      return
-    _, (state, metrics) = dispatch(state, known.batch_size)
-
-
-def _ahead(dispatch, state, num_examples, observe):
-  """A step is dispatched before the metrics of the one before are read."""
-  _, (state, metrics) = dispatch(state, state.last_batch_size)
-  following = None
-  try:
-    known = _warn_of_lowered_size(metrics)
-    examples, batch_size = known.examples, known.batch_size
-    while True:
-      if examples < num_examples:
-        state, following = dispatch(state, batch_size)
-      known = jax.device_get(metrics)
-      observe(state, known)
-      yield state, known
-      if following is None:
-        return
-      (state, metrics), following = following, None
-      batch_size = known.next_batch_size
-      examples = known.examples + batch_size
-  finally:
-    # Nothing is left running behind a break.
-    jax.block_until_ready((metrics, following))
-
-
-def _warn_of_lowered_size(metrics: steps.Metrics) -> steps.Metrics:
-  """Reads the metrics of a first step; warns if max_batch_size was lowered."""
-  known = jax.device_get(metrics)
-  sizes = known.batch_size, known.next_batch_size
-  if sizes[0] > sizes[1] and np.all(known.required > sizes[0]):
-    logging.warning(
-      'The state came with a batch size of %d, above the largest that the '
-      'optimizer allows; it came down to %d.',
-      *sizes,
-    )
-  return known

@@ -7,61 +7,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from adaopt._common import (
   arithmetic,
   auxiliary,
-  base,
   checks,
   fields,
-  losses,
-  passing,
 )
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice
 from adaopt.statistics import estimators, merging, reading, trained
-from adaopt.training import stream, train_state, updating
-
-Draw = Callable[[base.Batch, jax.Array, jax.Array], base.Batch]
-"""(dataset, seed, positions [n]) → a batch of n examples."""
-
-
-class Recipe(NamedTuple):
-  """The arguments of `train_step` that say what a step computes."""
-
-  loss_fn: base.LossFn
-  has_aux: bool
-  optimizer: optax.GradientTransformationExtraArgs
-  micro_batch_size: int  # of whole groups
-  group_size: int
-  draw: Draw
-
-
-def recipe_of(
-  loss_fn: base.LossFn,
-  optimizer: optax.GradientTransformation,
-  *,
-  micro_batch_size: int,
-  group_size: int,
-  has_aux: bool,
-  draw: Draw,
-) -> Recipe:
-  """The recipe of these arguments of `train_step`, checked."""
-  checks.check_integer(
-    1, micro_batch_size=micro_batch_size, group_size=group_size
-  )
-  checks.check_optimizer(optimizer)
-  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
-  checks.check_callable('(dataset, seed, positions) -> batch', draw=draw)
-  return Recipe(
-    loss_fn,
-    has_aux,
-    passing.with_own_args(optimizer),
-    -(-micro_batch_size // group_size) * group_size,
-    group_size,
-    draw,
-  )
+from adaopt.training import recipes, stream, train_state, updating
 
 
 def _unchanged(moments):
@@ -87,33 +43,11 @@ class Plan(NamedTuple):
   # Where a test is due and where none is, in the same structure; or one.
   measurements: tuple[Measurement, ...]
   # (index, state, dataset) → the samples, and which count.
-  micro_batch: Callable[..., tuple[losses.Sample, jax.Array]]
-
-
-def loss_of(recipe: Recipe, state: train_state.TrainState) -> estimators.Loss:
-  """The loss function of a sample, with the model state of a run."""
-  return losses.checked(
-    recipe.loss_fn, recipe.has_aux, model_state=state.model_state
-  )
-
-
-def draw_samples(
-  recipe: Recipe,
-  state: train_state.TrainState,
-  dataset: Any,
-  positions: jax.Array,
-  mask: jax.Array | None = None,
-) -> tuple[losses.Sample, jax.Array]:
-  """The samples at positions of the stream [n], and which of them count."""
-  batch = recipe.draw(dataset, state.seed, positions)
-  keys = None
-  if losses.takes(recipe.loss_fn).key:
-    keys = stream.example_keys(state.seed, positions)
-  return losses.samples(batch, mask, recipe.group_size, keys)
+  micro_batch: Callable[..., recipes.Samples]
 
 
 def make_plan(
-  recipe: Recipe, state: train_state.TrainState, dataset: Any
+  recipe: recipes.Recipe, state: train_state.TrainState, dataset: Any
 ) -> Plan:
   """The plan for states and datasets of these structures, shapes and dtypes."""
   train_state.check_whole_batches(state.opt_state)
@@ -123,17 +57,7 @@ def make_plan(
   num_examples = _num_examples(recipe, reads)
 
   def micro_batch(index, state, dataset):
-    offsets = index * recipe.micro_batch_size + jnp.arange(
-      recipe.micro_batch_size, dtype=jnp.int32
-    )
-    mask = offsets < num_examples(state)
-    # Beyond the batch the first group is read again, with weight 0: another
-    # example may not be finite, and 0 · ∞ is NaN. It is repeated by position:
-    # repeated examples would have to be moved between devices.
-    groups = recipe.micro_batch_size // recipe.group_size
-    first = jnp.tile(offsets[: recipe.group_size], groups)
-    positions = state.examples + jnp.where(mask, offsets, first)
-    return draw_samples(recipe, state, dataset, positions, mask)
+    return recipe.take(recipe, index, state, dataset, num_examples(state))
 
   return Plan(
     num_examples,
@@ -148,12 +72,14 @@ def _reads(recipe, state, dataset):
   """What the update of such a state reads, and which tensors it moves."""
 
   def first_group(state, dataset):
-    samples = draw_samples(recipe, state, dataset, positions)
+    samples = recipes.draw_samples(recipe, state, dataset, positions)
     params = train_state.fast(state.params)
-    return estimators.measure_mean(loss_of(recipe, state), params, *samples)
+    return estimators.measure_mean(
+      recipes.loss_of(recipe, state), params, *samples
+    )
 
   positions = jnp.arange(recipe.group_size)
-  with explained(state.params, dataset):
+  with explained(state.params, stream.examples_of(dataset)):
     if recipe.has_aux:
       _check_rows(recipe, state, dataset, positions)
     found = jax.eval_shape(first_group, state, dataset)
@@ -193,9 +119,9 @@ def _check_rows(recipe, state, dataset, positions):
   """Raises ValueError for an aux with rows, which no step can average."""
 
   def aux_of(batch):
-    samples, _ = draw_samples(recipe, state, dataset, positions)
+    samples, _ = recipes.draw_samples(recipe, state, dataset, positions)
     first = jax.tree.map(lambda x: x[0], samples)
-    _, outcome = loss_of(recipe, state)(
+    _, outcome = recipes.loss_of(recipe, state)(
       train_state.fast(state.params), first._replace(batch=batch)
     )
     return outcome.aux
@@ -271,7 +197,7 @@ def _measurement(recipe, micro_batch, read, moved):
     def moments(index, state, dataset, *args):
       samples = micro_batch(index, state, dataset)
       params = train_state.fast(state.params)
-      return measure(loss_of(recipe, state), params, *samples, *args)
+      return measure(recipes.loss_of(recipe, state), params, *samples, *args)
 
     return moments
 

@@ -20,7 +20,15 @@ from adaopt.statistics import (
   reading,
   trained,
 )
-from adaopt.training import drivers, measuring, stream, train_state, updating
+from adaopt.training import (
+  counting,
+  drivers,
+  measuring,
+  recipes,
+  stream,
+  train_state,
+  updating,
+)
 
 
 class Metrics(NamedTuple):
@@ -31,7 +39,7 @@ class Metrics(NamedTuple):
   """
 
   step: jax.Array  # [] int32, steps done, this one included
-  examples: jax.Array  # [] int32, examples consumed, this step's included
+  examples: jax.Array  # [] int32, consumed, this step's included; modulo 2³¹
   batch_size: jax.Array  # [] int32, of this step
   next_batch_size: jax.Array  # [] int32
   loss: jax.Array  # [], mean over the batch, before the update
@@ -63,7 +71,7 @@ def train_step(
   micro_batch_size: int = 256,
   group_size: int = 1,
   has_aux: bool = False,
-  draw: measuring.Draw = stream.draw,
+  draw: recipes.Draw = stream.draw,
   driver: Callable[[drivers.Parts], drivers.Step] = drivers.automatic,
   donate: bool = False,
 ) -> drivers.Step:
@@ -82,9 +90,8 @@ def train_step(
   parameters and optimizer, counts included, keep their values, and the metrics
   say so.
 
-  Positions are int32, and so the stream ends before 2³¹ examples: there the
-  count of examples stays, and every step reads the same ones. `fit` raises
-  beyond 2³⁰; a loop of your own must see to it.
+  Examples are counted modulo 2³¹, and there the stream of a dataset in memory
+  starts anew. `fit` raises beyond 2³⁰.
 
   Args:
     loss_fn: (params, batch) → the mean loss over the batch, or (loss, aux),
@@ -134,7 +141,7 @@ def train_step(
     4 16
   """
   checks.check_callable('of the parts of a step', driver=driver)
-  recipe = measuring.recipe_of(
+  recipe = recipes.recipe_of(
     loss_fn,
     optimizer,
     micro_batch_size=micro_batch_size,
@@ -142,6 +149,11 @@ def train_step(
     has_aux=has_aux,
     draw=draw,
   )
+  return driver(parts_of(recipe, donate))
+
+
+def parts_of(recipe: recipes.Recipe, donate: bool) -> drivers.Parts:
+  """The parts of a step that computes what a recipe says."""
   plans = {}
 
   def plan(state, dataset):
@@ -153,14 +165,20 @@ def train_step(
   def update(state, dataset, moments, along):
     return _update(recipe, plan(state, dataset), state, dataset, moments, along)
 
-  return driver(drivers.Parts(plan, update, donate))
+  return drivers.Parts(plan, update, donate)
 
 
 def _value_fn(recipe, plan, state, dataset):
   """Parameters → the loss of the batch of a step, which has a gradient."""
-  loss = measuring.loss_of(recipe, state)
+  loss = recipes.loss_of(recipe, state)
 
   def measured(params):
+    if isinstance(dataset, stream.Block):
+      raise ValueError(
+        'the optimizer evaluates the loss of a batch again, as a line search '
+        'or SAM does, and a feed gives a batch once; train it on arrays.'
+      )
+
     def one(index):
       samples = plan.micro_batch(index, state, dataset)
       return estimators.measure_mean(loss, params, *samples)
@@ -204,7 +222,7 @@ def _update(recipe, plan, state, dataset, moments, along):
   measured = merging.finish(moments, along)
   params = train_state.fast(state.params)
   samples, _ = plan.micro_batch(0, state, dataset)
-  loss = measuring.loss_of(recipe, state)
+  loss = recipes.loss_of(recipe, state)
   gradient = estimators.gradient(loss, params, samples, moments)
   gradient = optax.tree.cast_like(gradient, params)
   measured = measured._replace(mean=gradient)
@@ -215,7 +233,7 @@ def _update(recipe, plan, state, dataset, moments, along):
 
   def moved_of(model_state):
     first = jax.tree.map(lambda x: x[0], samples)
-    loss = measuring.loss_of(recipe, state._replace(model_state=model_state))
+    loss = recipes.loss_of(recipe, state._replace(model_state=model_state))
     return loss(params, first)[1].moved
 
   def apply(params, opt_state, model_state):
@@ -248,8 +266,9 @@ def _update(recipe, plan, state, dataset, moments, along):
     params=params,
     opt_state=opt_state,
     step=state.step + 1,
-    examples=arithmetic.saturating_add(state.examples, moments.examples),
+    examples=(state.examples + moments.examples) & arithmetic.LARGEST,
     last_batch_size=moments.examples,
+    weight=counting.added(state.weight, merging.weight(moments)),
     model_state=model_state,
   )
   missing = jnp.full_like(value, arithmetic.missing())

@@ -1,16 +1,28 @@
 """The example stream: which example comes at which position.
 
-The stream is one shuffled epoch after the other, and the shuffle is a pure
-function of (seed, position). Nothing is stored, no epoch is ever sorted, and a
-batch is a range of positions, whatever its size and wherever it starts.
+Of a dataset in memory it is one shuffled epoch after the other, and the shuffle
+is a pure function of (seed, position). Nothing is stored, no epoch is ever
+sorted, and a batch is a range of positions, whatever its size and wherever it
+starts. Of a feed it is what the feed reads, a block at a time.
 """
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import base, checks
+from adaopt._common import arithmetic, base, checks
 
 _ROUNDS = 8
+
+
+class Block(NamedTuple):
+  """Some examples of a stream, and which of them a batch takes."""
+
+  examples: base.Batch  # [m, ...], at consecutive positions
+  first: jax.Array  # [] int32, the position of the first one, modulo 2³¹
+  start: jax.Array  # [] int32, the index of the first one that counts
+  stop: jax.Array  # [] int32, the index behind the last one that counts
 
 
 def _hash(x: jax.Array) -> jax.Array:
@@ -139,3 +151,18 @@ def draw(
   n = checks.num_examples(dataset)
   indices = example_indices(seed, positions, n)
   return jax.tree.map(lambda x: jnp.asarray(x)[indices], dataset)
+
+
+def draw_from_block(
+  block: Block, seed: jax.typing.ArrayLike, positions: jax.Array
+) -> base.Batch:
+  """The examples of a block at positions of the stream, modulo its length."""
+  del seed
+  offsets = (positions - block.first) & arithmetic.LARGEST
+  index = offsets % checks.num_examples(block.examples)
+  return jax.tree.map(lambda x: jnp.asarray(x)[index], block.examples)
+
+
+def examples_of(dataset: Any) -> base.Batch:
+  """The examples of a block, and a dataset as it is."""
+  return dataset.examples if isinstance(dataset, Block) else dataset

@@ -8,6 +8,7 @@ import optax
 
 from adaopt._common import base, calls, checks, fields, losses
 from adaopt.batch_size import accumulation
+from adaopt.training import counting
 
 
 class TrainState(NamedTuple):
@@ -16,9 +17,10 @@ class TrainState(NamedTuple):
   params: optax.Params
   opt_state: optax.OptState
   step: jax.Array  # [] int32, steps done
-  examples: jax.Array  # [] int32, examples consumed: the stream's position
+  examples: jax.Array  # [] int32, consumed: the stream's position modulo 2³¹
   last_batch_size: jax.Array  # [] int32, of the last step; b_0 before the first
   seed: jax.Array  # [] uint32, of the example stream
+  weight: jax.Array  # [2] float32, consumed: as `counting` has it
   model_state: Any = ()  # what the model holds beside its parameters
 
 
@@ -71,6 +73,7 @@ def init_train_state(
       examples=jnp.zeros([], jnp.int32),
       last_batch_size=fields.batch_size_of(opt_state),
       seed=jnp.asarray(seed, jnp.uint32),
+      weight=counting.nothing(),
       model_state=jax.tree.map(jnp.asarray, model_state),
     )
     # Buffers of its own, each but once: a step may donate them.

@@ -20,9 +20,16 @@ import json
 import pathlib
 
 import ml_collections
-from absl import app, flags
+from absl import flags
 
-from experiments import config_options, files, journal, options
+from experiments import (
+  command_line,
+  config_options,
+  files,
+  journal,
+  locks,
+  options,
+)
 from experiments.branching import branches, reporting
 from experiments.frontier import plan as frontier
 from experiments.frontier import training
@@ -74,9 +81,14 @@ def run_all(
   splits = training.load(config, data_dir)
   settings = frontier.shared(config).to_dict() | plan._asdict()
   settings['seed'] = config.seed
-  once = journal.remembering(
-    workdir / 'branching.jsonl', json.dumps(settings, sort_keys=True)
-  )
+  with locks.held(workdir):
+    once = journal.remembering(
+      workdir / 'branching.jsonl', json.dumps(settings, sort_keys=True)
+    )
+    return _run_all(config, plan, shares, tolerance, splits, once, workdir)
+
+
+def _run_all(config, plan, shares, tolerance, splits, once, workdir):
   branch = branches.make_trunk(config, plan, splits)
   points = []
   for examples in sorted(round(x * config.num_examples) for x in shares):
@@ -96,16 +108,15 @@ def run_all(
 
 def main(argv: list[str]) -> None:
   """Measures what is not done yet, and prints the table."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  del argv
   options.quiet()
-  if config_options.SCHEMES.value:
-    raise app.UsageError('branching has its own schemes; leave out --schemes.')
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   with config_options.ending_in_words(
-    'Interrupted; the same command goes on after the last point.'
+    'the same command goes on after the last point.'
   ):
+    if config_options.SCHEMES.value:
+      raise ValueError('branching has its own schemes; leave out --schemes.')
     frontier.check(config)
     plan = branches.Plan(
       LEARNING_RATE.value or config.guess,
@@ -125,5 +136,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main)
+  command_line.run(main, ['config', 'workdir'], ['data_dir', 'seeds'])

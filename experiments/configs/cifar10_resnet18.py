@@ -26,6 +26,8 @@ MODELS = {
   },
 }
 
+TAKES = tuple(MODELS)
+
 
 def get_config(norm: str = 'groupnorm') -> ml_collections.ConfigDict:
   """θ = 0.3 and ν = 0.4 together imply the norm test with η = 0.5."""

@@ -128,6 +128,8 @@ WORKLOADS = {
   },
 }
 
+TAKES = tuple(WORKLOADS)
+
 
 DEVICE_BATCH = 32
 """m, the examples that a device takes at once."""

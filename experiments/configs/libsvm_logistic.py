@@ -12,6 +12,8 @@ import ml_collections
 
 from experiments.configs import common
 
+TAKES = ('a9a', 'w8a', 'ijcnn1', 'phishing', 'mushrooms')
+
 
 def get_config(dataset: str = 'a9a') -> ml_collections.ConfigDict:
   """AdaGrad, b_0 = 2, 1 M examples; θ = 0.3 and ν = 0.4 imply η = 0.5."""

@@ -3,9 +3,8 @@
 import pathlib
 
 import ml_collections
-from absl import app, flags
 
-from experiments import config_options, files, options
+from experiments import command_line, config_options, files, locks, options
 from experiments.frontier import plan, reporting, training
 from experiments.plots import frontier as pictures
 
@@ -34,7 +33,12 @@ def run_all(
   for name in names:
     plan.scheme_of(config, name)
   splits = training.load(config, data_dir)
-  run = plan.remembering(config, splits, workdir / 'trials.jsonl')
+  with locks.held(workdir):
+    run = plan.remembering(config, splits, workdir / 'trials.jsonl')
+    return _run_all(config, names, num_seeds, run, workdir)
+
+
+def _run_all(config, names, num_seeds, run, workdir):
   seeds = range(config.seed, config.seed + num_seeds)
 
   def seeds_of(name, rate):
@@ -58,14 +62,13 @@ def run_all(
 
 def main(argv: list[str]) -> None:
   """Runs what is not done yet, and prints the table."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  del argv
   options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
-  names = config_options.SCHEMES.value or list(config.schemes)
+  names = config_options.SCHEMES.value or list(config.get('schemes', ()))
   with config_options.ending_in_words(
-    'Interrupted; the same command goes on after the last whole run.'
+    'the same command goes on after the last whole run.'
   ):
     print(
       run_all(
@@ -76,5 +79,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main)
+  command_line.run(
+    main, ['config', 'workdir'], ['data_dir', 'seeds', 'schemes']
+  )

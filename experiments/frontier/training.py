@@ -109,6 +109,7 @@ def make_parts(
 ) -> Parts:
   """The parts of all runs of one scheme, as in `make_runner`."""
   model = schemes.lookup(models.MODELS, 'model', config.model)()
+  of = runs.losses_and_hits(config)
   draw = schemes.lookup(runs.DRAWS, 'augmentation', config.augmentation)
   optimizer = optax.chain(
     schemes.make_optimizer(scheme),
@@ -117,15 +118,8 @@ def make_parts(
   train = splits['train']
   sizes = tuple(config.micro_batch_sizes)
 
-  def losses_and_hits(params, batch):
-    logits = model.apply(params, batch['input'])
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch['label']
-    )
-    return losses, jnp.argmax(logits, -1) == batch['label']
-
   def loss_fn(params, batch):
-    return jnp.mean(losses_and_hits(params, batch)[0])
+    return jnp.mean(of(params, batch)[0])
 
   @functools.cache
   def step_of(size):
@@ -146,11 +140,12 @@ def make_parts(
     state = adaopt.init_train_state(init(seed), optimizer, seed=seed)
     return holding(state, **held)
 
-  totals = jax.jit(functools.partial(runs.summed, losses_and_hits))
+  totals = jax.jit(functools.partial(runs.summed, of))
 
   def evaluate(params, part):
     loss, hits = jax.device_get(totals(params, part))
-    return float(loss) / part['label'].size, float(hits) / part['label'].size
+    losses, scores = runs.shapes(config, part)
+    return float(loss) / losses.size, float(hits) / scores.size
 
   return Parts(start, step_of, burst_of, evaluate)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import adaopt
 from adaopt import criteria
-from adaopt.training import fitting
+from adaopt.training import loops
 
 NAN, INF = float('nan'), float('inf')
 PROPERTY = settings(
@@ -86,7 +86,7 @@ def test_no_size_makes_more_progress_a_second(v, scale, fixed, ratio):
 def test_no_size_makes_more_progress_where_micro_batches_are_padded(
   scale, ratio, m
 ):
-  rungs = np.array([fitting.rung(int(b), m) for b in SIZES])
+  rungs = np.array([loops.rung(int(b), m) for b in SIZES])
   processed = -(-SIZES // rungs) * rungs
   stats = noise_and_signal(1.0, 1.0 / scale)
   found = goodputs(*averages_of(stats), ratio + processed)

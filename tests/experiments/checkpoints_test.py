@@ -1,10 +1,12 @@
 """A run that does not resume where it was killed, or resumes from bad data."""
 
 import csv
+import errno
 import gc
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +150,79 @@ def test_a_checkpoint_of_something_else_is_refused(manager, options):
   assert 'other parameters or another optimizer' in str(raised.value)
   assert str(manager.directory) in str(raised.value)
   assert 'Delete the folder' in str(raised.value)
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('number', range(6))
+def test_without_one_of_its_files_a_checkpoint_is_whole_or_passed_over(
+  manager, number
+):
+  newest = pathlib.Path(manager.directory, '3')
+  files = sorted(path for path in newest.rglob('*') if path.is_file())
+  # Of the dozen and a half, some that orbax writes for itself.
+  files[number * len(files) // 6].unlink()
+  manager = checkpoints.open_folder(pathlib.Path(manager.directory))
+  state, _ = checkpoints.latest(manager, a_state(0))
+  assert int(state.step) in (2, 3)
+  chex.assert_trees_all_equal(state, a_state(int(state.step)))
+  gc.collect()
+
+
+def test_what_was_only_begun_is_deleted(manager):
+  folder = pathlib.Path(manager.directory)
+  begun = folder / '4.orbax-checkpoint-tmp'
+  (begun / 'state').mkdir(parents=True)
+  manager = checkpoints.open_folder(folder)
+  state, _ = checkpoints.latest(manager, a_state(0))
+  checkpoints.save(manager, a_state(4), PROGRESS)
+  assert state.step == 3
+  assert not begun.exists()
+  assert sorted(manager.all_steps()) == [3, 4]
+
+
+def test_a_sharded_state_comes_back_sharded_or_not(tmp_path):
+  mesh = jax.make_mesh((8,), ('data',))
+  sharding = jax.NamedSharding(mesh, jax.P('data'))
+  whole = a_state(1, width=16)
+  shard = lambda x: jax.device_put(x, sharding) if x.shape == (16,) else x
+  sharded = jax.tree.map(shard, whole)
+  manager = checkpoints.open_folder(tmp_path)
+  checkpoints.save(manager, sharded, PROGRESS)
+  for like in (sharded, whole):
+    state, _ = checkpoints.latest(manager, like)
+    chex.assert_trees_all_equal(state, whole)
+    assert state.params['a'].sharding == like.params['a'].sharding
+
+
+def test_without_room_nothing_is_begun_and_the_folder_is_named(
+  manager, monkeypatch
+):
+  usage = shutil.disk_usage(manager.directory)
+  monkeypatch.setattr(
+    shutil, 'disk_usage', lambda folder: usage._replace(free=2**17)
+  )
+  with pytest.raises(OSError, match=rf"No space left.*'{manager.directory}'"):
+    checkpoints.save(manager, a_state(4), PROGRESS)
+  names = {path.name for path in pathlib.Path(manager.directory).iterdir()}
+  assert names == {'2', '3'}
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(errno.EFBIG, 'of a library'),
+    ValueError("RESOURCE_EXHAUSTED: writing [os_error_code='27']"),
+  ],
+)
+def test_what_the_disk_refuses_is_an_error_of_the_system(
+  manager, monkeypatch, error
+):
+  def fail(*args, **kwargs):
+    raise error
+
+  monkeypatch.setattr(manager, 'save', fail)
+  with pytest.raises(OSError, match=rf"File too large: '{manager.directory}/4"):
+    checkpoints.save(manager, a_state(4), PROGRESS)
 
 
 def start(workdir, num_examples):

@@ -1,10 +1,15 @@
 """A wrong config, or a comparison that loses or mixes up its results."""
 
+import contextlib
 import csv
 import errno
+import itertools
 import json
 import os
 import pathlib
+import random
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,12 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorboardX
+from absl.testing import flagsaver
 
 import adaopt
 from experiments import (
   checkpoints,
+  command_line,
   compare,
   datasets,
+  interrupts,
+  losses,
   models,
   records,
   results,
@@ -110,9 +120,51 @@ def test_a_scheme_sizes_its_batches_in_one_way(sized_by):
     runs.plan(config, ['adagrad_8'], 1)
 
 
+def test_a_config_that_lacks_what_a_run_needs_is_refused():
+  config = digits.get_config()
+  del config.model
+  del config.group_size
+  with pytest.raises(ValueError, match='the config lacks group_size, model;'):
+    runs.plan(config, ['adagrad_8'], 1)
+
+
+@pytest.mark.parametrize(
+  ('returned', 'message'),
+  [
+    (lambda outputs: outputs.mean(), r'got the shapes \(\)'),
+    (lambda outputs: (outputs.mean(), outputs), r'got the shapes \(\(\), '),
+    (lambda outputs: (outputs[:1], outputs), 'an entry for each of 1437'),
+    (lambda outputs: (outputs,) * 3, 'must return losses and hits'),
+  ],
+)
+def test_a_loss_that_is_not_one_of_examples_is_refused(
+  monkeypatch, returned, message
+):
+  loss = lambda outputs, batch: returned(outputs)
+  monkeypatch.setitem(losses.LOSSES, 'own', loss)
+  config = digits.get_config()
+  config.loss = 'own'
+  with pytest.raises(ValueError, match=message):
+    runs.plan(config, ['adagrad_8'], 1)
+  config.schemes.adagrad_8.optimizer = 'normalized_lr_gd'
+  with pytest.raises(ValueError, match='adagrad_8, normalized_lr_gd, has a'):
+    runs.plan(config, ['adagrad_8'], 1)
+
+
+def test_examples_without_labels_are_refused(monkeypatch):
+  part = {'input': np.zeros([8, 2]), 'target': np.zeros(8)}
+  monkeypatch.setitem(
+    datasets.DATASETS, 'digits', lambda _: datasets.Dataset(part, part)
+  )
+  with pytest.raises(ValueError, match='has no label; its examples have input'):
+    runs.plan(digits.get_config(), ['adagrad_8'], 1)
+
+
 def test_unknown_schemes_and_seeds_are_refused():
   with pytest.raises(ValueError, match="unknown scheme 'sgd'; choose from 'a"):
     runs.plan(digits.get_config(), ['sgd'], 1)
+  with pytest.raises(ValueError, match='the nearest: adagrad_8'):
+    runs.plan(digits.get_config(), ['adagrad8'], 1)
   with pytest.raises(ValueError, match=r'num_seeds .* got 0'):
     runs.plan(digits.get_config(), ['adagrad_8'], 0)
 
@@ -133,7 +185,8 @@ def small_digits():
 def run_all(config, names, num_seeds, workdir):
   planned = runs.plan(config, names, num_seeds)
   table = compare.run_all(planned, config, workdir, NEVER)
-  lines = (workdir / 'results.csv').read_text().splitlines()
+  path = workdir / 'results.csv'
+  lines = path.read_text().splitlines() if path.exists() else []
   return table, list(csv.DictReader(lines))
 
 
@@ -320,6 +373,72 @@ def test_a_stop_that_comes_during_an_evaluation_loses_nothing(tmp_path):
   assert seen[-1] == state.examples
 
 
+def test_a_stop_before_the_first_step_trains_nothing(tmp_path, monkeypatch):
+  stop = threading.Event()
+  stop.set()
+  monkeypatch.setattr(
+    interrupts, 'requested_stop', lambda: contextlib.nullcontext(stop)
+  )
+  table, rows = run_all(small_digits(), ['adagrad_256'], 1, tmp_path)
+  assert 'adagrad_256' not in table
+  assert rows == []
+  folder = tmp_path / 'adagrad_256' / 'seed_0'
+  assert [path.name for path in folder.iterdir()] == ['run.json']
+
+
+def the_disk_fills_up(number, monkeypatch):
+  """Makes a write and all later ones fail; returns their counter."""
+  count, usage = itertools.count(), shutil.disk_usage
+
+  def filling(do):
+    def write(*args):
+      if next(count) >= number:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+      return do(*args)
+
+    return write
+
+  def room(folder):
+    return usage(folder)._replace(free=2**30 * (next(count) < number))
+
+  writer = tensorboardX.RecordWriter
+  monkeypatch.setattr(os, 'fsync', filling(os.fsync))
+  monkeypatch.setattr(writer, 'write', filling(writer.write))
+  monkeypatch.setattr(shutil, 'disk_usage', room)
+  return count
+
+
+def test_wherever_the_disk_fills_up_the_run_says_so_and_resumes(
+  tmp_path, monkeypatch
+):
+  config = small_digits()
+  config.num_examples = 1000
+  config.schemes.adagrad_256.batch_size = 32
+  (planned,) = runs.plan(config, ['adagrad_256'], 1)
+  run, often = planned.prepare(planned.seeds), train.Interval(250, 1e9)
+
+  def train_in(name):
+    folder = tmp_path / name
+    folder.mkdir(exist_ok=True)
+    stop = threading.Event()
+    assert train.train('s', run, config, [folder], often, stop)
+    lines = (folder / 'metrics.jsonl').read_text().splitlines()
+    return [json.loads(line) | {'seconds': None} for line in lines]
+
+  with monkeypatch.context() as patch:
+    count = the_disk_fills_up(2**30, patch)
+    whole = train_in('whole')
+  writes = next(count)
+  assert writes > 40
+  for number in random.Random(0).sample(range(writes), 6):
+    with monkeypatch.context() as patch:
+      the_disk_fills_up(number, patch)
+      with pytest.raises(OSError, match='No space left') as raised:
+        train_in(f'{number}')
+      assert str(tmp_path / f'{number}') in raised.value.filename
+    assert train_in(f'{number}') == whole
+
+
 def test_evaluation_counts_every_example_once():
   part = {'input': jnp.arange(2345.0), 'label': jnp.zeros(2345, jnp.int32)}
   of = lambda params, batch: (batch['input'] * params, batch['input'] < 1000)
@@ -398,3 +517,43 @@ def test_mnist_trains_from_files_with_overrides(tmp_path):
   (row,) = csv.DictReader(lines)
   assert int(row['final_batch_size']) == 40
   assert float(row['test_accuracy']) > 0.9
+
+
+# That of ml_collections, which reads a config by it.
+@pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+def test_an_experiment_of_ones_own_is_run_from_a_file_elsewhere(
+  tmp_path, monkeypatch, capsys
+):
+  text = (ROOT / 'experiments' / 'README.md').read_text()
+  (block,) = re.findall('```python\n(.*?)```', text, re.DOTALL)
+  config = tmp_path / 'points.py'
+  config.write_text(block)
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=[500, 3]).astype(np.float32)
+  y = x @ np.float32([1, -2, 3]) + np.float32(0.5)
+  np.savez(tmp_path / 'points.npz', x=x, y=y)
+  argv = [
+    'compare',
+    f'--config={config}',
+    f'--workdir={tmp_path / "out"}',
+    f'--data_dir={tmp_path}',
+    '--schemes=adaptive',
+    '--config.schemes.adaptive.max_batch_size=64',
+  ]
+  monkeypatch.setattr(sys, 'argv', argv)
+  for module, name in (
+    (datasets, 'DATASETS'),
+    (models, 'MODELS'),
+    (losses, 'LOSSES'),
+  ):
+    monkeypatch.setattr(module, name, dict(getattr(module, name)))
+  with flagsaver.flagsaver():
+    required, optional = ['config', 'workdir'], ['data_dir', 'schemes']
+    compare.main(command_line.parse(compare, required, optional, argv))
+  assert '| adaptive | 1 ' in capsys.readouterr().out
+  lines = (tmp_path / 'out' / 'results.csv').read_text().splitlines()
+  (row,) = csv.DictReader(lines)
+  assert int(row['final_batch_size']) <= 64
+  # The line has no noise, so that it is found: every point is a hit.
+  assert float(row['train_loss']) < 1e-4
+  assert float(row['test_accuracy']) == 1.0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scripts
 from absl.testing import flagsaver
+from flax import linen as nn
 
 from experiments import (
   models,
@@ -110,7 +111,9 @@ def test_parameters_are_those_of_optax(small):
   assert by_run['adaopt, mean of means'].moved > 1e-2
 
 
-def test_the_script_leaves_both_tables(small, tmp_path, capsys):
+def test_the_script_leaves_both_tables(small, monkeypatch, tmp_path, capsys):
+  network = nn.Sequential([nn.Embed(65, 4), nn.Dense(65)])
+  monkeypatch.setattr(padded_sequences, 'TRANSFORMER', network)
   data_files.write_libsvm(tmp_path / 'libsvm', 'ijcnn1', num_features=22)
   data_files.write_shakespeare(tmp_path / 'text')
   workdir = tmp_path / 'results'

@@ -12,6 +12,8 @@ from adaopt import logistic
 
 HARD = np.array([[0.5, -1.0], [-0.5, -1.0]])
 HARD_LABELS = np.array([1, -1])
+# Equal iterations need the sums of a sweep in the order of a single run.
+pytestmark = pytest.mark.usefixtures('optimised')
 STEP_SIZES = np.array([1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0])
 
 

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 import adaopt
 from adaopt.per_example.program import constraints, ir
 
+pytestmark = pytest.mark.usefixtures('optimised')
 B, T, D, F = 64, 4, 64, 128
 SIZES = {'f32': 4, 's32': 4, 'pred': 1}
 COLLECTIVE = re.compile(

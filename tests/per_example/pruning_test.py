@@ -70,9 +70,12 @@ def scans(name, read, preference):
   apply, params, x = per_example_cases.CASES[name]()
   loss = per_example_cases.loss_of(apply)
 
+  @pruning.pruned
   def reduce(params, x):
-    factored = factorisation.factorise(loss, params, x, jnp.ones(len(x)))
-    return pruning.pruned(lambda: read(reductions.sums(factored, preference)))()
+    factored = factorisation.factorise(
+      loss, params, x, jnp.ones(len(x)), preference=preference
+    )
+    return read(reductions.sums(factored))
 
   return [
     carried_and_stacked(equation)

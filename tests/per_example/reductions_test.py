@@ -11,6 +11,7 @@ from tests import per_example_cases
 
 WEIGHTS = np.array([1.0, 0.5, 0.0, 2.0])
 COEFFICIENTS = np.array([0.5, -1.0, 3.0, 2.0])
+TOTAL = np.float64(2)
 
 
 def check(make, dtype, rtol):
@@ -22,12 +23,23 @@ def check(make, dtype, rtol):
 
   @jax.jit
   def reduce(params, x, weights, directions):
-    factored = factorisation.factorise(loss, params, x, weights)
+    by_norms, by_squares = (
+      factorisation.factorise(
+        loss,
+        params,
+        x,
+        weights,
+        preference=preference,
+        weigh=lambda _: (COEFFICIENTS, TOTAL),
+        direction=directions,
+      )
+      for preference in (choice.NORMS_FIRST, choice.SQUARES_FIRST)
+    )
     return (
-      (factored.values, factored.aux),
-      reductions.sums(factored, choice.NORMS_FIRST, COEFFICIENTS),
-      reductions.sums(factored, choice.SQUARES_FIRST, COEFFICIENTS),
-      reductions.products(factored, directions),
+      (by_norms.values, by_norms.aux),
+      reductions.sums(by_norms),
+      reductions.sums(by_squares),
+      reductions.products(by_norms, directions),
     )
 
   results, *sums, products = jax.device_get(
@@ -47,7 +59,7 @@ def check(make, dtype, rtol):
       a, b, rtol, rtol * scale
     )
     for total, weighted, norms, squares in (reduced[:4], reduced[4:]):
-      close(total, g.sum(0), whole)
+      close(total, g.sum(0) / TOTAL, whole)
       close(weighted, np.tensordot(COEFFICIENTS, g, 1), 3 * whole)
       close(norms, np.square(g).sum(tuple(range(1, g.ndim))), whole**2)
       close(squares, np.square(g).sum(0), whole**2)

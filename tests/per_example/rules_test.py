@@ -46,15 +46,15 @@ def rules_of(name):
     ('lstm', 'kernel', dense.SEQUENCE),
     ('lstm on short sequences', 'kernel', dense.GRAM),
     ('gru', 'kernel', dense.SEQUENCE),
-    ('scan over recurrent layers', 'kernel', dense.SEQUENCE),
-    ('scan over convolutions', 'kernel', convolution.CONVOLUTION),
+    ('scan over recurrent layers', 'kernel', direct.STACKED),
+    ('scan over convolutions', 'kernel', direct.STACKED),
     ('convolutional lstm', 'kernel', convolution.CONVOLUTION),
     ('dense of several heads', 'kernel', dense.OUTER),
     ('dense of several heads on sequences', 'kernel', dense.SEQUENCE),
     ('map', 'w', dense.GRAM),
     ('scan', 'w', dense.GRAM),
     ('sliced product', 'w', dense.GRAM),
-    ('scan over layers, remat', 'kernel', dense.OUTER),
+    ('scan over layers, remat', 'kernel', direct.STACKED),
     ('embed', 'embedding', lookup.LOOKUP),
     # The loss is in weight space, which starts where w_j is broadcast, so that
     # the tail is more than a contraction.

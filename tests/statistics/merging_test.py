@@ -41,10 +41,12 @@ def _from_sums(g, q=1):
   """Moments, by their sums, of samples: sample j has loss j and aux 2j."""
   losses = np.arange(len(g), dtype=float)
   squares = _tree(np.sum(np.abs(g) ** 2, 0))
+  with np.errstate(invalid='ignore'):
+    mean = _tree(np.sum(g, 0) / np.float64(len(g)))
   arguments = dict(
     value=np.sum(losses),
     aux=np.sum(2 * losses),
-    gradient=_tree(np.sum(g, 0)),
+    mean=mean,
     norms=jax.tree.map(np.sum, squares),
     squares=squares,
   )
@@ -213,7 +215,7 @@ def test_rounding_never_makes_a_variance_negative():
     1,
     value=jnp.float32(0),
     aux=(),
-    gradient=jax.tree.map(jnp.asarray, _tree(np.sum(g, 0))),
+    mean=jax.tree.map(jnp.asarray, _tree(np.mean(g, 0))),
     norms=jax.tree.map(jnp.sum, squares),
     squares=squares,
   )

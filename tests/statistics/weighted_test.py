@@ -74,11 +74,23 @@ def class_weighted(params, batch):
 LOSSES = {'tokens': token_mean, 'classes': class_weighted}
 
 
+@functools.cache
+def parts_of(loss_fn):
+  """(params, batch) → the total, and the weight."""
+  total = jax.jit(lambda params, batch: loss_fn(params, batch).total)
+  weight = jax.jit(lambda params, batch: loss_fn(params, batch).weight)
+  return total, weight
+
+
+@functools.cache
+def estimator(loss_fn, **options):
+  return jax.jit(adaopt.value_and_statistics(loss_fn, **options))
+
+
 def rows_of(loss_fn, params, batch, size=1):
   """A [J, d], w [J] and totals [J], of groups."""
   count = len(jax.tree.leaves(batch)[0])
-  total = jax.jit(lambda params, batch: loss_fn(params, batch).total)
-  weight = jax.jit(lambda params, batch: loss_fn(params, batch).weight)
+  total, weight = parts_of(loss_fn)
   with jax.enable_x64(True):
     a = oracles.sample_gradients(total, params, batch, size)
     parts = [
@@ -93,7 +105,7 @@ def rows_of(loss_fn, params, batch, size=1):
 def estimate(loss_fn, params, batch, **options):
   """(value, statistics) in float64."""
   with jax.enable_x64(True):
-    run = jax.jit(adaopt.value_and_statistics(loss_fn, **options))
+    run = estimator(loss_fn, **options)
     return jax.device_get(run(params, batch))
 
 
@@ -239,7 +251,7 @@ def from_rows(a, w, size=1):
       size,
       value=jnp.sum(jnp.asarray(w)),
       aux=(),
-      gradient=jnp.sum(jnp.asarray(a), 0),
+      mean=jnp.sum(jnp.asarray(a), 0) / jnp.sum(jnp.asarray(w)),
       norms=jnp.sum(jnp.abs(a) ** 2),
       squares=jnp.sum(jnp.abs(a) ** 2, 0),
       weights=(
@@ -388,18 +400,24 @@ def test_a_batch_without_weight_is_left_out(driver):
   jax.tree.map(np.testing.assert_array_equal, state.opt_state, before.opt_state)
 
 
+@functools.cache
+def recording_of_six(driver):
+  optimizer = recording.optimizer(6)
+  step = adaopt.train_step(
+    token_mean, optimizer, micro_batch_size=2, driver=driver
+  )
+  return optimizer, step
+
+
 @pytest.mark.parametrize('empty', [0, 1, 2])
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 def test_a_micro_batch_without_weight_changes_nothing(driver, empty):
   params = make_params(np.float32)
-  optimizer = recording.optimizer(6)
+  optimizer, step = recording_of_six(driver)
   rows = adaopt.training.example_indices(0, np.arange(6), B)
   dataset = weightless(make_batch(), rows[2 * empty : 2 * empty + 2])
   batch = jax.tree.map(lambda x: x[rows], dataset)
   a, w, t = rows_of(token_mean, make_params(), batch)
-  step = adaopt.train_step(
-    token_mean, optimizer, micro_batch_size=2, driver=driver
-  )
   state, metrics = step(adaopt.init_train_state(params, optimizer), dataset)
   assert metrics.finite
   close(metrics.loss, sum(t) / sum(w), 1e-5)
@@ -441,16 +459,20 @@ def test_fit_trains_on_a_mean_over_tokens():
 # The accumulating form.
 
 
-def accumulated(parts, statistics_of, size=1, **options):
-  """What a test sees of these micro-batches, and the state."""
+@functools.cache
+def accumulating(size):
+  """An optimizer that accumulates, and its compiled update."""
   inner = recording.optimizer(1, 2**20)
-  optimizer = adaopt.accumulate(
-    inner, weighted=True, group_size=size, **options
-  )
+  optimizer = adaopt.accumulate(inner, weighted=True, group_size=size)
+  return optimizer, jax.jit(optimizer.update)
+
+
+def accumulated(parts, statistics_of, size=1):
+  """What a test sees of these micro-batches, and the state."""
+  optimizer, update = accumulating(size)
   params = make_params()
   total = sum(len(part['mask']) for part in parts)
   with jax.enable_x64(True):
-    update = jax.jit(optimizer.update)
     state = optimizer.init(params)
     state = optax.tree.set(state, batch_size=jnp.int32(total))
     for part in parts:
@@ -476,10 +498,8 @@ def test_accumulated_micro_batches_are_one_batch(bounds, size):
   """Also where a micro-batch is the one example that is all padding."""
   batch = make_batch()
   a, w, t = rows_of(token_mean, make_params(), batch, size)
-  estimator = lambda **options: jax.jit(
-    adaopt.value_and_statistics(token_mean, group_size=size, **options)
-  )
-  whole, mean = estimator(), estimator(only=())
+  whole = estimator(token_mean, group_size=size)
+  mean = estimator(token_mean, group_size=size, only=())
 
   def statistics_of(part):
     several = len(part['mask']) > size
@@ -514,7 +534,7 @@ def test_accumulated_micro_batches_are_one_batch(bounds, size):
 def test_an_accumulated_micro_batch_without_weight_changes_nothing(empty):
   batch = weightless(make_batch(), slice(4 * empty, 4 * empty + 4))
   a, w, t = rows_of(token_mean, make_params(), batch)
-  whole = jax.jit(adaopt.value_and_statistics(token_mean))
+  whole = estimator(token_mean)
   found = accumulated(
     split(batch, [4, 8]), lambda part: whole(make_params(), part)
   )
@@ -532,7 +552,7 @@ def test_an_accumulated_batch_without_weight_is_left_out():
   )
   params = make_params(np.float32)
   state = optimizer.init(params)
-  mean = adaopt.value_and_statistics(token_mean, only=())
+  mean = estimator(token_mean, only=())
   empty = jax.tree.map(lambda x: x[:4], weightless(make_batch(), slice(None)))
   _, statistics = mean(params, empty)
   updates, state = optimizer.update(
@@ -560,7 +580,7 @@ def test_the_weight_of_an_accumulated_batch_is_that_of_the_whole():
   optimizer = adaopt.accumulate(adapt, weighted=True)
   params = make_params(np.float32)
   state = optimizer.init(params)
-  whole = jax.jit(adaopt.value_and_statistics(token_mean))
+  whole = estimator(token_mean)
   for part in split(make_batch(), [4, 7]):
     _, statistics = whole(params, part)
     seen.append(float(statistics.weight))
@@ -576,7 +596,7 @@ def test_the_weight_of_an_accumulated_batch_is_that_of_the_whole():
 def test_weights_that_were_not_announced_meet_a_sentence():
   optimizer = adaopt.accumulate(recording.optimizer(B))
   params = make_params(np.float32)
-  _, statistics = adaopt.value_and_statistics(token_mean)(params, make_batch())
+  _, statistics = estimator(token_mean)(params, make_batch())
   with pytest.raises(ValueError, match='pass weighted=True to accumulate'):
     optimizer.update(
       statistics.mean, optimizer.init(params), params, statistics=statistics
@@ -639,10 +659,11 @@ def test_estimates_scan_and_vmap():
     run = adaopt.value_and_statistics(token_mean)
     one = lambda batch: run(make_params(), batch)
     _, scanned = jax.lax.scan(lambda c, batch: (c, one(batch)), 0, batches)
-    mapped = jax.vmap(one)(batches)
+    mapped = jax.jit(jax.vmap(one))(batches)
+    alone = jax.jit(one)
     for i in range(3):
       batch = jax.tree.map(lambda x, i=i: x[i], batches)
-      expected = one(batch)
+      expected = alone(batch)
       for found in (scanned, mapped):
         jax.tree.map(lambda x, y, i=i: close(x[i], y), found, expected)
 
@@ -778,8 +799,9 @@ def test_the_forward_pass_along_a_gradient_sees_the_weights():
     params, batch = jax.tree.map(jnp.asarray, (params, batch))
     samples, mask = losses.samples(batch, None, 2)
     loss = losses.checked(token_mean, False)
-    mean = adaopt.value_and_statistics(token_mean)(params, batch)[1].mean
-    found = estimators.measure_along(loss, params, samples, mask, mean)
+    mean = estimator(token_mean)(params, batch)[1].mean
+    along = jax.jit(functools.partial(estimators.measure_along, loss))
+    found = along(params, samples, mask, mean)
   a, w, _ = rows_of(token_mean, params, batch, 2)
   center = oracles.ratio(a, w)
   u = center / np.linalg.norm(center)

@@ -92,7 +92,7 @@ def test_two_updates_in_a_row_and_a_finite_one_between_raise_no_warning(
 
 def test_a_second_fault_after_a_finite_update_is_told_anew(warnings):
   observe = faults.observer(
-    training.measuring.recipe_of(
+    training.recipes.recipe_of(
       loss_fn,
       WHOLE,
       micro_batch_size=256,
@@ -264,3 +264,33 @@ def test_a_mask_of_weights_is_followed(warnings):
   fit({'x': ONE_NAN, 'm': m}, loss_fn=weighted)
   (warning,) = left_out(warnings)
   assert f'(in the dataset {BAD})' in warning
+
+
+def fit_feed(dataset, loss_fn=loss_fn):
+  """Batches of 100 from micro-batches of 64."""
+  optimizer = optax.chain(adaopt.schedule_batch_size(100), optax.sgd(0.1))
+  feed = adaopt.feed([*dataset], micro_batch_size=64)
+  steps = adaopt.fit(loss_fn, optimizer, PARAMS, feed)
+  return [metrics for _, metrics in steps]
+
+
+def test_of_a_feed_the_first_micro_batch_is_looked_at(warnings):
+  dataset = DATASET.copy()
+  dataset[[105, 210, 307]] = np.inf
+  history = fit_feed(dataset)
+  assert [bool(m.finite) for m in history] == [True] + [False] * 3 + [True] * 6
+  (warning,) = left_out(warnings)
+  assert (
+    'In the first micro-batch of the last batch those of the examples at the '
+    'positions 307 of the stream are not'
+  ) in warning
+  dataset[307], dataset[399] = 0, np.inf
+  fit_feed(dataset)
+  *_, warning = left_out(warnings)
+  assert 'In the first micro-batch of the last batch that of every' in warning
+
+
+def test_a_loss_that_is_no_mean_is_found_in_a_feed():
+  total = lambda params, batch: jnp.sum((params - batch) ** 2)
+  with pytest.raises(ValueError, match='a sum over the examples'):
+    fit_feed(DATASET, total)

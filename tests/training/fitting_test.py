@@ -12,7 +12,7 @@ from flax import linen as nn
 
 import adaopt
 from adaopt import training
-from adaopt.training import fitting
+from adaopt.training import loops
 
 OPTIMIZER = adaopt.adadagrad(
   0.5, adaopt.norm_test(0.5), init_batch_size=4, max_batch_size=64
@@ -60,7 +60,7 @@ def fit(num_examples, state=None, **options):
 def test_rung_is_the_smallest_quartering_that_holds_the_batch(
   batch_size, largest, expected
 ):
-  assert fitting.rung(batch_size, largest) == expected
+  assert loops.rung(batch_size, largest) == expected
 
 
 def test_budget_ends_with_the_first_step_that_reaches_it():
@@ -227,7 +227,7 @@ def test_optimizers_whose_init_returns_its_argument_train(name, donate):
 
 def test_a_run_resumed_from_any_of_its_states_is_the_run_to_the_last_bit():
   whole = fit(200)
-  micro_batches = {fitting.rung(int(m.batch_size), 256) for _, m in whole}
+  micro_batches = {loops.rung(int(m.batch_size), 256) for _, m in whole}
   assert len(micro_batches) > 1
   for state, _ in whole[:-1]:
     rest = fit(200, jax.tree.map(jnp.asarray, state))
@@ -336,7 +336,7 @@ def test_a_loss_that_cannot_key_the_programs_is_rejected():
     (
       loss_fn,
       iter([DATASET]),
-      r'dataset is an iterator \(list_iterator\), which is read once',
+      r'dataset is a list_iterator, .*pass adaopt\.feed\(it\)',
     ),
     (
       loss_fn,

@@ -11,7 +11,7 @@ from scipy import optimize
 import adaopt
 from adaopt import criteria
 from adaopt._common import fields
-from adaopt.training import fitting, timing
+from adaopt.training import loops, timing
 from experiments import compilations
 
 M = 64
@@ -92,7 +92,7 @@ def optimizer_of(criterion, policy=adaopt.follow, init_batch_size=4):
 
 
 def processed(batch_size):
-  m = fitting.rung(batch_size, M)
+  m = loops.rung(batch_size, M)
   return -(-batch_size // m) * m
 
 
@@ -165,7 +165,7 @@ def test_fit_measures_and_the_size_settles_where_it_pays_most(
   model = model_of(state)
   np.testing.assert_allclose(model[:2], seconds, rtol=1e-3)
   assert model.micro_batch_size == M
-  programs = {fitting.rung(size, M) for size in sizes}
+  programs = {loops.rung(size, M) for size in sizes}
   assert len(compilations.names()[before:]) <= len(programs)
 
 
@@ -213,7 +213,7 @@ def test_steps_in_which_a_program_is_new_do_not_count(clock):
   metrics = [adaopt.Metrics(*[None] * 3, *[None] * 8) for _ in sizes]
   programs = set()
   for size, one in zip(sizes, metrics, strict=True):
-    m = fitting.rung(size, M)
+    m = loops.rung(size, M)
     state = watch.before(state, m)
     clock.now += 1.0 + processed(size) + 1e6 * (m not in programs)
     programs.add(m)

@@ -1,9 +1,11 @@
 """Hoists the contractions of gradients out of the loops of a program.
 
-A scan over time adds one term of a recurrent cell's gradient in every step. A
-scan over layers emits one slice of the stacked gradient in every step. In both
-cases the scan can emit factors instead, and the contraction runs after it,
-where a rule sees it: Σ_t x_t δ_tᵀ is that of a dense layer on a sequence.
+A scan over time adds one term of a recurrent cell's gradient in every step. The
+scan can emit factors instead, and the contraction runs after it, where a rule
+sees it: Σ_t x_t δ_tᵀ is that of a dense layer on a sequence. A scan over layers
+emits one slice of the stacked gradient in every step. Where that slice is a
+gradient of its own it stays (`stacks` reduces it there); where more follows it
+is hoisted, too.
 """
 
 import collections
@@ -11,14 +13,15 @@ import functools
 from collections.abc import Sequence
 
 import jax
-from jax.extend import core
 
 from adaopt.per_example import cut
 from adaopt.per_example.hoisting import scan, slicing, steps
-from adaopt.per_example.program import inlining, ir
+from adaopt.per_example.program import inlining, ir, scans
 
 
-def hoist(flat: ir.Program, indices: Sequence[int]) -> ir.Program:
+def hoist(
+  flat: ir.Program, indices: Sequence[int], emitted: Sequence[int] = ()
+) -> ir.Program:
   """Hoists the contractions of gradients, at any depth of loops.
 
   It also turns slices of a matrix product into products of slices.
@@ -26,11 +29,14 @@ def hoist(flat: ir.Program, indices: Sequence[int]) -> ir.Program:
   Args:
     flat: A program.
     indices: Which of its outputs are gradients.
+    emitted: Which of these a scan may go on emitting, see `cut.find_stacked`.
 
   Returns:
     An equal program.
   """
-  changes = _changes(flat, [flat.outputs[i] for i in indices])
+  stacks = [cut.find_stacked(flat, flat.outputs[i]) for i in emitted]
+  stay = {stacked.source for stacked in stacks if stacked}
+  changes = _changes(flat, [flat.outputs[i] for i in indices], stay)
   if not changes:
     return flat
 
@@ -40,16 +46,16 @@ def hoist(flat: ir.Program, indices: Sequence[int]) -> ir.Program:
     return ir.evaluate(equations, known, flat.outputs, changes)
 
   closed = jax.make_jaxpr(run)(*(flat.avals[v] for v in flat.inputs))
-  return hoist(inlining.flatten(closed), indices)
+  return hoist(inlining.flatten(closed), indices, emitted)
 
 
-def _changes(flat, gradients):
+def _changes(flat, gradients, stay):
   """Other ways to compute equations, by the outputs of the equation."""
   changes, reached = {}, collections.defaultdict(set)
   pending = ir.numbers(gradients)
   while pending:
     equation = flat.producers.get(value := pending.pop())
-    if equation is None or equation.outputs in changes:
+    if equation is None or equation.outputs in changes or value in stay:
       continue
     if cut.moves_or_adds(flat.avals, equation):
       pending.extend(ir.numbers(equation.inputs))
@@ -69,10 +75,7 @@ def _loop(
   flat: ir.Program, equation: ir.Equation, indices: set[int]
 ) -> scan.Loop:
   """Finds which outputs of a scan to hoist."""
-  jaxpr = equation.params['jaxpr']
-  if not isinstance(jaxpr, core.ClosedJaxpr):
-    jaxpr = core.ClosedJaxpr(jaxpr, ())
-  consts, carries = _counts(flat, equation, jaxpr)
+  jaxpr, consts, carries = scans.parts(flat, equation)
   body = hoist(inlining.flatten(jaxpr), sorted(indices))
   varying = ir.dependents(body.equations, body.inputs[consts:])
   others = [v for i, v in enumerate(body.outputs) if i not in indices]
@@ -96,23 +99,6 @@ def _loop(
     if allowed and contracts:
       found[i] = hoisted
   return scan.Loop(equation, body, consts, carries, varying, found)
-
-
-def _counts(flat, equation, jaxpr):
-  """How many inputs of a scan are fixed, and how many are carries."""
-  # Only values that are sliced or stacked have another rank outside. JAX's own
-  # parameters for these numbers change their names between versions.
-  ranks = lambda avals: [len(aval.shape) for aval in avals]
-  inside = ranks(jaxpr.in_avals), ranks(jaxpr.out_avals)
-  aval = lambda v: flat.avals[v] if isinstance(v, int) else v.aval
-  outside = tuple(
-    ranks(map(aval, values)) for values in (equation.inputs, equation.outputs)
-  )
-  same = [
-    sum(a == b for a, b in zip(*pair, strict=True))
-    for pair in zip(inside, outside, strict=True)
-  ]
-  return same[0] - same[1], same[1]
 
 
 def _only_adds(body, hoisted, varying):

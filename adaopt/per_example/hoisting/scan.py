@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from adaopt.per_example import cut
 from adaopt.per_example.hoisting import steps
-from adaopt.per_example.program import ir
+from adaopt.per_example.program import ir, scans
 
 
 class Hoisted(NamedTuple):
@@ -38,7 +38,6 @@ class Loop(NamedTuple):
 def run(loop: Loop, read: ir.Read) -> list[Any]:
   """Computes the outputs of a scan."""
   equation, body, consts, carries, _, hoisted = loop
-  params = equation.params
   operands = dict(zip(body.inputs, map(read, equation.inputs), strict=True))
   kept = [i for i in range(len(body.outputs)) if i not in hoisted]
   carry_inputs = [body.inputs[consts + i] for i in kept if i < carries]
@@ -58,14 +57,8 @@ def run(loop: Loop, read: ir.Read) -> list[Any]:
     results = ir.evaluate(equations, known, wanted)
     return results[: len(carry)], results[len(carry) :]
 
-  final, stacked = jax.lax.scan(
-    step,
-    [operands[v] for v in carry_inputs],
-    [operands[v] for v in sliced],
-    length=params['length'],
-    reverse=params['reverse'],
-    unroll=params['unroll'],
-  )
+  init, xs = ([operands[v] for v in vs] for vs in (carry_inputs, sliced))
+  final, stacked = scans.run(equation, step, init, xs)
   results = dict(zip(kept, [*final, *stacked], strict=False))
   stacks = {v: operands[v] for v in sliced}
   stacks |= zip(emitted, stacked[len(kept) - len(final) :], strict=True)

@@ -84,10 +84,10 @@ def of_samples(
 
 
 def mapped(
-  function: Callable[..., Any], in_axes: Any = 0
+  function: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0
 ) -> Callable[..., Any]:
   """Maps a function over samples, as `jax.vmap` does."""
-  over_samples = jax.vmap(function, in_axes, axis_name=SAMPLES)
+  over_samples = jax.vmap(function, in_axes, out_axes, axis_name=SAMPLES)
 
   def call(*args):
     try:

@@ -4,11 +4,13 @@ Every rule that applies gives the same sums. Which one is cheapest depends on
 the sums that are read.
 """
 
+import jax
+
 from adaopt.per_example import cut
 from adaopt.per_example.rules import common
 from adaopt.per_example.rules.convolution import CONVOLUTION
 from adaopt.per_example.rules.dense import GRAM, OUTER, SEQUENCE
-from adaopt.per_example.rules.direct import DIRECT, SHARED
+from adaopt.per_example.rules.direct import DIRECT, SHARED, STACKED
 from adaopt.per_example.rules.lookup import LOOKUP
 from adaopt.per_example.rules.materialised import MATERIALISED
 
@@ -17,6 +19,7 @@ Preference = tuple[common.Rule, ...]
 
 SQUARES_FIRST = (
   SHARED,
+  STACKED,
   DIRECT,
   OUTER,
   SEQUENCE,
@@ -26,11 +29,36 @@ SQUARES_FIRST = (
 )
 """Without Gram matrices, which give norms but no squares."""
 
-NORMS_FIRST = (SHARED, DIRECT, OUTER, GRAM, *SQUARES_FIRST[3:])
+NORMS_FIRST = (*SQUARES_FIRST[:4], GRAM, *SQUARES_FIRST[4:])
 
 
-def choose(
-  tail: cut.Tail | common.Shared, preference: Preference
-) -> common.Rule:
+def choose(tail: common.AnyTail, preference: Preference) -> common.Rule:
   """The first rule that applies."""
   return next(rule for rule in preference if rule.applies(tail))
+
+
+def sums(
+  tail: common.AnyTail,
+  factors: common.Factors,
+  preference: Preference,
+  coefficients: jax.Array,
+  total_weight: jax.Array,
+) -> common.Sums:
+  """The sums of one tensor, the total over W.
+
+  Args:
+    tail: The tail of its gradient.
+    factors: The arrays that it starts from.
+    preference: The rules to choose from.
+    coefficients: c_j, [J] real.
+    total_weight: W, [] real.
+
+  Returns:
+    The sums.
+  """
+  found = choose(tail, preference).sums(tail, factors, coefficients)
+  if isinstance(tail, cut.Stacked):  # Divided in its scan, a slice at a time.
+    return found
+  return found._replace(
+    total=found.total / total_weight.astype(found.total.dtype)
+  )

@@ -14,8 +14,9 @@ from adaopt._common import arithmetic
 from adaopt.per_example import cut
 from adaopt.per_example.program import ir
 
-Factors = dict[int, jax.Array]
-"""The arrays of factors, [J, ...], and of shared values, by number."""
+Factors = dict[int, Any]
+"""The arrays of factors, [J, ...], and of shared values, by number; of a stack
+what it is reduced to."""
 
 
 class Shared(NamedTuple):
@@ -25,6 +26,15 @@ class Shared(NamedTuple):
   gradient: jax.Array  # g
 
 
+AnyTail = cut.Tail | cut.Stacked | Shared
+
+
+def shared(weights: jax.Array, factors: Factors, gradient: ir.Value) -> Shared:
+  """Gradients w_j g, for weights [J] and the value g."""
+  (g,) = ir.evaluate((), factors, [gradient])
+  return Shared(weights, jnp.asarray(g))
+
+
 class Sums(NamedTuple):
   """Sums over gradients g_j, of one tensor or of trees of them.
 
@@ -32,20 +42,27 @@ class Sums(NamedTuple):
   `pruning.pruned` or `jax.jit` remove the others.
   """
 
-  total: Any  # Σ_j g_j, float32 or wider
+  total: Any  # Σ_j g_j, or the same over W; float32 or wider
   weighted: Any  # Σ_j c_j g_j for coefficients c_j, likewise
   norms: Any  # ‖g_j‖², [J]
   squares: Any  # Σ_j |g_j|², like the tensor
 
 
+class Reduced(NamedTuple):
+  """The reductions of a stack, in the place of its factors."""
+
+  sums: Sums
+  products: jax.Array | None  # Re Σ g_j · u [J]; None without a direction
+
+
 class Rule(NamedTuple):
   """When a rule applies to a tail, and its reductions."""
 
-  applies: Callable[[cut.Tail | Shared], bool]
+  applies: Callable[[AnyTail], bool]
   # Sums for coefficients c_j, [J] real.
-  sums: Callable[[cut.Tail | Shared, Factors, jax.Array], Sums]
+  sums: Callable[[AnyTail, Factors, jax.Array], Sums]
   # Re Σ g_j · u over all coordinates [J], for u like the gradient.
-  products: Callable[[cut.Tail | Shared, Factors, jax.Array], jax.Array]
+  products: Callable[[AnyTail, Factors, jax.Array], jax.Array]
 
 
 def widen(x: jax.Array) -> jax.Array:
@@ -71,27 +88,34 @@ def only(tail: cut.Tail, name: str) -> bool:
   )
 
 
-def moved(tail: cut.Tail, array: jax.Array) -> jax.Array:
-  """Applies the moves of a tail to a reduction of its only contraction."""
-  (contraction,) = tail.contractions
-  known = {contraction.outputs[0]: array}
+def moved(tail: cut.Tail | cut.Stacked, array: jax.Array) -> jax.Array:
+  """Applies the moves of a tail to a reduction of what they start from."""
+  source, moves = _moves(tail)
   # A reduction keeps its type, which may be wider than the gradient's.
   keep = lambda source: lambda read: [read(source)]
   instead = {
     e.outputs: keep(e.inputs[0])
-    for e in tail.equations
+    for e in moves
     if e.name in ('convert_element_type', 'copy')
   }
-  moves = [e for e in tail.equations if e is not contraction]
-  return ir.evaluate(moves, known, [tail.output], instead)[0]
+  return ir.evaluate(moves, {source: array}, [tail.output], instead)[0]
 
 
-def moved_back(tail: cut.Tail, array: jax.Array) -> jax.Array:
+def moved_back(tail: cut.Tail | cut.Stacked, array: jax.Array) -> jax.Array:
   """Undoes the moves of a tail for an array like the gradient."""
+  source, _ = _moves(tail)
+  # Like it; its numbers are not read.
+  like = jnp.reshape(array, tail.avals[source].shape)
+  return jax.linear_transpose(lambda x: moved(tail, x), like)(array)[0]
+
+
+def _moves(tail):
+  """What the moves of a tail start from, its only contraction; and these."""
+  if isinstance(tail, cut.Stacked):
+    return tail.source, tail.moves
   (contraction,) = tail.contractions
-  shape = tail.shape(contraction.outputs[0])
-  source = jnp.reshape(array, shape)  # like it; its numbers are not read
-  return jax.linear_transpose(lambda x: moved(tail, x), source)(array)[0]
+  moves = tuple(e for e in tail.equations if e is not contraction)
+  return contraction.outputs[0], moves
 
 
 def scaled(coefficients: jax.Array, x: jax.Array) -> jax.Array:

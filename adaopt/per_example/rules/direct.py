@@ -1,11 +1,13 @@
-"""Rules for gradients that are factors themselves, such as those of biases.
+"""Rules for gradients that need no contraction.
 
-Such a gradient is not larger than what it is computed from.
+Those of biases are factors themselves, not larger than what they are computed
+from. Shared ones differ by weights alone. Stacks come reduced.
 """
 
 import jax.numpy as jnp
 
 from adaopt._common import arithmetic
+from adaopt.per_example import cut
 from adaopt.per_example.rules import common
 
 
@@ -55,4 +57,20 @@ SHARED = common.Rule(
   applies=lambda tail: isinstance(tail, common.Shared),
   sums=_shared_sums,
   products=_shared_products,
+)
+
+
+def _stacked_sums(stacked, factors, coefficients):
+  del coefficients  # The scan knew them.
+  total, weighted, norms, squares = factors[stacked.source].sums
+  total, weighted, squares = (
+    common.moved(stacked, x) for x in (total, weighted, squares)
+  )
+  return common.Sums(total, weighted, norms, squares)
+
+
+STACKED = common.Rule(
+  applies=lambda tail: isinstance(tail, cut.Stacked),
+  sums=_stacked_sums,
+  products=lambda stacked, factors, _: factors[stacked.source].products,
 )
