@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import base
+from adaopt._common import base, varying
 from adaopt.per_example import factorisation, reductions
 from adaopt.per_example.program import constraints, ir, pruning
 
@@ -31,6 +31,7 @@ def along(
   Returns:
     The inner products, [J].
   """
+  params, samples, direction = varying.alike(params, samples, direction)
   each = constraints.of_samples(loss, params, samples)
   values_of = lambda params: each(params, samples)[0]
   if 'custom_vjp_call' in ir.names(jax.make_jaxpr(values_of)(params)):

@@ -137,7 +137,13 @@ def reducers(
 
 def gathered(x: jax.Array) -> jax.Array:
   """The values of all samples, [J, ...], within a map over them."""
-  return jax.lax.all_gather(x, constraints.SAMPLES)
+  # As jax.lax.all_gather, which with check_vma=True takes no name of a vmap.
+  size = jax.lax.axis_size(constraints.SAMPLES)
+  gather = jax.custom_batching.custom_vmap(
+    lambda x: jnp.broadcast_to(x[None], (size, *x.shape))
+  )
+  gather.def_vmap(lambda size, batched, x: (x, False))
+  return gather(x)
 
 
 def directions_of(

@@ -18,7 +18,7 @@ import adaopt
 from adaopt.per_example.program import constraints, ir
 
 pytestmark = pytest.mark.usefixtures('optimised')
-B, T, D, F = 16, 16, 64, 128
+B, T, D, F = 64, 4, 64, 128
 SIZES = {'f32': 4, 's32': 4, 'pred': 1}
 COLLECTIVE = re.compile(
   r'= (\(?\w+\[.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\('
