@@ -21,7 +21,7 @@ bench: $(VENV)/installed
 	@$(BIN)/python -m experiments.benchmarks.statistics
 
 chaos: $(VENV)/installed
-	@echo 'Killing runs at random, filling disks, starting second processes (an hour on two cores).'
+	@echo 'Killing runs at random, filling disks, starting second processes; leave it running.'
 	@$(BIN)/python tests/chaos $(CHAOS)
 
 test: lint

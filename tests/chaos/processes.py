@@ -13,10 +13,19 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 from absl import app, flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+
+# As in conftest.py, for forks and for processes that begin anew.
+for name, value in (
+  ('jax_compilation_cache_dir', str(ROOT / '.pytest_cache' / 'jax')),
+  ('jax_persistent_cache_min_compile_time_secs', 0.0),
+):
+  jax.config.update(name, value)
+  os.environ[name.upper()] = str(value)
 
 from experiments import compare, datasets  # noqa: E402
 from experiments.plots import comparison  # noqa: E402
