@@ -68,6 +68,16 @@ def merge_over(
   total = lambda tree: jax.lax.psum(tree, axis_name)
   examples = merging.number(moments)
 
+  def known(tree):
+    """The mean of a device; 0 of one without examples, which has none."""
+    return jax.tree.map(
+      lambda x: jnp.where(examples == 0, jnp.zeros_like(x), x), tree
+    )
+
+  moments = moments._replace(
+    mean=known(moments.mean), opened=known(moments.opened)
+  )
+
   def times(factor, tree):
     return jax.tree.map(lambda x: factor.astype(x.dtype) * x, tree)
 

@@ -74,11 +74,11 @@ def _weights(outcome, mask, products):
 def _factorise(loss, params, samples, mask, preference):
   def weigh(outcome):
     """The weights of samples, 1 of a mean, and W."""
-    weight = outcome.weight
-    if weight is None:
-      weight = jnp.ones(len(mask))
-    total = _total(weight, mask)
-    return weight, jnp.where(total == 0, jnp.ones_like(total), total)
+    if outcome.weight is None:
+      ones = jnp.ones(len(mask))
+      return ones, _total(ones, mask)
+    total = _total(outcome.weight, mask)
+    return outcome.weight, jnp.where(total == 0, jnp.ones_like(total), total)
 
   return factorisation.factorise(
     loss, params, samples, mask, preference=preference, weigh=weigh
@@ -225,7 +225,8 @@ def _differentiated_mean(loss, params, samples, mask):
     _group_size(samples),
     value=value,
     mean=jax.tree.map(
-      lambda g: merging.divided(g, weights[0] if weights else count), gradient
+      lambda g: merging.divided(g, weights[0]) if weights else g / count,
+      gradient,
     ),
     norms=None,
     squares=None,
