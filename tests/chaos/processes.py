@@ -135,11 +135,6 @@ def finish(process: Process) -> int | None:
   return os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
 
 
-def last_words(process: Process) -> str:
-  """The last line of what a process printed."""
-  return process.log.read_text().strip().split('\n')[-1]
-
-
 def _folders(workdir):
   return sorted(workdir.glob('*/seed_*'))
 
