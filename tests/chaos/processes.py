@@ -96,6 +96,8 @@ def fork(
   except BaseException:
     traceback.print_exc()
   finally:
+    # Otherwise this process would go on as if it were the first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
