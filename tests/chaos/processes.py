@@ -96,6 +96,8 @@ def fork(
   except BaseException:
     traceback.print_exc()
   finally:
+    # Otherwise this process would go on as if it were the first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -133,11 +135,6 @@ def finish(process: Process) -> int | None:
       return None
     time.sleep(0.01)
   return os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
-
-
-def last_words(process: Process) -> str:
-  """The last line of what a process printed."""
-  return process.log.read_text().strip().split('\n')[-1]
 
 
 def _folders(workdir):
