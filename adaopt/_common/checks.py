@@ -144,11 +144,17 @@ def check_optimizer(optimizer: Any, name: str = 'optimizer') -> None:
 
 
 def check_learning_rate(learning_rate: Any) -> None:
-  """Raises ValueError unless it is a finite number or a schedule."""
+  """Raises ValueError unless it is a finite number ≥ 0 or a schedule."""
   if callable(learning_rate) or not is_concrete(learning_rate):
     return
-  if not np.isfinite(_number('learning_rate', learning_rate)):
+  number = _number('learning_rate', learning_rate)
+  if not np.isfinite(number):
     raise ValueError(f'learning_rate must be finite, got {learning_rate}.')
+  if number < 0:
+    raise ValueError(
+      f'learning_rate must be at least 0, got {learning_rate}: updates descend '
+      'with a positive one.'
+    )
 
 
 def is_number(leaf: Any) -> bool:

@@ -46,7 +46,7 @@ def declared(policy: AnyPolicy) -> base.Policy:
 
 def scalar(name: str, value: Any) -> jax.Array:
   """What a criterion or a policy returned, int32 or floating. []."""
-  if callable(value) or value is None:
+  if callable(value) or value is None or isinstance(value, str):
     raise ValueError(f'{name} must return a number, got {value!r}.')
   if isinstance(value, float | np.float64):
     value = jnp.asarray(value, jnp.float32)

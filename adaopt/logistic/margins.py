@@ -211,7 +211,8 @@ def max_margin(
     The separation. Works under `jit` and `vmap`.
 
   Raises:
-    ValueError: As in `make_problem`; if tolerance is not positive; if concrete
+    ValueError: As in `make_problem`; for features of less than 32 bits; if
+      tolerance is not positive; if concrete
       (not traced) data are certified inseparable.
 
   Example:
@@ -227,6 +228,11 @@ def max_margin(
     <https://doi.org/10.1007/BF01580381>`_, 1976
   """
   problem = problems.make_problem(features, labels, weights=weights)
+  if jnp.finfo(problem.signs.dtype).bits < 32:
+    raise ValueError(
+      'max_margin solves linear equations, in float32 or float64; got features '
+      f'of {problem.signs.dtype}: convert them first.'
+    )
   if tolerance is None:
     tolerance = float(jnp.finfo(problem.signs.dtype).eps) ** 0.5
   checks.check_positive(tolerance=tolerance)

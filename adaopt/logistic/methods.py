@@ -25,6 +25,18 @@ class Method(NamedTuple):
   step: Callable[[State, problems.Problem], State]
 
 
+def check_method(method: Method) -> None:
+  """Raises ValueError unless it is a method, and no function that makes one."""
+  if isinstance(method, Method):
+    return
+  name = getattr(method, '__name__', None)
+  made = f'call it, as in {name}(…)' if name else 'make one by make_method'
+  raise ValueError(
+    f'method must be a Method, such as normalized_lr_gd(step_size), got '
+    f'{name or type(method).__name__}; {made}.'
+  )
+
+
 Move = Callable[[State, problems.Problem], tuple[jax.Array, Any]]
 """(state, problem) → the next (params, memory)."""
 

@@ -15,7 +15,7 @@ from adaopt._common import checks
 from adaopt.transforms import residuals
 
 Features: TypeAlias = jax.Array | sparse.BCOO
-"""a_i as rows, [n, d]: dense, or BCOO without duplicate indices."""
+"""a_i as rows, [n, d]: dense, or BCOO; made of scipy's formats and of BCSR."""
 
 
 class Problem(NamedTuple):
@@ -36,6 +36,34 @@ def squared_norms(features: Features) -> jax.Array:
     )
     return squares @ jnp.ones(features.shape[1], features.dtype)
   return jnp.sum(jnp.square(features), 1)
+
+
+def _features(features):
+  """Features as an array or BCOO without duplicate indices."""
+  if callable(getattr(features, 'tocoo', None)):  # Of scipy.sparse.
+    features = sparse.BCOO.from_scipy_sparse(features)
+  if isinstance(features, sparse.BCSR):
+    features = features.to_bcoo()
+  if not isinstance(features, sparse.BCOO):
+    checks.check_arrays(features=features)
+    return jnp.asarray(features)
+  if checks.is_concrete(features.indices):
+    indices = np.asarray(features.indices)
+    if len(np.unique(indices, axis=0)) < len(indices):
+      return features.sum_duplicates()  # ‖a_i‖² squares every entry once.
+  return features
+
+
+def _check_numbers(labels, weights):
+  """Raises ValueError unless labels and weights are real numbers."""
+  for name, x, remedy in (
+    ('labels', labels, 'turn two classes into labels == positive_class'),
+    ('weights', weights, 'pass how often each example counts'),
+  ):
+    kind = x.dtype if hasattr(x, 'dtype') else np.asarray(x).dtype
+    real = jnp.floating, jnp.integer, jnp.bool_
+    if not any(jnp.issubdtype(kind, each) for each in real):
+      raise ValueError(f'{name} must be real numbers, got {kind}; {remedy}.')
 
 
 def _check(features, labels, weights):
@@ -66,7 +94,9 @@ def make_problem(
   """Checks data and puts them in the form that the methods take.
 
   Args:
-    features: a_i, [n, d] floating, dense or BCOO. No bias is added.
+    features: a_i, [n, d] floating: dense, BCOO or BCSR of JAX, or a sparse
+      matrix of scipy. Entries with equal indices are added up. No bias is
+      added.
     labels: [n], ±1 or {0, 1}.
     weights: How often each example counts, [n] ≥ 0. A row of weight 0 is
       padding, so that data sets of unequal n run in one program. Default: 1.
@@ -88,11 +118,11 @@ def make_problem(
     >>> print(problem.signs, problem.radius)
     [-1.  1. -1.] 5.0
   """
-  if not isinstance(features, sparse.BCOO):
-    features = jnp.asarray(features)
-  labels = jnp.asarray(labels)
+  features = _features(features)
   if weights is None:
     weights = jnp.ones(features.shape[:1], features.dtype)
+  _check_numbers(labels, weights)
+  labels = jnp.asarray(labels)
   weights = jnp.asarray(weights)
   _check(features, labels, weights)
   counted = weights > 0

@@ -140,6 +140,7 @@ def solve(
     >>> print(jax.vmap(iterations)(jnp.array([100.0, 10.0, 1.0, 0.1])))
     [  2   2  16 157]
   """
+  methods.check_method(method)
   checks.check_integer(0, max_steps=max_steps)
   problem = problems.make_problem(features, labels, weights=weights)
   return solution(finish(method, problem, start(method, problem), max_steps))
@@ -181,6 +182,7 @@ def record(
     >>> print(solution.iterations, trajectory.accuracy)
     2 [0.  0.5 1. ]
   """
+  methods.check_method(method)
   checks.check_integer(1, num_steps=num_steps)
   problem = problems.make_problem(features, labels, weights=weights)
   total = problems.total_weight(problem)

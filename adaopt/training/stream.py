@@ -48,6 +48,17 @@ def _permute_bits(x: jax.Array, key: jax.Array, bits: int) -> jax.Array:
   return x
 
 
+def _checked(seed, positions):
+  """Positions as an array; raises ValueError unless all are integers."""
+  checks.check_integer(0, bits=32, seed=seed)
+  positions = jnp.asarray(positions)
+  if not jnp.issubdtype(positions.dtype, jnp.integer):
+    raise ValueError(
+      f'positions must be integers, where in the stream, got {positions.dtype}.'
+    )
+  return positions
+
+
 def example_indices(
   seed: jax.typing.ArrayLike, positions: jax.Array, num_examples: int
 ) -> jax.Array:
@@ -66,7 +77,8 @@ def example_indices(
     The indices, in [0, n). Shape of positions, int32.
 
   Raises:
-    ValueError: If n is not a positive integer below 2³¹.
+    ValueError: If n is not a positive integer below 2³¹, seed is none of
+      [0, 2³²), or positions are no integers.
 
   Example:
     >>> import jax.numpy as jnp
@@ -80,7 +92,7 @@ def example_indices(
   """
   checks.check_integer(1, num_examples=num_examples)
   num_examples = int(num_examples)
-  positions = jnp.asarray(positions)
+  positions = _checked(seed, positions)
   positions = positions.astype(jnp.promote_types(positions.dtype, jnp.int32))
   epoch, offset = jnp.divmod(positions, num_examples)
   key = _hash(jnp.asarray(seed, jnp.uint32) ^ jnp.uint32(0x9E3779B9))
@@ -113,6 +125,9 @@ def example_keys(seed: jax.typing.ArrayLike, positions: jax.Array) -> jax.Array:
   Returns:
     Keys, [b].
 
+  Raises:
+    ValueError: If seed is no integer of [0, 2³²), or positions are none.
+
   Example:
     >>> import adaopt
     >>> import jax
@@ -121,6 +136,7 @@ def example_keys(seed: jax.typing.ArrayLike, positions: jax.Array) -> jax.Array:
     >>> print(keys.shape, jax.random.bits(keys[2]))
     (3,) 3875991361
   """
+  positions = _checked(seed, positions)
   key = jax.random.key(jnp.asarray(seed, jnp.uint32))
   return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 

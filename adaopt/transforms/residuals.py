@@ -79,6 +79,14 @@ def log_odds(logits: jax.Array, labels: jax.Array) -> jax.Array:
       'labels of logits [b, k] must be integers, got '
       f'{jnp.result_type(labels)}.'
     )
+  labels = jnp.asarray(labels)
+  if checks.is_concrete(labels) and labels.size:
+    extremes = int(jnp.min(labels)), int(jnp.max(labels))
+    if extremes[0] < 0 or extremes[1] >= shape[1]:
+      raise ValueError(
+        f'labels of logits [b, {shape[1]}] must be from 0 to {shape[1] - 1}, '
+        f'got {extremes[0]} to {extremes[1]}.'
+      )
   right = labels[:, None] == jnp.arange(shape[1])[None, :]
   return jnp.sum(jnp.where(right, logits, 0), 1) - jax.nn.logsumexp(
     jnp.where(right, -jnp.inf, logits), 1

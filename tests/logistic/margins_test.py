@@ -122,6 +122,11 @@ def test_too_few_steps_are_not_called_converged():
   np.testing.assert_allclose([found.margin, found.gap], [lower, upper - lower])
 
 
+def test_half_precision_is_refused():
+  with pytest.raises(ValueError, match=r'float32 or float64; got .* bfloat16'):
+    logistic.max_margin(jnp.asarray(HARD, jnp.bfloat16), HARD_LABELS)
+
+
 @pytest.mark.parametrize('tolerance', [0.0, -1e-3, np.nan])
 def test_a_tolerance_that_is_not_positive_is_refused(tolerance):
   with pytest.raises(ValueError, match='tolerance must be positive'):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import logistic_oracles as oracles
 import numpy as np
 import pytest
+import scipy.sparse
 from jax.experimental import sparse
 from sklearn import datasets
 
@@ -300,6 +301,9 @@ BAD = {
   'integers': (dict(features=np.eye(2, dtype=int)), 'must be floating'),
   'one axis': (dict(features=np.ones(2)), r'must be \[n, d\] .* got \[2\]'),
   'no rows': (dict(features=np.ones([0, 2])), r'n, d ≥ 1, got \[0, 2\]'),
+  'strings': (dict(labels=np.array(['cat', 'dog'])), 'labels must be real'),
+  'complex weights': (dict(weights=1j * np.ones(2)), 'weights must be real'),
+  'objects': (dict(features=np.array([[1, None]] * 2)), 'features is of type'),
 }
 
 
@@ -308,6 +312,37 @@ def test_data_that_do_not_fit_are_refused(arguments, message):
   good = dict(features=np.eye(2), labels=np.array([1, -1]))
   with pytest.raises(ValueError, match=message):
     logistic.make_problem(**(good | arguments))
+
+
+SPARSE = np.array([[3.0, 0, 4], [0, 2, 0]])
+
+
+@pytest.mark.parametrize(
+  'features',
+  [
+    scipy.sparse.csr_array(SPARSE),
+    scipy.sparse.csc_matrix(SPARSE),
+    sparse.BCSR.fromdense(SPARSE),
+    # Entries of one place add up: 1 + 2 is 3.
+    sparse.BCOO(
+      (
+        jnp.array([1.0, 2, 4, 2]),
+        jnp.array([[0, 0], [0, 0], [0, 2], [1, 1]]),
+      ),
+      shape=SPARSE.shape,
+    ),
+  ],
+  ids=['csr', 'csc', 'BCSR', 'BCOO with duplicates'],
+)
+def test_sparse_features_of_any_kind_are_those_of_the_matrix(features):
+  labels = np.array([1, -1])
+  problem = logistic.make_problem(features, labels)
+  assert problem.radius == 5
+  found, expected = (
+    logistic.solve(logistic.lr_gd(1.0), x, labels, max_steps=9)
+    for x in (features, SPARSE)
+  )
+  np.testing.assert_allclose(found.params, expected.params, 1e-6)
 
 
 def test_padding_may_be_zero_and_have_any_label():

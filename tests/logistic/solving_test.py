@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import logistic_oracles as oracles
 import numpy as np
+import optax
 import pytest
 from jax.experimental import sparse
 from methods_test import digits
@@ -270,3 +271,20 @@ def test_a_number_of_steps_that_is_none_is_refused(value):
     logistic.solve(method, HARD, HARD_LABELS, max_steps=value)
   with pytest.raises(ValueError, match='num_steps must be an integer'):
     logistic.record(method, HARD, HARD_LABELS, num_steps=value)
+
+
+@pytest.mark.parametrize(
+  ('method', 'message'),
+  [
+    (logistic.lr_gd, r'got lr_gd; call it, as in lr_gd\(…\)'),
+    (optax.sgd(1.0), 'got GradientTransformationExtraArgs; make one by'),
+    (0.5, 'got float; make one by make_method'),
+  ],
+)
+def test_what_is_no_method_is_refused(method, message):
+  for run in (
+    lambda: logistic.solve(method, HARD, HARD_LABELS, max_steps=1),
+    lambda: logistic.record(method, HARD, HARD_LABELS, num_steps=1),
+  ):
+    with pytest.raises(ValueError, match=message):
+      run()

@@ -444,13 +444,14 @@ BY_RATE = {
   ('rate', 'sentence'),
   [
     (np.nan, 'learning_rate must be finite, got nan'),
+    (-0.1, 'learning_rate must be at least 0, got -0.1: updates descend'),
     (jnp.float32(np.inf), 'learning_rate must be finite, got inf'),
     (None, 'learning_rate must be a number, got None'),
     ('0.5', "learning_rate must be a number, got '0.5'"),
     ([0.1], r'learning_rate must be a number, got \[0\.1\]'),
     (jnp.ones(2), 'learning_rate must be a number, got Array'),
   ],
-  ids=['nan', 'inf', 'none', 'string', 'list', 'array'],
+  ids=['nan', 'negative', 'inf', 'none', 'string', 'list', 'array'],
 )
 def test_what_is_not_a_learning_rate_is_refused(name, rate, sentence):
   with pytest.raises(ValueError, match=sentence):

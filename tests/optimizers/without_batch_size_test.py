@@ -73,13 +73,14 @@ MAKERS = [adaopt.adagrad, adaopt.adagrad_norm, adaopt.normalized_lr_gd]
   ('rate', 'sentence'),
   [
     (np.nan, 'learning_rate must be finite, got nan'),
+    (-0.1, 'learning_rate must be at least 0, got -0.1: updates descend'),
     (-np.inf, 'learning_rate must be finite, got -inf'),
     (None, 'learning_rate must be a number, got None'),
     ('0.5', "learning_rate must be a number, got '0.5'"),
     ([0.1], r'learning_rate must be a number, got \[0\.1\]'),
     (1j, 'learning_rate must be a number, got 1j'),
   ],
-  ids=['nan', 'inf', 'none', 'string', 'list', 'complex'],
+  ids=['nan', 'negative', 'inf', 'none', 'string', 'list', 'complex'],
 )
 def test_what_is_not_a_learning_rate_is_refused(make, rate, sentence):
   with pytest.raises(ValueError, match=sentence):

@@ -16,6 +16,7 @@ import scipy.stats
 from hypothesis import strategies as st
 
 import adaopt
+from adaopt import training
 
 FALSE_ALARM = 1e-6
 
@@ -250,3 +251,21 @@ def test_draw_spans_epochs_and_exceeds_the_dataset():
 def test_draw_refuses_what_is_no_dataset(dataset, message):
   with pytest.raises(ValueError, match=message):
     adaopt.draw(dataset, 0, jnp.arange(2))
+
+
+@pytest.mark.parametrize(
+  ('seed', 'positions', 'message'),
+  [
+    (-1, np.arange(2), 'seed must be an integer'),
+    (2**32, np.arange(2), 'seed must be an integer'),
+    ('0', np.arange(2), 'seed must be an integer'),
+    (0, np.arange(2) / 2, 'positions must be integers, .* got float'),
+  ],
+)
+def test_a_seed_and_positions_are_integers(seed, positions, message):
+  for function in (
+    lambda: adaopt.example_keys(seed, positions),
+    lambda: training.example_indices(seed, positions, 5),
+  ):
+    with pytest.raises(ValueError, match=message):
+      function()

@@ -125,6 +125,12 @@ BAD = {
   'lengths': (np.ones([2, 2]), np.ones(3, int), r'labels \[3\]'),
   'one class': (np.ones([2, 1]), np.ones(2, int), r'pass logits\[:, 0\]'),
   'real labels': (np.ones([2, 3]), np.ones(2), 'must be integers, got float'),
+  'a class too many': (
+    np.ones([2, 3]),
+    np.array([0, 3]),
+    'must be from 0 to 2, got 0 to 3',
+  ),
+  'signs': (np.ones([2, 3]), np.array([-1, 1]), 'from 0 to 2, got -1 to 1'),
   'digits': (np.ones(2), np.array([3, 8]), 'must be ±1 or {0, 1}, got 3, 8'),
 }
 
