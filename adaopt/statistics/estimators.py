@@ -71,12 +71,16 @@ def _weights(outcome, mask, products):
   return jnp.sum(weight), jnp.sum(jnp.square(weight)), products
 
 
-def _factorise(loss, params, samples, mask, preference):
+def _count(mask):
+  return jnp.sum(mask, dtype=jnp.int32)
+
+
+def _factorise(loss, params, samples, mask, count, preference):
   def weigh(outcome):
     """The weights of samples, 1 of a mean, and W."""
     if outcome.weight is None:
       ones = jnp.ones(len(mask))
-      return ones, _total(ones, mask)
+      return ones, count.astype(ones.dtype)
     total = _total(outcome.weight, mask)
     return outcome.weight, jnp.where(total == 0, jnp.ones_like(total), total)
 
@@ -86,12 +90,15 @@ def _factorise(loss, params, samples, mask, preference):
 
 
 def _moments(
-  factored: factorisation.Factored, mask: jax.Array, group_size: int
+  factored: factorisation.Factored,
+  mask: jax.Array,
+  count: jax.Array,
+  group_size: int,
 ) -> merging.Moments:
   """Moments from the factors of the per-sample gradients."""
   sums = reductions.sums(factored)
   return merging.from_sums(
-    jnp.sum(mask, dtype=jnp.int32),
+    count,
     group_size,
     value=_total(factored.values, mask),
     mean=sums.total,
@@ -137,8 +144,9 @@ def measure_moments(
 def _factored_moments(
   loss, params, samples, mask, preference=choice.NORMS_FIRST
 ):
-  factored = _factorise(loss, params, samples, mask, preference)
-  return _moments(factored, mask, _group_size(samples))
+  count = _count(mask)
+  factored = _factorise(loss, params, samples, mask, count, preference)
+  return _moments(factored, mask, count, _group_size(samples))
 
 
 def _opened_mean(loss, params, samples, mask):
@@ -219,7 +227,7 @@ def _differentiated_mean(loss, params, samples, mask):
   results = core.jaxpr_as_fun(closed)(*jax.tree.leaves(params))
   (value, outcome), gradient = jax.tree.structure(shapes).unflatten(results)
   weights = _weights(outcome, mask, gradient)
-  count = jnp.sum(mask, dtype=jnp.int32)
+  count = _count(mask)
   moments = merging.from_sums(
     count,
     _group_size(samples),
@@ -437,8 +445,9 @@ def _measured(loss, only, among):
 
   def measured(params, samples, mask):
     q = _group_size(samples)
-    factored = _factorise(loss, params, samples, mask, preference)
-    found = _moments(factored, mask, q)
+    count = _count(mask)
+    factored = _factorise(loss, params, samples, mask, count, preference)
+    found = _moments(factored, mask, count, q)
     opened = _opened_mean(loss, params, samples, mask)
     found = among.merge(found._replace(opened=opened))
     if factored.stacks:  # Their factors are gone.

@@ -1,8 +1,11 @@
 """Where the examples of a run are put: beside its state."""
 
+import zlib
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 
 def beside(state: Any) -> jax.sharding.Sharding | None:
@@ -17,11 +20,46 @@ def beside(state: Any) -> jax.sharding.Sharding | None:
 
 
 def placed(data: Any, sharding: jax.sharding.Sharding | None) -> Any:
-  """Data on devices; arrays that are committed to theirs stay there."""
+  """Data on devices; arrays that are committed to theirs stay there.
+
+  Args:
+    data: A pytree of arrays.
+    sharding: Where to put them.
+
+  Returns:
+    The same pytree, of arrays on devices.
+
+  Raises:
+    ValueError: If processes that share a mesh hold different arrays.
+  """
+  of_processes = sharding is not None and not sharding.is_fully_addressable
 
   def place(x):
     if isinstance(x, jax.Array) and x.committed:
       return x
-    return jax.device_put(x, sharding)
+    if not of_processes:
+      return jax.device_put(x, sharding)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
+  if of_processes:
+    _check_same(data)
   return jax.tree.map(place, data)
+
+
+def _check_same(data):
+  """Raises ValueError unless all processes hold the same arrays."""
+  digest = 0
+  for x in jax.tree.leaves(data):
+    if isinstance(x, jax.Array) and x.committed:
+      continue
+    x = np.ascontiguousarray(x)
+    digest = zlib.crc32(f'{x.shape} {x.dtype}'.encode(), digest)
+    digest = zlib.crc32(x.reshape(-1).view(np.uint8), digest)
+  digests = multihost_utils.process_allgather(np.uint32(digest))
+  if np.any(digests != digest):
+    raise ValueError(
+      f'the {len(digests)} processes hold different data sets, and a run takes '
+      'one: pass the same arrays on all, or make global arrays of their parts '
+      'by jax.make_array_from_process_local_data.'
+    )
