@@ -13,7 +13,7 @@ from adaopt._common import arithmetic, base, checks
 from adaopt.training import (
   drivers,
   feeding,
-  placing,
+  meshes,
   recipes,
   steps,
   stream,
@@ -145,7 +145,7 @@ def feed_step(
     )
 
   def step(state, feed):
-    feed.place(placing.beside(state))
+    feed.place(meshes.rows_beside(state))
     position = feed.locate(int(jax.device_get(state.examples)))
     if is_over(feed, position, group_size):
       raise StopIteration(f'the source of the feed ended at {position}.')

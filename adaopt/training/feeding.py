@@ -79,9 +79,9 @@ def feed(
       its beginning.
     micro_batch_size: m, the number of examples to stack. They are processed at
       once. None: the source yields micro-batches.
-    sharding: Where to put micro-batches, such as over an axis of a mesh. By
-      default on every device of the mesh that holds the train state. Arrays
-      that are committed to devices stay there.
+    sharding: Where to put micro-batches. By default the devices of the mesh
+      that holds the train state share each out, see `meshes`. Arrays that are
+      committed to devices stay there.
 
   Returns:
     The feed. It remembers how far it was read, and serves one run. Save it
@@ -164,6 +164,7 @@ def feed(
       )
     size = max(size or 0, count)
     filled = sources.filled(batch, size)
+    placing.check_shares(size, target)
     return Piece(end(), count, mark, placing.placed(filled, target))
 
   def place(sharding_of_state):

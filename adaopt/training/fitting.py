@@ -16,7 +16,7 @@ from adaopt.training import (
   fed,
   feeding,
   loops,
-  placing,
+  meshes,
   recipes,
   sources,
   steps,
@@ -245,7 +245,7 @@ def _from_feed(
     compiled, fed.feed_step, loss_fn, optimizer, donate=donate, **options
   )
   step_of(micro_batch_size=q)  # Checks its arguments.
-  feed.place(placing.beside(state))
+  feed.place(meshes.rows_beside(state))
   position = feed.locate(int(state.examples))
 
   within = loops.within(num_examples, total_weight)
@@ -255,7 +255,8 @@ def _from_feed(
 
   if not goes_on(position, state):
     return iter(())
-  m = checks.num_examples(feed.read(position).examples)
+  examples = feed.read(position).examples
+  m = checks.num_examples(examples)
   fed.check_sizes(m, m, q)
   recipe = fed.fed_recipe(loss_fn, optimizer, micro_batch_size=m, **options)
   if check:
@@ -263,8 +264,12 @@ def _from_feed(
     faults.check_loss(recipe, state, block, compiled)
   run = loops.Run(
     lambda size: step_of(micro_batch_size=size),
-    # In whole groups, as m is.
-    lambda batch_size: q * loops.rung(-(-batch_size // q), m // q),
+    # In whole groups, as m is. A part of what devices share is on few of them.
+    lambda batch_size: (
+      q * loops.rung(-(-batch_size // q), m // q)
+      if meshes.is_whole(examples)
+      else m
+    ),
     m,
     feed,
     position=lambda count: np.int64(feed.locate(int(count))),

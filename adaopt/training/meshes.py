@@ -56,6 +56,15 @@ def sharing_of(mesh: jax.sharding.Mesh, state: Any) -> Sharing:
   return Sharing(mesh, axes or mesh.axis_names[:1], apart=bool(axes))
 
 
+def rows_beside(state: Any) -> jax.sharding.NamedSharding | None:
+  """Examples shared out over the mesh that holds a state; None: it has none."""
+  mesh = mesh_of(state)
+  if mesh is None:
+    return None
+  axes = sharing_of(mesh, state).axes
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axes))
+
+
 def is_whole(tree: Any) -> bool:
   """Whether no array of a tree lies in parts on several devices."""
   return not _axes_that_hold(tree)

@@ -1,5 +1,6 @@
 """Where the examples of a run are put: beside its state."""
 
+import math
 import zlib
 from typing import Any
 
@@ -45,6 +46,23 @@ def placed(data: Any, sharding: jax.sharding.Sharding | None) -> Any:
   if of_processes:
     _check_same(data)
   return jax.tree.map(place, data)
+
+
+def check_shares(
+  micro_batch_size: int, sharding: jax.sharding.Sharding | None
+) -> None:
+  """Raises ValueError unless each device takes as many of the examples."""
+  if not isinstance(sharding, jax.sharding.NamedSharding) or not sharding.spec:
+    return
+  axes = sharding.spec[0] or ()
+  axes = axes if isinstance(axes, tuple) else (axes,)
+  parts = math.prod(sharding.mesh.shape[axis] for axis in axes)
+  if micro_batch_size % parts:
+    raise ValueError(
+      f'a micro-batch of the feed has {micro_batch_size} examples, which '
+      f'{parts} devices cannot share; make them a multiple of {parts}, or pass '
+      'feed a sharding= of your own.'
+    )
 
 
 def _check_same(data):

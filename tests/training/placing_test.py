@@ -104,7 +104,16 @@ def test_a_feed_beside_a_state_on_a_mesh(mesh, axes):
   actual, _ = train(start(everywhere), fed)
   assert_close(actual, expected)
   examples = fed.read(len(DATA) - 1).examples
-  assert examples.sharding == (sharding or everywhere)
+  shared = NamedSharding(mesh, PartitionSpec('data'))
+  assert examples.sharding.is_equivalent_to(sharding or shared, 2)
+
+
+def test_a_micro_batch_that_devices_cannot_share_is_refused(mesh):
+  state = start(NamedSharding(mesh, PartitionSpec()))
+  feed = adaopt.feed([*DATA], micro_batch_size=6)
+  message = 'a micro-batch of the feed has 6 examples, which 8 devices cannot'
+  with pytest.raises(ValueError, match=message):
+    train(state, feed)
 
 
 def test_micro_batches_that_are_sharded_stay_so(mesh):
