@@ -19,6 +19,9 @@ from tests.statistics import recording
 SEED = 1
 
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
+
 def _linear(params, x):
   """The gradient of an example is the example."""
   return jnp.mean(x[:, :3] @ params['a'] + x[:, 3] * params['b'])

@@ -251,7 +251,7 @@ def from_rows(a, w, size=1):
       size,
       value=jnp.sum(jnp.asarray(w)),
       aux=(),
-      mean=jnp.sum(jnp.asarray(a), 0) / jnp.sum(jnp.asarray(w)),
+      mean=merging.divided(jnp.sum(jnp.asarray(a), 0), jnp.sum(jnp.asarray(w))),
       norms=jnp.sum(jnp.abs(a) ** 2),
       squares=jnp.sum(jnp.abs(a) ** 2, 0),
       weights=(
