@@ -18,12 +18,15 @@ def sums(factored: factorisation.Factored) -> common.Sums:
     Sums of trees like the parameters. Read them within `pruning.pruned`, which
     removes what is not read.
   """
-  _, _, coefficients, total, tails, *_ = factored
   each = [
     choice.sums(
-      tail, factored.factors, factored.preference, coefficients, total
+      tail,
+      factored.factors,
+      factored.preference,
+      factored.coefficients,
+      factored.total,
     )
-    for tail in tails
+    for tail in factored.tails
   ]
   return common.Sums(*map(factored.treedef.unflatten, zip(*each, strict=True)))
 

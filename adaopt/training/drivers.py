@@ -22,7 +22,7 @@ import numpy as np
 from adaopt._common import arithmetic, checks, fields
 from adaopt.per_example.program import ir
 from adaopt.statistics import merging
-from adaopt.training import measuring, meshes, recipes
+from adaopt.training import measuring, meshes, placing, recipes
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 """(state, dataset) → (state, metrics)."""
@@ -199,7 +199,7 @@ def automatic(parts: Parts) -> Step:
   def step(state, dataset):
     if not checks.is_concrete(*jax.tree.leaves((state, dataset))):
       return traced(parts)(state, dataset)
-    mesh = meshes.mesh_of(state)
+    mesh = placing.mesh_of(state)
     if mesh not in steps:
       steps[mesh] = _chosen(parts, mesh, state, dataset)
     return steps[mesh](state, dataset)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from adaopt.statistics import devices, merging
-from adaopt.training import recipes
+from adaopt.training import placing, recipes
 
 FIXED = frozenset(
   ['sample_sharding_constraint', 'shard_map', 'sharding_constraint']
@@ -35,13 +35,6 @@ def number(sharing: Sharing) -> int:
   return math.prod(sharing.mesh.shape[axis] for axis in sharing.axes)
 
 
-def mesh_of(tree: Any) -> jax.sharding.Mesh | None:
-  """The mesh that holds the first array of a tree, if it has many devices."""
-  sharding = getattr(jax.tree.leaves(tree)[0], 'sharding', None)
-  on_mesh = isinstance(sharding, jax.sharding.NamedSharding)
-  return sharding.mesh if on_mesh and sharding.mesh.size > 1 else None
-
-
 def sharing_of(mesh: jax.sharding.Mesh, state: Any) -> Sharing:
   """Shares examples out over the axes that hold no part of a state.
 
@@ -56,13 +49,16 @@ def sharing_of(mesh: jax.sharding.Mesh, state: Any) -> Sharing:
   return Sharing(mesh, axes or mesh.axis_names[:1], apart=bool(axes))
 
 
+def rows(sharing: Sharing) -> jax.sharding.NamedSharding:
+  """Examples shared out, a part on each device."""
+  spec = jax.sharding.PartitionSpec(sharing.axes)
+  return jax.sharding.NamedSharding(sharing.mesh, spec)
+
+
 def rows_beside(state: Any) -> jax.sharding.NamedSharding | None:
   """Examples shared out over the mesh that holds a state; None: it has none."""
-  mesh = mesh_of(state)
-  if mesh is None:
-    return None
-  axes = sharing_of(mesh, state).axes
-  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axes))
+  mesh = placing.mesh_of(state)
+  return None if mesh is None else rows(sharing_of(mesh, state))
 
 
 def is_whole(tree: Any) -> bool:
@@ -85,15 +81,11 @@ def together(sharing: Sharing) -> Callable[[recipes.Recipe], recipes.Recipe]:
   """Recipes whose micro-batches all devices share, a part on each."""
 
   def change(recipe):
-    rows = jax.sharding.NamedSharding(
-      sharing.mesh, jax.sharding.PartitionSpec(sharing.axes)
-    )
-
     def draw(dataset, seed, positions):
       batch = recipe.draw(dataset, seed, positions)
       if len(positions) % number(sharing):  # A few, to look at a loss.
         return batch
-      return jax.lax.with_sharding_constraint(batch, rows)
+      return jax.lax.with_sharding_constraint(batch, rows(sharing))
 
     return recipe._replace(
       draw=draw,

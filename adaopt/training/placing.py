@@ -9,15 +9,22 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
-def beside(state: Any) -> jax.sharding.Sharding | None:
-  """On all devices of the mesh that holds a state; None: it has no mesh."""
-  for leaf in jax.tree.leaves(state):
+def mesh_of(tree: Any) -> jax.sharding.Mesh | None:
+  """The mesh of several devices that holds an array of a tree, if one does."""
+  for leaf in jax.tree.leaves(tree):
     sharding = getattr(leaf, 'sharding', None)
     on_mesh = isinstance(sharding, jax.sharding.NamedSharding)
     if on_mesh and sharding.mesh.size > 1:
-      everywhere = jax.sharding.PartitionSpec()
-      return jax.sharding.NamedSharding(sharding.mesh, everywhere)
+      return sharding.mesh
   return None
+
+
+def beside(state: Any) -> jax.sharding.Sharding | None:
+  """On all devices of the mesh that holds a state; None: it has no mesh."""
+  mesh = mesh_of(state)
+  if mesh is None:
+    return None
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
 def placed(data: Any, sharding: jax.sharding.Sharding | None) -> Any:
@@ -36,16 +43,20 @@ def placed(data: Any, sharding: jax.sharding.Sharding | None) -> Any:
   of_processes = sharding is not None and not sharding.is_fully_addressable
 
   def place(x):
-    if isinstance(x, jax.Array) and x.committed:
+    if _is_placed(x):
       return x
     if not of_processes:
       return jax.device_put(x, sharding)
     x = np.asarray(x)
     return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
-  if of_processes:
+  if of_processes and not all(map(_is_placed, jax.tree.leaves(data))):
     _check_same(data)
   return jax.tree.map(place, data)
+
+
+def _is_placed(x):
+  return isinstance(x, jax.Array) and x.committed
 
 
 def check_shares(
@@ -69,7 +80,7 @@ def _check_same(data):
   """Raises ValueError unless all processes hold the same arrays."""
   digest = 0
   for x in jax.tree.leaves(data):
-    if isinstance(x, jax.Array) and x.committed:
+    if _is_placed(x):
       continue
     x = np.ascontiguousarray(x)
     digest = zlib.crc32(f'{x.shape} {x.dtype}'.encode(), digest)
