@@ -191,7 +191,7 @@ def test_a_sharded_state_comes_back_sharded_or_not(tmp_path):
   shard = lambda x: jax.device_put(x, sharding) if x.shape == (16,) else x
   sharded = jax.tree.map(shard, whole)
   manager = checkpoints.open_folder(tmp_path)
-  checkpoints.save(manager, sharded, PROGRESS)
+  checkpoints.save(manager, 1, sharded, PROGRESS)
   for like in (sharded, whole):
     state, _ = checkpoints.latest(manager, like)
     chex.assert_trees_all_equal(state, whole)

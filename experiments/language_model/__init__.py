@@ -1,0 +1,1 @@
+"""A language model, trained as in a real run."""
