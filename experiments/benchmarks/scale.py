@@ -65,7 +65,7 @@ LAYOUTS = {
   'data parallel': Layout(lambda d: (d,), ('data',), scanned.REPLICATED),
   'FSDP': Layout(lambda d: (d,), ('data',), scanned.FULLY_SHARDED),
   'tensor parallel': Layout(
-    lambda d: (2, d // 2), ('data', 'model'), scanned.TENSORS
+    lambda d: (d // 4, 4), ('data', 'model'), scanned.TENSORS
   ),
 }
 
