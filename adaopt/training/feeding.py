@@ -6,11 +6,11 @@ mask: what one batch leaves of a micro-batch the next one takes. So batches have
 any size, no example is left out, and none is taken twice.
 
 The next micro-batch is read and sent to the devices once the work on the last
-one is dispatched, while it is computed. What is kept are the micro-batches in
-which the last two batches begin and the last one ends: every state that a run
-may go on from lies in one of them. With each goes where the source stood before
-it, so that `get_state` is right for the last state that was yielded, whatever
-was read ahead.
+one is dispatched, while it is computed; see `prefetching`. What is kept are the
+micro-batches in which the last two batches begin and the last one ends: every
+state that a run may go on from lies in one of them. With each goes where the
+source stood before it, so that `get_state` is right for the last state that was
+yielded, whatever was read ahead.
 
 Positions are integers of the host, of any size. A train state has them modulo
 2³¹, and the feed knows the rest.
@@ -62,6 +62,17 @@ def feed(
   Its order is that of the source: shuffle there. Where the source ends so does
   the run, with a batch of what is left.
 
+  Of several processes that share a mesh each has its own feed. Either all yield
+  the same arrays of the host; or each reads rows of its own, and its source
+  yields global arrays of the rows of all, which take no micro_batch_size:
+
+    dataset.batch(m // jax.process_count()).map(
+      lambda rows: jax.make_array_from_process_local_data(sharding, rows))
+
+  The first micro-batches are compared, of arrays of the host the numbers, and
+  of all others the shapes. Where one stream ends the run ends on all processes,
+  with a warning if another has more.
+
   Args:
     source: An iterable of examples, pytrees of arrays of one shape; or, without
       micro_batch_size, of micro-batches [m, ...], of which the last may be
@@ -82,7 +93,8 @@ def feed(
   Raises:
     ValueError: If the source cannot be iterated over, or micro_batch_size is
       not a positive integer; from reading, for elements that differ in
-      structure or shape or do not hold numbers.
+      structure or shape or do not hold numbers, and on all processes where
+      those of one differ from those of another, or its source fails.
 
   Example:
     >>> import adaopt
@@ -121,8 +133,11 @@ def feed(
         'feed of a new one.'
       )
     is_spent = sources.is_read_once(source)
-    reader = sources.opened(source, micro_batch_size, piece.mark)
-    prefetch = prefetching.opened(reader, piece.first, size)
+    prefetch = prefetching.opened(
+      lambda: sources.opened(source, micro_batch_size, piece.mark),
+      piece.first,
+      size,
+    )
     wanted = [piece.first]
 
   def end():

@@ -111,8 +111,9 @@ def fit(
     ValueError: At the call, for arguments out of range, a budget too large for
       a 32-bit position, a state of another optimizer, a feed that is empty or
       stands elsewhere than the state, and a loss that is not a mean over
-      independent examples; there or in the first step for a loss or a dataset
-      that does not fit.
+      independent examples; on all processes that share a mesh, where they
+      differ in data, state, seed, optimizer or budget; there or in the first
+      step for a loss or a dataset that does not fit.
 
   Example:
     >>> import adaopt

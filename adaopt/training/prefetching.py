@@ -1,9 +1,9 @@
 """Micro-batches that are read and sent to devices before they are needed.
 
-The processes of a mesh read each its own source. What they found they tell each
-other when a micro-batch is read, and hear when it is taken: by then the devices
-have long passed it on. So a stream ends on all processes where it ends on one,
-and none waits for a micro-batch that another one does not have.
+Each process of a mesh reads its own source. It tells the others what it found
+when it has read a micro-batch, and hears of them when it takes it: in between
+the devices pass that on, beside their work. So a stream ends on all processes
+where it ends on one, and none waits for a micro-batch that another one lacks.
 """
 
 import collections
@@ -32,10 +32,10 @@ class Prefetch(NamedTuple):
 
 
 def lead(target: Target) -> int:
-  """How many micro-batches are to be read before one is computed with.
+  """How many more micro-batches are to be read before one is computed with.
 
-  Among processes one, so that they have heard of each other about it when the
-  work on the one before it is dispatched.
+  Among processes one: what they tell each other about it is then ahead of the
+  work in the queues of the devices, which never wait for the host.
   """
   return int(_is_of_several(target))
 
@@ -45,22 +45,26 @@ def _is_of_several(target):
   return len(agreeing.processes(mesh)) > 1
 
 
-def opened(reader: sources.Reader, first: int, size: int | None) -> Prefetch:
+def opened(
+  open_source: Callable[[], sources.Reader], first: int, size: int | None
+) -> Prefetch:
   """Reads a source from where its reader stands.
 
   Args:
-    reader: Of the source.
-    first: The position of its next example.
+    open_source: () → the reader of the source; what it raises is kept as well.
+    first: The position of the next example.
     size: m, the examples of a micro-batch; None: as many as the first one has.
 
   Returns:
     What reads and hands out. All processes of a mesh must call it alike.
   """
   queue = collections.deque()
-  position, last_count, stopped = first, size, None
+  reader, stopped = None, None
+  position, last_count = first, size
 
   def read(target):
-    nonlocal size, position, last_count
+    nonlocal reader, size, position, last_count
+    reader = reader or open_source()
     mark = reader.mark()
     batch = reader.read()
     count = checks.num_examples(batch)
@@ -72,25 +76,24 @@ def opened(reader: sources.Reader, first: int, size: int | None) -> Prefetch:
       )
     size = size or count
     placing.check_shares(size, target)
-    print_of = batch if position == first else sources.layout(batch)
-    digest = agreeing.digest([position, count, print_of])
+    compared = position, batch if position == first else sources.layout(batch)
     if count == size:
       batch = placing.placed(batch, target)
     piece = pieces.Piece(position, count, mark, batch)
     position, last_count = position + count, count
-    return piece, digest
+    return piece, compared
 
   def fetch(target):
     nonlocal stopped
-    outcome, digest = stopped, 0
+    outcome, compared = stopped, ()
     if stopped is None:
       try:
-        outcome, digest = read(target)
+        outcome, compared = read(target)
       except BaseException as error:
         stopped = outcome = error
         if not isinstance(error, Exception):  # No source outlives Ctrl-C.
           raise
-    queue.append((outcome, _tell(outcome, digest, target)))
+    queue.append((outcome, _tell(outcome, compared, target)))
 
   def take(target):
     outcome, answers = queue.popleft()
@@ -107,8 +110,8 @@ def opened(reader: sources.Reader, first: int, size: int | None) -> Prefetch:
   return Prefetch(fetch, take, lambda: len(queue))
 
 
-def _tell(outcome, digest, target):
-  """Tells the other processes what was read, and hears of them later."""
+def _tell(outcome, compared, target):
+  """Tells the other processes what was read: how to hear of them."""
   if not _is_of_several(target):
     return dict  # Nothing.
   status = FAILED
@@ -116,7 +119,7 @@ def _tell(outcome, digest, target):
     status = HAS
   elif isinstance(outcome, StopIteration):
     status = ENDED
-  return agreeing.ask(target.mesh, [status, digest])
+  return agreeing.ask(target.mesh, [status, agreeing.digest(compared)])
 
 
 def _agreed(outcome, answers):

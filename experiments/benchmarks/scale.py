@@ -2,11 +2,13 @@
 
   python -m experiments.benchmarks.scale
   python -m experiments.benchmarks.scale --on_meshes --num_devices=8
+  python -m experiments.benchmarks.scale --on_meshes --num_devices=64 \\
+    --width=512
 
 Memory, FLOPs and what a device sends to others in rings, for a scanned
 transformer under remat: on one device, and with data parallelism, FSDP and
-D/4 × 4 tensor parallelism, two examples a device and wide enough for 512 of
-them. FLOPs count the body of a loop once, bytes as often as it runs.
+D/4 × 4 tensor parallelism, two examples a device. FLOPs count the body of a
+loop once, bytes as often as it runs. FSDP needs a width that D divides.
 """
 
 import functools
@@ -25,6 +27,9 @@ from experiments.benchmarks import collectives, scanned, timing
 NUM_DEVICES = flags.DEFINE_integer(
   'num_devices', 8, 'Simulated devices; a multiple of 4.', lower_bound=4
 )
+WIDTH = flags.DEFINE_integer(
+  'width', 256, 'd on meshes, a multiple of num_devices.', lower_bound=8
+)
 ON_MESHES = flags.DEFINE_bool(
   'on_meshes', False, 'Compile for meshes of devices, and time nothing.'
 )
@@ -40,7 +45,6 @@ GPT2_SMALL = scanned.Size(
   batch_size=4,
   dtype=jnp.bfloat16,
 )
-WIDE = SIZE._replace(width=512)
 READ = {
   'mean': (),
   'variance': ('variance',),
@@ -241,7 +245,7 @@ def main(argv: list[str]) -> None:
     print_costs('one device, GPT-2 small', few, None, 1)
     print_seconds()
     return
-  size = WIDE._replace(batch_size=2 * devices)
+  size = SIZE._replace(batch_size=2 * devices, width=WIDTH.value)
   noisy = {name: only for name, only in READ.items() if only}
   for name, layout in LAYOUTS.items():
     few, many = (

@@ -111,6 +111,7 @@ DIFFER = 'the 2 processes differ in {} (of process {})'
       'other budgets',
       [DIFFER.format(f'num_examples=30{i}', i) for i in range(2)],
     ),
+    ('seconds', ['goodput() measures seconds, in which processes differ'] * 2),
     ('other optimizers', [DIFFER.format('optimizer', i) for i in range(2)]),
     ('feeds of other data', [FEEDS] * 2),
     ('feeds of other shapes', [FEEDS] * 2),

@@ -29,9 +29,18 @@ def loss_fn(params, batch):
   return jnp.mean((jnp.tanh(batch @ params['w']) - 1) ** 2)
 
 
-def new_state(seed=0):
+TIMED = adaopt.adaptive(
+  optax.sgd(1.0),
+  0.1,
+  criterion=adaopt.criteria.goodput(),
+  init_batch_size=8,
+  max_batch_size=64,
+)
+
+
+def new_state(optimizer=OPTIMIZER, seed=0):
   params = {'w': jnp.ones([16, 8]) / 8}
-  return adaopt.init_train_state(params, OPTIMIZER, seed=seed)
+  return adaopt.init_train_state(params, optimizer, seed=seed)
 
 
 def mesh_of(number):

@@ -61,8 +61,9 @@ def main(process, port, folder):
   mesh = shared_run.mesh_of(8)
   rows = NamedSharding(mesh, P('data'))
 
-  def report(name, dataset, spec_of=shared_run.whole, seed=0, **options):
-    state = shared_run.place(shared_run.new_state(seed), mesh, spec_of)
+  def report(name, dataset, spec_of=shared_run.whole, state=None, **options):
+    state = state or shared_run.new_state()
+    state = shared_run.place(state, mesh, spec_of)
     try:
       found = shared_run.run(state, dataset, **options)
     except (OSError, ValueError) as error:
@@ -71,7 +72,9 @@ def main(process, port, folder):
 
   for name, (spec_of, dataset) in ways_of_data(process, rows).items():
     report(name, dataset, spec_of)
-  report('other seeds', shared_run.X, seed=process)
+  report('other seeds', shared_run.X, state=shared_run.new_state(seed=process))
+  timed = dict(optimizer=shared_run.TIMED)
+  report('seconds', shared_run.X, state=shared_run.new_state(**timed), **timed)
   report('other budgets', shared_run.X, num_examples=300 + process)
   optimizer = shared_run.optimizer_of(64 + process)
   report('other optimizers', shared_run.X, optimizer=optimizer)
