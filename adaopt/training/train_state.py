@@ -12,7 +12,17 @@ from adaopt.training import counting
 
 
 class TrainState(NamedTuple):
-  """Everything that a run needs to resume: save it and restore it whole."""
+  """Everything that a run needs to resume: save it and restore it whole.
+
+  Nothing in it depends on the number of devices: a run of one mesh goes on on
+  another, by orbax restored to shapes that say where its arrays are to lie.
+
+    like = jax.eval_shape(lambda: init_train_state(params, optimizer))
+    like = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=NamedSharding(mesh, spec_of(x))), like)
+    state = manager.restore(step, args=ocp.args.StandardRestore(like))
+  """
 
   params: optax.Params
   opt_state: optax.OptState

@@ -2,8 +2,7 @@
 
   python -m experiments.benchmarks.scale
   python -m experiments.benchmarks.scale --on_meshes --num_devices=8
-  python -m experiments.benchmarks.scale --on_meshes --num_devices=64 \\
-    --width=512
+  python -m experiments.benchmarks.scale --on_meshes --num_devices=8 --width=512
 
 Memory, FLOPs and what a device sends to others in rings, for a scanned
 transformer under remat: on one device, and with data parallelism, FSDP and

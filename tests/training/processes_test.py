@@ -39,7 +39,7 @@ def reports(folder):
     for i in range(2)
   ]
   try:
-    outputs = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=600) for process in processes]
   finally:
     for process in processes:
       process.kill()
