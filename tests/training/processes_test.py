@@ -108,6 +108,10 @@ DIFFER = 'the 2 processes differ in {} (of process {})'
     ('of two lengths', [DATA] * 2),
     ('other seeds', [DIFFER.format(f'state.seed={i}', i) for i in range(2)]),
     (
+      'other parameters',
+      [DIFFER.format('state.params', i) for i in range(2)],
+    ),
+    (
       'other budgets',
       [DIFFER.format(f'num_examples=30{i}', i) for i in range(2)],
     ),

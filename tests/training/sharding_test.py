@@ -157,10 +157,10 @@ def test_a_step_adds_up_gradients_and_scalars_alone_between_devices(name):
   state = adaopt.init_train_state(params, optimizer)
   args = jax.device_put((state, x), shardings()[0])
   found = collectives.collectives(step.lower(*args).compile().as_text())
-  # One gradient with a test and one without, and what else is summed; and
+  # One gradient with a test and one without, and what else is summed, and
   # whether all have found their examples.
   leaves = jax.tree.leaves(params)
-  most = 2 * (sum(leaf.size for leaf in leaves) + len(leaves) + 4) + 1
+  most = 2 * (sum(leaf.size for leaf in leaves) + len(leaves) + 4 + 1)
   check_all_reduces(found, most)
 
 

@@ -23,12 +23,6 @@ def optimizer_of(max_batch_size=64):
 
 
 OPTIMIZER = optimizer_of()
-
-
-def loss_fn(params, batch):
-  return jnp.mean((jnp.tanh(batch @ params['w']) - 1) ** 2)
-
-
 TIMED = adaopt.adaptive(
   optax.sgd(1.0),
   0.1,
@@ -36,6 +30,10 @@ TIMED = adaopt.adaptive(
   init_batch_size=8,
   max_batch_size=64,
 )
+
+
+def loss_fn(params, batch):
+  return jnp.mean((jnp.tanh(batch @ params['w']) - 1) ** 2)
 
 
 def new_state(optimizer=OPTIMIZER, seed=0):

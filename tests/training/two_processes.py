@@ -73,6 +73,9 @@ def main(process, port, folder):
   for name, (spec_of, dataset) in ways_of_data(process, rows).items():
     report(name, dataset, spec_of)
   report('other seeds', shared_run.X, state=shared_run.new_state(seed=process))
+  state = shared_run.new_state()
+  state = state._replace(params={'w': state.params['w'] + process})
+  report('other parameters', shared_run.X, state=state)
   timed = dict(optimizer=shared_run.TIMED)
   report('seconds', shared_run.X, state=shared_run.new_state(**timed), **timed)
   report('other budgets', shared_run.X, num_examples=300 + process)
