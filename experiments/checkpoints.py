@@ -1,4 +1,4 @@
-"""Checkpoints of a state and its run's progress, whole or not at all."""
+"""Checkpoints of a state and what goes with it, whole or not at all."""
 
 import errno
 import hashlib
@@ -7,7 +7,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,14 +17,6 @@ from jax.experimental import multihost_utils
 
 OVERHEAD = 2**18
 """Bytes that a checkpoint may take beside its arrays."""
-
-
-class Progress(NamedTuple):
-  """What a run needs besides its state to resume."""
-
-  positions: list[int]  # bytes of each seed's metrics so far
-  evaluated: int  # examples at the last evaluation
-  seconds: float  # of training
 
 
 def open_folder(folder: pathlib.Path) -> ocp.CheckpointManager:
@@ -61,23 +53,32 @@ def _digest(state: Any) -> str:
 
 
 def save(
-  manager: ocp.CheckpointManager, state: Any, progress: Progress
+  manager: ocp.CheckpointManager,
+  step: int,
+  state: Any,
+  progress: dict[str, Any],
 ) -> None:
   """Saves the state of a new step; a crash leaves older checkpoints intact.
+
+  Args:
+    manager: From `open_folder`.
+    step: The number of steps done; one that is saved already is left alone.
+    state: A pytree of arrays; what lies in parts is saved in parts.
+    progress: What else a run needs to resume: what JSON can hold.
 
   Raises:
     OSError: If the disk is full or fails; it names the folder.
   """
-  if int(state.step) in manager.all_steps():
+  if step in manager.all_steps():
     return
   _check_room(manager.directory, state)
   made_of = {'layout': _layout(state), 'digest': _digest(state)}
   try:
     manager.save(
-      int(state.step),
+      step,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state),
-        progress=ocp.args.JsonSave(progress._asdict()),
+        progress=ocp.args.JsonSave(progress),
         made_of=ocp.args.JsonSave(made_of),
       ),
     )
@@ -85,7 +86,7 @@ def save(
     number = _errno(error)
     if number is None:
       raise
-    path = manager.directory / str(state.step)
+    path = manager.directory / str(step)
     raise OSError(number, os.strerror(number), str(path)) from error
 
 
@@ -109,13 +110,12 @@ def _restore(manager, step, like, check):
   )
   if found.made_of['layout'] != _layout(like):
     raise ValueError('it has other parameters or another optimizer')
-  progress = Progress(**found.progress)
-  check(progress)
+  check(found.progress)
   args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
   state = manager.restore(step, args=args).state
   if found.made_of['digest'] != _digest(state):
     raise ValueError('its values differ from those that were saved')
-  return state, progress
+  return state, found.progress
 
 
 def _set_aside(manager, steps):
@@ -135,13 +135,14 @@ def _set_aside(manager, steps):
 def latest(
   manager: ocp.CheckpointManager,
   like: Any,
-  check: Callable[[Progress], None] = lambda progress: None,
-) -> tuple[Any, Progress] | None:
+  check: Callable[[dict[str, Any]], None] = lambda progress: None,
+) -> tuple[Any, dict[str, Any]] | None:
   """The newest checkpoint that is whole, or None if there are none.
 
   Args:
     manager: From `open_folder`.
-    like: A state of the same structure, shapes and types.
+    like: A state of the same structure, shapes and types, where what is
+      restored is to lie.
     check: Raises ValueError if what else a checkpoint needs is not there.
 
   Returns:

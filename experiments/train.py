@@ -20,6 +20,14 @@ from adaopt import training
 from experiments import checkpoints, compilations, records, runs
 
 
+class Progress(NamedTuple):
+  """What a run needs besides its state to resume."""
+
+  positions: list[int]  # bytes of each seed's metrics so far
+  evaluated: int  # examples at the last evaluation
+  seconds: float  # of training
+
+
 class Interval(NamedTuple):
   """How often to save: whichever comes first."""
 
@@ -48,7 +56,8 @@ def _check_finite(metrics: adaopt.Metrics, num_seeds: int) -> None:
 
 def _check_metrics(folders, progress):
   """Raises ValueError if a checkpoint is ahead of the metrics of a seed."""
-  for folder, position in zip(folders, progress.positions, strict=True):
+  positions = Progress(**progress).positions
+  for folder, position in zip(folders, positions, strict=True):
     records.check_metrics(folder, position)
 
 
@@ -108,10 +117,11 @@ def train(
   """
   programs = compilations.count()
   with checkpoints.open_folder(folders[0] / 'checkpoints') as manager:
-    fresh = checkpoints.Progress([0] * len(folders), evaluated=-1, seconds=0.0)
+    fresh = Progress([0] * len(folders), evaluated=-1, seconds=0.0)
     state, progress = checkpoints.latest(
       manager, run.state, functools.partial(_check_metrics, folders)
-    ) or (run.state, fresh)
+    ) or (run.state, fresh._asdict())
+    progress = Progress(**progress)
     with _open_logs(folders, progress.positions, int(state.examples)) as logs:
       job = _Job(name, run, config, logs, manager, interval, stop)
       finished, seconds, skipped = _train(job, state, progress)
@@ -163,7 +173,8 @@ def _is_save_due(job, examples, saved):
 
 def _save(job, state, progress):
   positions = [records.flush(log) for log in job.logs]
-  checkpoints.save(job.manager, state, progress._replace(positions=positions))
+  progress = progress._replace(positions=positions)
+  checkpoints.save(job.manager, int(state.step), state, progress._asdict())
 
 
 def _train(job, state, progress):

@@ -37,6 +37,27 @@ class Parts(NamedTuple):
   donates: bool  # whether a step overwrites the state that it is given
   # (recipe → recipe) → the parts of the changed recipe.
   changed: Callable[[Callable[[recipes.Recipe], recipes.Recipe]], 'Parts']
+  layout: tuple[Any, ...] | None = None  # of the state, see `placing.layout_of`
+
+
+def _changed(parts, change):
+  return parts.changed(change)._replace(layout=parts.layout)
+
+
+def _jit(parts: Parts, function: Callable[..., Any]) -> Callable[..., Any]:
+  """Compiles what takes a state first, and returns the next one first."""
+
+  @functools.wraps(function)
+  def keeping_its_layout(state, *args):
+    state, metrics = function(state, *args)
+    if parts.layout is not None:
+      leaves, treedef = jax.tree.flatten(state)
+      put = jax.lax.with_sharding_constraint
+      state = treedef.unflatten(map(put, leaves, parts.layout))
+    return state, metrics
+
+  donated = 0 if parts.donates else ()
+  return jax.jit(keeping_its_layout, donate_argnums=donated)
 
 
 def _compose(
@@ -91,7 +112,7 @@ def apart(sharing: meshes.Sharing) -> Callable[[Parts], Step]:
   """
 
   def driver(parts):
-    parts = parts.changed(meshes.apart(sharing))
+    parts = _changed(parts, meshes.apart(sharing))
     return _traced(parts, meshes.fold(sharing))
 
   return driver
@@ -116,7 +137,7 @@ def _traced(parts, fold):
     fold,
     jax.lax.cond,
   )
-  return jax.jit(step, donate_argnums=0 if parts.donates else ())
+  return _jit(parts, step)
 
 
 def dispatched(parts: Parts) -> Step:
@@ -175,7 +196,7 @@ def hosted(
   def choose(due, tested, untested, *args):
     return tested(*args) if due else untested(*args)
 
-  update = jax.jit(parts.update, donate_argnums=0 if parts.donates else ())
+  update = _jit(parts, parts.update)
   return _compose(
     parts._replace(
       plan=lambda state, dataset: parts.plan(state, shown(dataset)),
@@ -199,10 +220,11 @@ def automatic(parts: Parts) -> Step:
   def step(state, dataset):
     if not checks.is_concrete(*jax.tree.leaves((state, dataset))):
       return traced(parts)(state, dataset)
-    mesh = placing.mesh_of(state)
-    if mesh not in steps:
-      steps[mesh] = _chosen(parts, mesh, state, dataset)
-    return steps[mesh](state, dataset)
+    mesh, layout = placing.mesh_of(state), placing.layout_of(state)
+    if (mesh, layout) not in steps:
+      kept = parts._replace(layout=layout)
+      steps[mesh, layout] = _chosen(kept, mesh, state, dataset)
+    return steps[mesh, layout](state, dataset)
 
   return step
 
@@ -217,7 +239,7 @@ def _chosen(parts, mesh, state, dataset):
   free = sharing.apart and meshes.is_whole(dataset)
   if one is traced and free and not names & meshes.FIXED:
     return apart(sharing)(parts)
-  return one(parts.changed(meshes.together(sharing)))
+  return one(_changed(parts, meshes.together(sharing)))
 
 
 def convolves_on_cpu(function: Callable[..., Any], *args: Any) -> bool:

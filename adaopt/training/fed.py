@@ -14,6 +14,7 @@ from adaopt.training import (
   drivers,
   feeding,
   meshes,
+  placing,
   recipes,
   steps,
   stream,
@@ -136,10 +137,10 @@ def feed_step(
   recipe(micro_batch_size or group_size)  # Checks its arguments.
 
   @functools.cache
-  def of_size(size):
+  def of_size(size, layout):
     jit = functools.cache(jax.jit)
     return drivers.hosted(
-      steps.parts_of(recipe(size), donate),
+      steps.parts_of(recipe(size), donate)._replace(layout=layout),
       functools.partial(_passes, jit, size, group_size),
       lambda window: window.first,
     )
@@ -153,7 +154,8 @@ def feed_step(
     size = micro_batch_size or m
     check_sizes(m, size, group_size)
     _, first = next(blocks(feed, position, position + 1, size, group_size))
-    result = of_size(size)(state, Window(feed, position, first))
+    step_of = of_size(size, placing.layout_of(state))
+    result = step_of(state, Window(feed, position, first))
     feed.start_prefetch()
     return result
 

@@ -27,6 +27,28 @@ def beside(state: Any) -> jax.sharding.Sharding | None:
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
+def layout_of(state: Any) -> tuple[Any, ...] | None:
+  """How a state lies on its mesh: what a step is to leave as it is.
+
+  Without it XLA would choose where to put a new state, and take apart what was
+  whole.
+
+  Args:
+    state: A pytree of arrays.
+
+  Returns:
+    A sharding for each leaf, on the mesh; None if there is none, or its axes
+    are explicit, and arrays know themselves how they lie.
+  """
+  mesh = mesh_of(state)
+  if mesh is None or set(mesh.axis_types) != {jax.sharding.AxisType.Auto}:
+    return None
+  whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  on_mesh = lambda x: isinstance(x, jax.sharding.NamedSharding)
+  shardings = [leaf.sharding for leaf in jax.tree.leaves(state)]
+  return tuple(x if on_mesh(x) else whole for x in shardings)
+
+
 def placed(data: Any, sharding: jax.sharding.Sharding | None) -> Any:
   """Data on devices; arrays that are committed to theirs stay there.
 

@@ -13,7 +13,7 @@ SHAKESPEARE = base.Source(
 )
 
 _FILE = 'tinyshakespeare.txt'
-_VOCABULARY = 65
+VOCABULARY = 65
 _LENGTH = 128
 
 
@@ -25,19 +25,14 @@ def _windows(tokens: np.ndarray) -> dict[str, np.ndarray]:
   return {'input': windows[:, :-1], 'label': windows[:, 1:]}
 
 
-def load_shakespeare(data_dir: str | None = None) -> base.Dataset:
-  """Tiny Shakespeare by characters: 7781 and 864 sequences of 128.
+def read_shakespeare(data_dir: str | None = None) -> np.ndarray:
+  """Tiny Shakespeare as characters, [1 115 394] int32.
 
-  The first 90 % of the text is for training, the rest for testing. Each part is
-  cut into windows of 129 characters that do not overlap; the last 105 and 84
-  characters of the parts are dropped. A token is the index of its character
-  among the 65 of the text in order; the label of a token is the next token.
+  A token is the index of its character among the 65 of the text in order; the
+  line break is 0.
 
   Args:
     data_dir: Folder with text/tinyshakespeare.txt.
-
-  Returns:
-    Inputs [n, 128] int32 and labels [n, 128] int32.
 
   Raises:
     FileNotFoundError: If the file is missing.
@@ -55,15 +50,36 @@ def load_shakespeare(data_dir: str | None = None) -> base.Dataset:
   )
   content = np.frombuffer(path.read_bytes(), np.uint8)
   vocabulary, tokens = np.unique(content, return_inverse=True)
-  if len(vocabulary) != _VOCABULARY:
+  if len(vocabulary) != VOCABULARY:
     raise ValueError(
       f'{path} holds {len(vocabulary)} distinct characters, but Tiny '
-      f'Shakespeare has {_VOCABULARY}; get a fresh copy of it.'
+      f'Shakespeare has {VOCABULARY}; get a fresh copy of it.'
     )
   if len(tokens) // 10 <= _LENGTH:
     raise ValueError(
       f'{path} holds {len(tokens)} characters: the tenth that is for testing '
       f'has no window of {_LENGTH + 1}; get a fresh copy of it.'
     )
-  train, test = np.split(tokens.astype(np.int32), [len(tokens) * 9 // 10])
+  return tokens.astype(np.int32)
+
+
+def load_shakespeare(data_dir: str | None = None) -> base.Dataset:
+  """Tiny Shakespeare by characters: 7781 and 864 sequences of 128.
+
+  The first 90 % of the text is for training, the rest for testing. Each part is
+  cut into windows of 129 characters that do not overlap; the last 105 and 84
+  characters of the parts are dropped. The label of a token is the next token.
+
+  Args:
+    data_dir: As for `read_shakespeare`.
+
+  Returns:
+    Inputs [n, 128] int32 and labels [n, 128] int32.
+
+  Raises:
+    FileNotFoundError: If the file is missing.
+    ValueError: If the file has another text.
+  """
+  tokens = read_shakespeare(data_dir)
+  train, test = np.split(tokens, [len(tokens) * 9 // 10])
   return base.Dataset(_windows(train), _windows(test))

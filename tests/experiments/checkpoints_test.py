@@ -22,7 +22,7 @@ import adaopt
 from experiments import checkpoints, records
 
 ROOT = pathlib.Path(__file__).parents[2]
-PROGRESS = checkpoints.Progress([10, 20], evaluated=30, seconds=1.5)
+PROGRESS = {'positions': [10, 20], 'evaluated': 30, 'seconds': 1.5}
 
 
 def a_state(step, width=3, dtype=jnp.float32, optimizer=None):
@@ -37,12 +37,16 @@ def a_state(step, width=3, dtype=jnp.float32, optimizer=None):
   return state._replace(step=jnp.asarray(step, jnp.int32))
 
 
+def save(manager, step):
+  checkpoints.save(manager, step, a_state(step), PROGRESS)
+
+
 @pytest.fixture
 def manager(tmp_path):
   """Three states saved, of which the last two are kept."""
   manager = checkpoints.open_folder(tmp_path)
   for step in (1, 2, 3):
-    checkpoints.save(manager, a_state(step), PROGRESS)
+    save(manager, step)
   assert sorted(manager.all_steps()) == [2, 3]
   return manager
 
@@ -67,7 +71,7 @@ def test_a_state_comes_back_whole(manager):
 
 
 def test_saving_the_same_step_again_changes_nothing(manager):
-  checkpoints.save(manager, a_state(3), PROGRESS._replace(seconds=9.0))
+  checkpoints.save(manager, 3, a_state(3), PROGRESS | {'seconds': 9.0})
   _, progress = checkpoints.latest(manager, a_state(0))
   assert progress == PROGRESS
 
@@ -97,14 +101,14 @@ def test_of_a_truncated_checkpoint_the_one_before_is_used(
 def test_after_a_damaged_checkpoint_the_steps_are_saved_anew(tmp_path, caplog):
   manager = checkpoints.open_folder(tmp_path)
   for step in (10, 20):
-    checkpoints.save(manager, a_state(step), PROGRESS)
+    save(manager, step)
   # The second time there is a damaged step 20 set aside already.
   for saved in ([12, 15, 20], [17]):
     damage(tmp_path / '20', halve)
     manager = checkpoints.open_folder(tmp_path)
     checkpoints.latest(manager, a_state(0))
     for step in saved:
-      checkpoints.save(manager, a_state(step), PROGRESS)
+      save(manager, step)
     manager = checkpoints.open_folder(tmp_path)
     state, _ = checkpoints.latest(manager, a_state(0))
     chex.assert_trees_all_equal(state, a_state(saved[-1]))
@@ -116,11 +120,11 @@ def test_after_a_damaged_checkpoint_the_steps_are_saved_anew(tmp_path, caplog):
 def test_a_checkpoint_ahead_of_its_metrics_is_passed_over(tmp_path, caplog):
   manager = checkpoints.open_folder(tmp_path / 'checkpoints')
   for step, position in (1, 10), (2, 20):
-    progress = checkpoints.Progress([position], evaluated=30, seconds=1.5)
-    checkpoints.save(manager, a_state(step), progress)
+    progress = PROGRESS | {'positions': [position]}
+    checkpoints.save(manager, step, a_state(step), progress)
   metrics = tmp_path / records.METRICS
   check = lambda progress: records.check_metrics(
-    tmp_path, progress.positions[0]
+    tmp_path, progress['positions'][0]
   )
   metrics.write_bytes(b'x' * 20)
   assert checkpoints.latest(manager, a_state(0), check)[0].step == 2
@@ -174,7 +178,7 @@ def test_what_was_only_begun_is_deleted(manager):
   (begun / 'state').mkdir(parents=True)
   manager = checkpoints.open_folder(folder)
   state, _ = checkpoints.latest(manager, a_state(0))
-  checkpoints.save(manager, a_state(4), PROGRESS)
+  save(manager, 4)
   assert state.step == 3
   assert not begun.exists()
   assert sorted(manager.all_steps()) == [3, 4]
@@ -202,7 +206,7 @@ def test_without_room_nothing_is_begun_and_the_folder_is_named(
     shutil, 'disk_usage', lambda folder: usage._replace(free=2**17)
   )
   with pytest.raises(OSError, match=rf"No space left.*'{manager.directory}'"):
-    checkpoints.save(manager, a_state(4), PROGRESS)
+    save(manager, 4)
   names = {path.name for path in pathlib.Path(manager.directory).iterdir()}
   assert names == {'2', '3'}
 
@@ -222,7 +226,7 @@ def test_what_the_disk_refuses_is_an_error_of_the_system(
 
   monkeypatch.setattr(manager, 'save', fail)
   with pytest.raises(OSError, match=rf"File too large: '{manager.directory}/4"):
-    checkpoints.save(manager, a_state(4), PROGRESS)
+    save(manager, 4)
 
 
 def start(workdir, num_examples):
