@@ -6,11 +6,11 @@ mask: what one batch leaves of a micro-batch the next one takes. So batches have
 any size, no example is left out, and none is taken twice.
 
 The next micro-batch is read and sent to the devices once the work on the last
-one is dispatched, while it is computed. What is kept are the micro-batches in
-which the last two batches begin and the last one ends: every state that a run
-may go on from lies in one of them. With each goes where the source stood before
-it, so that `get_state` is right for the last state that was yielded, whatever
-was read ahead.
+one is dispatched, while it is computed; see `prefetching`. What is kept are the
+micro-batches in which the last two batches begin and the last one ends: every
+state that a run may go on from lies in one of them. With each goes where the
+source stood before it, so that `get_state` is right for the last state that was
+yielded, whatever was read ahead.
 
 Positions are integers of the host, of any size. A train state has them modulo
 2³¹, and the feed knows the rest.
@@ -22,17 +22,8 @@ from typing import Any, NamedTuple
 import jax
 from absl import logging
 
-from adaopt._common import arithmetic, base, checks
-from adaopt.training import placing, sources
-
-
-class Piece(NamedTuple):
-  """A micro-batch as it was read."""
-
-  first: int  # the position of its first example
-  count: int  # how many examples it has, at most m
-  mark: sources.Mark  # where the source stood before it
-  examples: base.Batch = None  # [m, ...], filled up by the first one
+from adaopt._common import checks
+from adaopt.training import pieces, placing, prefetching, sources
 
 
 class Feed(NamedTuple):
@@ -55,7 +46,7 @@ class Feed(NamedTuple):
   start_prefetch: Callable[[], None]
   place: Callable[[jax.sharding.Sharding | None], None]
   locate: Callable[[int], int]
-  read: Callable[[int], Piece | None]
+  read: Callable[[int], pieces.Piece | None]
   begin: Callable[[int, int], None]
 
 
@@ -70,6 +61,17 @@ def feed(
   `fit` takes it in the place of a dataset, `feed_step` in a loop of one's own.
   Its order is that of the source: shuffle there. Where the source ends so does
   the run, with a batch of what is left.
+
+  Of several processes that share a mesh each has its own feed. Either all yield
+  the same arrays of the host; or each reads rows of its own, and its source
+  yields global arrays of the rows of all, which take no micro_batch_size:
+
+    dataset.batch(m // jax.process_count()).map(
+      lambda rows: jax.make_array_from_process_local_data(sharding, rows))
+
+  The first micro-batches are compared, of arrays of the host the numbers, and
+  of all others the shapes. Where one stream ends the run ends on all processes,
+  with a warning if another has more.
 
   Args:
     source: An iterable of examples, pytrees of arrays of one shape; or, without
@@ -91,7 +93,8 @@ def feed(
   Raises:
     ValueError: If the source cannot be iterated over, or micro_batch_size is
       not a positive integer; from reading, for elements that differ in
-      structure or shape or do not hold numbers.
+      structure or shape or do not hold numbers, and on all processes where
+      those of one differ from those of another, or its source fails.
 
   Example:
     >>> import adaopt
@@ -117,93 +120,71 @@ def feed(
     )
   if micro_batch_size is not None:
     checks.check_integer(1, micro_batch_size=micro_batch_size)
-  size, begins = micro_batch_size, [Piece(0, 0, sources.Mark(0))]
-  reader, pieces, wanted = None, [], [0]
-  ended, failure, target = False, None, None
-  is_spent = warned = False
+  size, begins = micro_batch_size, [pieces.Piece(0, 0, sources.Mark(0))]
+  held, wanted = [], [0]  # pieces, and the positions that they are kept for
+  prefetch, target = None, None
+  is_over = is_spent = warned = False
 
   def start(piece):
-    nonlocal reader, wanted, is_spent
+    nonlocal prefetch, wanted, is_spent
     if is_spent:
       raise ValueError(
         'the source of the feed is an iterator that cannot go back; make a '
         'feed of a new one.'
       )
     is_spent = sources.is_read_once(source)
-    reader = sources.opened(source, micro_batch_size, piece.mark)
+    prefetch = prefetching.opened(
+      lambda: sources.opened(source, micro_batch_size, piece.mark),
+      piece.first,
+      size,
+    )
     wanted = [piece.first]
 
   def end():
-    return pieces[-1].first + pieces[-1].count if pieces else wanted[0]
+    return pieces.end(held[-1]) if held else wanted[0]
 
-  def fetch():
-    """Reads a micro-batch. What goes wrong is kept until it is needed."""
-    nonlocal ended, failure
+  def take():
+    nonlocal size, held, is_over
+    fetch_ahead(1)
     try:
-      pieces.append(next_piece())
+      piece = prefetch.take(target)
     except StopIteration:
-      ended = True
-    except BaseException as error:
-      failure = error
-      if not isinstance(error, Exception):  # No source outlives Ctrl-C.
-        raise
-    pieces[:-2] = [
-      piece for piece in pieces[:-2] if any(_holds(piece, p) for p in wanted)
-    ]
+      is_over = True
+      return
+    size = checks.num_examples(piece.examples)
+    held = pieces.kept([*held, piece], wanted)
 
-  def next_piece():
-    nonlocal size
-    mark = reader.mark()
-    batch = reader.read()
-    count = checks.num_examples(batch)
-    if pieces and pieces[-1].count < size:
-      raise ValueError(
-        f'a micro-batch of the feed has {pieces[-1].count} examples, fewer '
-        f'than the {size} of the first, and is not the last one; repeat a '
-        'dataset before it is batched, or feed single examples.'
-      )
-    size = max(size or 0, count)
-    filled = sources.filled(batch, size)
-    placing.check_shares(size, target)
-    return Piece(end(), count, mark, placing.placed(filled, target))
+  def fetch_ahead(number):
+    while prefetch.count() < number and not is_over:
+      prefetch.fetch(target)
 
   def place(sharding_of_state):
-    nonlocal target
+    nonlocal target, held
     target = sharding or sharding_of_state
-    pieces[:] = [
+    held = [
       piece._replace(examples=placing.placed(piece.examples, target))
-      for piece in pieces
+      for piece in held
     ]
 
   def locate(count):
-    known = pieces or begins
-    offset_in = lambda piece: (count - piece.first) & arithmetic.LARGEST
-    found = [piece for piece in known if offset_in(piece) <= piece.count]
-    if not found:
-      raise ValueError(
-        f'the train state has consumed {count} examples, and the feed can go '
-        f'on between {known[0].first} and {known[-1].first + known[-1].count}: '
-        'give its set_state what get_state returned when the state was saved; '
-        'a new stream starts from state._replace(examples=jnp.int32(0)).'
-      )
-    if reader is None:
-      start(found[-1])
-    return found[-1].first + offset_in(found[-1])
+    piece, position = pieces.located(held or begins, count)
+    if prefetch is None:
+      start(piece)
+    return position
 
   def read(position):
-    while position >= end() and not ended:
-      if failure is not None:
-        raise failure
-      fetch()
-    for piece in pieces:
-      if _holds(piece, position):
-        return piece
-    if position < end():
+    while position >= end() and not is_over:
+      take()
+    fetch_ahead(prefetching.lead(target))
+    if position >= end():
+      return None
+    piece = pieces.holding(held, position)
+    if piece is None:
       raise ValueError(
         f'the feed has gone on from position {position}; call its set_state '
         'with what its get_state returns.'
       )
-    return None
+    return piece
 
   def begin(first, stop):
     nonlocal wanted
@@ -211,33 +192,28 @@ def feed(
     wanted = [before, first, stop]
 
   def start_prefetch():
-    used = pieces and pieces[-1].first < wanted[-1]
-    if used and not ended and failure is None:
-      fetch()
+    if held:
+      fetch_ahead(1 + prefetching.lead(target))
 
   def get_state():
     nonlocal warned
-    if not warned and pieces and pieces[0].mark.source is None:
+    if not warned and held and held[0].mark.source is None:
       warned = True
       logging.warning(
         'The iterator of a feed has no get_state and set_state: a run that '
         'resumes will read the source from its beginning, and go on right only '
         'if that yields the same again.'
       )
-    return sources.saved([size, [piece[:3] for piece in pieces or begins]])
+    return sources.saved([size, [piece[:3] for piece in held or begins]])
 
   def set_state(state):
-    nonlocal size, begins, reader, ended, failure
+    nonlocal size, begins, held, prefetch, is_over
     saved_size, known = sources.restored(state)
     size = micro_batch_size or saved_size
     begins = [
-      Piece(first, count, sources.Mark(*mark)) for first, count, mark in known
+      pieces.Piece(first, count, sources.Mark(*mark))
+      for first, count, mark in known
     ]
-    reader, ended, failure = None, False, None
-    pieces.clear()
+    held, prefetch, is_over = [], None, False
 
   return Feed(get_state, set_state, start_prefetch, place, locate, read, begin)
-
-
-def _holds(piece, position):
-  return piece.first <= position < piece.first + piece.count

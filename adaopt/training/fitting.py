@@ -4,19 +4,20 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from adaopt._common import base, checks
 from adaopt.training import (
+  agreeing,
   drivers,
   faults,
   fed,
   feeding,
   loops,
+  measuring,
   meshes,
+  placing,
   recipes,
   sources,
   steps,
@@ -110,8 +111,9 @@ def fit(
     ValueError: At the call, for arguments out of range, a budget too large for
       a 32-bit position, a state of another optimizer, a feed that is empty or
       stands elsewhere than the state, and a loss that is not a mean over
-      independent examples; there or in the first step for a loss or a dataset
-      that does not fit.
+      independent examples; on all processes that share a mesh, where they
+      differ in data, state, seed, optimizer or budget; there or in the first
+      step for a loss or a dataset that does not fit.
 
   Example:
     >>> import adaopt
@@ -152,15 +154,23 @@ def fit(
       'a feed has its own order, micro-batches and driver; pass '
       f'{", ".join(given)} with arrays only.'
     )
+  state = train_state.started(params_or_state, optimizer, seed, model_state)
+  budgets = dict(num_examples=num_examples, total_weight=total_weight)
+  agreeing.check(
+    placing.mesh_of(state),
+    **budgets,
+    **options,
+    max_micro_batch_size=max_micro_batch_size,
+    **{f'state.{name}': value for name, value in state._asdict().items()},
+  )
   run = _from_feed if is_fed else _from_arrays
   return run(
     loss_fn,
     optimizer,
-    _state(params_or_state, optimizer, seed, model_state),
+    state,
     dataset,
     options,
-    num_examples=num_examples,
-    total_weight=total_weight,
+    **budgets,
     donate=donate,
     check=check,
     **given,
@@ -210,6 +220,7 @@ def _from_arrays(
   )
 
   def checked(state, dataset):
+    measuring.check_same_update(recipe, state, dataset)
     if check:
       faults.check_loss(recipe, state, dataset, compiled)
     return faults.observer(recipe, dataset)
@@ -259,8 +270,9 @@ def _from_feed(
   m = checks.num_examples(examples)
   fed.check_sizes(m, m, q)
   recipe = fed.fed_recipe(loss_fn, optimizer, micro_batch_size=m, **options)
+  _, block = next(fed.blocks(feed, position, position + m, m, q))
+  measuring.check_same_update(recipe, state, block)
   if check:
-    _, block = next(fed.blocks(feed, position, position + m, m, q))
     faults.check_loss(recipe, state, block, compiled)
   run = loops.Run(
     lambda size: step_of(micro_batch_size=size),
@@ -277,25 +289,3 @@ def _from_feed(
   )
   examine = functools.partial(fed.examine, q)
   return loops.loop(run, state, faults.observer(recipe, feed, examine), donate)
-
-
-def _state(params_or_state, optimizer, seed, model_state):
-  if not isinstance(params_or_state, train_state.TrainState):
-    return train_state.init_train_state(
-      params_or_state,
-      optimizer,
-      seed=0 if seed is None else seed,
-      model_state=() if model_state is None else model_state,
-    )
-  if seed is not None:
-    raise ValueError(
-      f'the state has a seed of its own, {params_or_state.seed}, got '
-      f'seed={seed}; pass seed= with parameters only.'
-    )
-  if model_state is not None:
-    raise ValueError(
-      'the state has a model_state of its own; pass model_state= with '
-      'parameters only.'
-    )
-  train_state.check_belongs(params_or_state, optimizer)
-  return jax.tree.map(jnp.copy, params_or_state)

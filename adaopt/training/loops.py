@@ -81,6 +81,7 @@ def iterate(
   if not goes_on(int(state.examples), state):
     return iter(())
   checks.check_arrays(dataset=dataset)
+  placing.check_same(dataset, placing.mesh_of(state))
   dataset = placing.placed(dataset, placing.beside(state))
   run = Run(
     step_of,

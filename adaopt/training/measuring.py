@@ -17,7 +17,14 @@ from adaopt._common import (
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice
 from adaopt.statistics import estimators, merging, reading, trained
-from adaopt.training import recipes, stream, train_state, updating
+from adaopt.training import (
+  agreeing,
+  placing,
+  recipes,
+  stream,
+  train_state,
+  updating,
+)
 
 
 def _unchanged(moments):
@@ -68,8 +75,25 @@ def make_plan(
   )
 
 
-def _reads(recipe, state, dataset):
-  """What the update of such a state reads, and which tensors it moves."""
+def check_same_update(
+  recipe: recipes.Recipe, state: train_state.TrainState, dataset: Any
+) -> None:
+  """Raises ValueError if the optimizers of several processes differ.
+
+  It compares the programs of their updates, constants included.
+  """
+  mesh = placing.mesh_of(state)
+  if len(agreeing.processes(mesh)) == 1:
+    return
+  update, args = _update_of(recipe, state, dataset)
+  everything = jax.tree.map(lambda _: True, args[0].mean)
+  update_all = jax.jit(functools.partial(update, everything))
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
+  agreeing.check(mesh, optimizer=update_all.lower(*shapes).as_text())
+
+
+def _update_of(recipe, state, dataset):
+  """The update of such a state, and the shapes of what it takes."""
 
   def first_group(state, dataset):
     samples = recipes.draw_samples(recipe, state, dataset, positions)
@@ -95,6 +119,13 @@ def _reads(recipe, state, dataset):
       recipe.optimizer, statistics.mean, tested, *args, _constant
     )
 
+  return update, args
+
+
+def _reads(recipe, state, dataset):
+  """What the update of such a state reads, and which tensors it moves."""
+  update, args = _update_of(recipe, state, dataset)
+  every, *_ = args
   everything = jax.tree.map(lambda _: True, every.mean)
   update_all = functools.partial(update, everything)
   moved = trained.trained_tensors(

@@ -1,12 +1,12 @@
 """Where the examples of a run are put: beside its state."""
 
 import math
-import zlib
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+
+from adaopt.training import agreeing
 
 
 def mesh_of(tree: Any) -> jax.sharding.Mesh | None:
@@ -58,9 +58,6 @@ def placed(data: Any, sharding: jax.sharding.Sharding | None) -> Any:
 
   Returns:
     The same pytree, of arrays on devices.
-
-  Raises:
-    ValueError: If processes that share a mesh hold different arrays.
   """
   of_processes = sharding is not None and not sharding.is_fully_addressable
 
@@ -72,9 +69,12 @@ def placed(data: Any, sharding: jax.sharding.Sharding | None) -> Any:
     x = np.asarray(x)
     return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
-  if of_processes and not all(map(_is_placed, jax.tree.leaves(data))):
-    _check_same(data)
   return jax.tree.map(place, data)
+
+
+def still_to_place(data: Any) -> list[Any]:
+  """The arrays of data that are not committed to devices."""
+  return [x for x in jax.tree.leaves(data) if not _is_placed(x)]
 
 
 def _is_placed(x):
@@ -98,19 +98,11 @@ def check_shares(
     )
 
 
-def _check_same(data):
-  """Raises ValueError unless all processes hold the same arrays."""
-  digest = 0
-  for x in jax.tree.leaves(data):
-    if _is_placed(x):
-      continue
-    x = np.ascontiguousarray(x)
-    digest = zlib.crc32(f'{x.shape} {x.dtype}'.encode(), digest)
-    digest = zlib.crc32(x.reshape(-1).view(np.uint8), digest)
-  digests = multihost_utils.process_allgather(np.uint32(digest))
-  if np.any(digests != digest):
+def check_same(data: Any, mesh: jax.sharding.Mesh | None) -> None:
+  """Raises ValueError if processes are to place different arrays on a mesh."""
+  if agreeing.differing(mesh, {'data': still_to_place(data)}):
     raise ValueError(
-      f'the {len(digests)} processes hold different data sets, and a run takes '
-      'one: pass the same arrays on all, or make global arrays of their parts '
-      'by jax.make_array_from_process_local_data.'
+      f'the {len(agreeing.processes(mesh))} processes hold different data '
+      'sets, and a run takes one: pass the same arrays on all, or make global '
+      'arrays of their parts by jax.make_array_from_process_local_data.'
     )

@@ -99,7 +99,7 @@ def opened(
     checks.check_arrays(feed=element)
     if micro_batch_size is None:
       checks.num_examples(element)
-    first = _layout(element) if first is None else first
+    first = layout(element) if first is None else first
     _check_alike(element, first, elements, micro_batch_size is None)
     elements += 1
     return element
@@ -142,7 +142,7 @@ def _array(x):
   return x if isinstance(x, jax.Array) else np.array(x)
 
 
-def _layout(element):
+def layout(element: base.Batch) -> dict[str, tuple[Any, tuple[int, ...]]]:
   """The dtype and shape of every array, by its path."""
   return {
     jax.tree_util.keystr(path): (x.dtype, x.shape)
@@ -153,12 +153,12 @@ def _layout(element):
 def _check_alike(element, first, index, in_batches):
   """Raises ValueError unless an element is like the first one."""
 
-  def comparable(layout):
+  def comparable(found):
     if not in_batches:
-      return layout
-    return {path: (x, shape[1:]) for path, (x, shape) in layout.items()}
+      return found
+    return {path: (x, shape[1:]) for path, (x, shape) in found.items()}
 
-  found = _layout(element)
+  found = layout(element)
   longer = in_batches and any(
     found[path][1][0] > shape[0]
     for path, (_, shape) in first.items()
@@ -166,9 +166,9 @@ def _check_alike(element, first, index, in_batches):
   )
   if comparable(found) == comparable(first) and not longer:
     return
-  described = lambda layout: ', '.join(
+  described = lambda found: ', '.join(
     f'{path} {dtype}{list(shape)}'.strip()
-    for path, (dtype, shape) in layout.items()
+    for path, (dtype, shape) in found.items()
   )
   raise ValueError(
     f'the elements of a feed must be of one structure, shape and dtype, and '

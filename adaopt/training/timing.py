@@ -16,6 +16,7 @@ import numpy as np
 
 from adaopt._common import fields
 from adaopt.criteria import wall_clock
+from adaopt.training import agreeing, placing
 
 Observer = Callable[[Any, Any], None]
 """(state, metrics) → None."""
@@ -54,10 +55,18 @@ def stopwatch(state: Any, max_micro_batch_size: int) -> Stopwatch:
 
   Returns:
     The stopwatch; one that does nothing where no state holds seconds.
+
+  Raises:
+    ValueError: If seconds would be measured on several processes.
   """
   held = fields.states_of(state, wall_clock.Seconds)
   if not held:
     return Stopwatch(lambda state, size: state, lambda observe: observe)
+  if len(agreeing.processes(placing.mesh_of(state))) > 1:
+    raise ValueError(
+      'goodput() measures seconds, in which processes differ, and so would the '
+      'batch sizes that it asks for; pass it seconds=(fixed, per_example).'
+    )
   fewest_sizes = 2 if any(np.any(jax.device_get(s.reach)) for s in held) else 1
   seconds = collections.defaultdict(lambda: collections.deque(maxlen=KEPT))
   dispatched = collections.deque()  # micro-batch sizes of steps under way

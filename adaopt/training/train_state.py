@@ -12,7 +12,17 @@ from adaopt.training import counting
 
 
 class TrainState(NamedTuple):
-  """Everything that a run needs to resume: save it and restore it whole."""
+  """Everything that a run needs to resume: save it and restore it whole.
+
+  Nothing in it depends on the number of devices: a run of one mesh goes on on
+  another, by orbax restored to shapes that say where its arrays are to lie.
+
+    like = jax.eval_shape(lambda: init_train_state(params, optimizer))
+    like = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=NamedSharding(mesh, spec_of(x))), like)
+    state = manager.restore(step, args=ocp.args.StandardRestore(like))
+  """
 
   params: optax.Params
   opt_state: optax.OptState
@@ -78,6 +88,39 @@ def init_train_state(
     )
     # Buffers of its own, each but once: a step may donate them.
     return jax.tree.map(jnp.copy, state)
+
+
+def started(
+  params_or_state: optax.Params | TrainState,
+  optimizer: optax.GradientTransformation,
+  seed: int | None,
+  model_state: Any,
+) -> TrainState:
+  """The state of parameters, or a copy of the state of a run that goes on.
+
+  Raises:
+    ValueError: If a state is given a seed or a model state beside its own, or
+      is that of another optimizer.
+  """
+  if not isinstance(params_or_state, TrainState):
+    return init_train_state(
+      params_or_state,
+      optimizer,
+      seed=0 if seed is None else seed,
+      model_state=() if model_state is None else model_state,
+    )
+  if seed is not None:
+    raise ValueError(
+      f'the state has a seed of its own, {params_or_state.seed}, got '
+      f'seed={seed}; pass seed= with parameters only.'
+    )
+  if model_state is not None:
+    raise ValueError(
+      'the state has a model_state of its own; pass model_state= with '
+      'parameters only.'
+    )
+  check_belongs(params_or_state, optimizer)
+  return jax.tree.map(jnp.copy, params_or_state)
 
 
 def fast(params: optax.Params) -> optax.Params:

@@ -2,16 +2,15 @@
 
   python -m experiments.benchmarks.scale
   python -m experiments.benchmarks.scale --on_meshes --num_devices=8
+  python -m experiments.benchmarks.scale --on_meshes --num_devices=8 --width=512
 
-Memory, FLOPs and what devices send each other, for a scanned transformer under
-remat: on one device, and with data parallelism, FSDP and 2 × D/2 tensor
-parallelism, two examples a device. FLOPs and bytes count the body of a loop
-once.
+Memory, FLOPs and what a device sends to others in rings, for a scanned
+transformer under remat: on one device, and with data parallelism, FSDP and
+D/4 × 4 tensor parallelism, two examples a device. FLOPs count the body of a
+loop once, bytes as often as it runs. FSDP needs a width that D divides.
 """
 
 import functools
-import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,10 +21,13 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adaopt
-from experiments.benchmarks import scanned, timing
+from experiments.benchmarks import collectives, scanned, timing
 
 NUM_DEVICES = flags.DEFINE_integer(
-  'num_devices', 8, 'Simulated devices; an even number.', lower_bound=2
+  'num_devices', 8, 'Simulated devices; a multiple of 4.', lower_bound=4
+)
+WIDTH = flags.DEFINE_integer(
+  'width', 256, 'd on meshes, a multiple of num_devices.', lower_bound=8
 )
 ON_MESHES = flags.DEFINE_bool(
   'on_meshes', False, 'Compile for meshes of devices, and time nothing.'
@@ -47,10 +49,6 @@ READ = {
   'variance': ('variance',),
   'variance and v∥': ('variance', 'variance_along_mean'),
 }
-WIDTHS = {'f32': 4, 's32': 4, 'u32': 4, 'bf16': 2, 'f16': 2, 'pred': 1, 's8': 1}
-COLLECTIVE = re.compile(
-  r'= (\(?\w+\[.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\('
-)
 
 
 class Layout(NamedTuple):
@@ -65,7 +63,7 @@ LAYOUTS = {
   'data parallel': Layout(lambda d: (d,), ('data',), scanned.REPLICATED),
   'FSDP': Layout(lambda d: (d,), ('data',), scanned.FULLY_SHARDED),
   'tensor parallel': Layout(
-    lambda d: (2, d // 2), ('data', 'model'), scanned.TENSORS
+    lambda d: (d // 4, 4), ('data', 'model'), scanned.TENSORS
   ),
 }
 
@@ -75,15 +73,13 @@ class Cost(NamedTuple):
 
   memory: float  # MB, temporary
   flops: float  # 10⁹
-  sent: float  # MB through collectives
+  collectives: list[collectives.Collective]
 
 
-def sent(text: str) -> float:
-  """MB of the results of all collectives of compiled HLO."""
-  found = ' '.join(shapes for shapes, _ in COLLECTIVE.findall(text))
+def sent(found: Cost, num_devices: int) -> float:
+  """MB that a device sends in rings."""
   return 1e-6 * sum(
-    WIDTHS[kind] * math.prod(map(int, filter(None, dims.split(','))))
-    for kind, dims in re.findall(r'(\w+)\[([\d,]*)\]', found)
+    collectives.sent(each, num_devices) for each in found.collectives
   )
 
 
@@ -92,7 +88,7 @@ def cost(function: Callable[..., Any], *args: Any) -> Cost:
   return Cost(
     1e-6 * compiled.memory_analysis().temp_size_in_bytes,
     1e-9 * compiled.cost_analysis()['flops'],
-    sent(compiled.as_text()),
+    collectives.collectives(compiled.as_text()),
   )
 
 
@@ -137,7 +133,7 @@ def on_mesh(
 def costs(
   place: Callable[..., Any],
   *args: Any,
-  read: Mapping[str, tuple[str, ...]] = READ,
+  read: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Cost]:
   """The cost of a plain gradient, and of what statistics read beside it."""
   loss_fn, args, shardings = place(*args)
@@ -166,24 +162,37 @@ def costs(
   }
 
 
-def print_costs(title: str, few: dict[str, Cost], many: dict[str, Cost] | None):
+def print_costs(
+  title: str,
+  few: dict[str, Cost],
+  many: dict[str, Cost] | None,
+  num_devices: int,
+) -> None:
   """A table: a plain gradient, and the others as multiples of it.
 
   Args:
     title: The first cell of its header.
     few: By what is read.
     many: The same with twice the layers, for the growth of memory.
+    num_devices: For which they are compiled.
   """
   timing.print_header(
-    title, 'temporary MB', 'growth a layer', 'GFLOPs', 'collectives MB'
+    title,
+    'temporary MB',
+    'growth a layer',
+    'GFLOPs',
+    'sent MB',
+    'bytes sent beside plain',
   )
   growth = lambda name: many[name].memory - few[name].memory if many else 0.0
   plain = few['plain']
+  plain_sent = sent(plain, num_devices)
   for name, one in few.items():
-    cells = (one.memory, growth(name), one.flops, one.sent)
+    own_sent = sent(one, num_devices)
+    cells = (one.memory, growth(name), one.flops, own_sent)
     units = (1, SIZE.layers, 1, 1)
     if name != 'plain':
-      units = (plain.memory, growth('plain'), plain.flops, plain.sent)
+      units = (plain.memory, growth('plain'), plain.flops, plain_sent)
     suffix = '' if name == 'plain' else ' ×'
     timing.print_row(
       name,
@@ -191,6 +200,7 @@ def print_costs(title: str, few: dict[str, Cost], many: dict[str, Cost] | None):
         f'{x / unit:.2f}{suffix}' if unit else '–'
         for x, unit in zip(cells, units, strict=True)
       ),
+      f'{1e6 * (own_sent - plain_sent):.0f}',
     )
 
 
@@ -226,18 +236,22 @@ def main(argv: list[str]) -> None:
   timing.print_machine()
   deep = lambda size: size._replace(layers=2 * size.layers)
   if not ON_MESHES.value:
-    few, many = (costs(on_one_device, size) for size in (SIZE, deep(SIZE)))
-    print_costs('one device', few, many)
-    few = costs(on_one_device, GPT2_SMALL)
-    print_costs('one device, GPT-2 small', few, None)
+    few, many = (
+      costs(on_one_device, size, read=READ) for size in (SIZE, deep(SIZE))
+    )
+    print_costs('one device', few, many, 1)
+    few = costs(on_one_device, GPT2_SMALL, read=READ)
+    print_costs('one device, GPT-2 small', few, None, 1)
     print_seconds()
     return
-  size = SIZE._replace(batch_size=2 * devices)
+  size = SIZE._replace(batch_size=2 * devices, width=WIDTH.value)
+  noisy = {name: only for name, only in READ.items() if only}
   for name, layout in LAYOUTS.items():
     few, many = (
-      costs(on_mesh, each, layout, devices) for each in (size, deep(size))
+      costs(on_mesh, each, layout, devices, read=noisy)
+      for each in (size, deep(size))
     )
-    print_costs(f'{name}, {devices} devices', few, many)
+    print_costs(f'{name}, {devices} devices', few, many, devices)
 
 
 if __name__ == '__main__':

@@ -4,8 +4,6 @@ Or with other collectives than its plain gradient.
 """
 
 import functools
-import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +14,10 @@ from jax.sharding import PartitionSpec as P
 
 import adaopt
 from adaopt.per_example.program import constraints, ir
+from experiments.benchmarks import collectives
 
 pytestmark = pytest.mark.usefixtures('optimised')
 B, T, D, F = 64, 4, 64, 128
-SIZES = {'f32': 4, 's32': 4, 'pred': 1}
-COLLECTIVE = re.compile(
-  r'= (\(?\w+\[.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\('
-)
 WAYS = {
   'data': ((8,), ('data',), P(), P()),
   'fully sharded': ((8,), ('data',), P('data'), P(None, 'data')),
@@ -67,18 +62,10 @@ def loss_of(constrain, transform):
 def compiled(function, *args):
   """The compiled function, FLOPs a device, and bytes of collectives."""
   program = jax.jit(function).lower(*args).compile()
-  text = program.as_text()
-  found = COLLECTIVE.findall(text)
-  in_loops = COLLECTIVE.findall(text[: text.index('\nENTRY')])
+  found = collectives.collectives(program.as_text())
   # Norms of a few examples, and nothing of the size of an activation.
-  assert all(re.fullmatch(r'f32\[\d,\d\].*', shapes) for shapes, _ in in_loops)
-  sizes = re.findall(
-    r'(\w+)\[([\d,]*)\]', ' '.join(shapes for shapes, _ in found)
-  )
-  moved = sum(
-    SIZES[kind] * math.prod(map(int, filter(None, dims.split(','))))
-    for kind, dims in sizes
-  )
+  assert all(each.elements < 100 for each in found if each.in_loop)
+  moved = sum(each.size for each in found)
   return program, program.cost_analysis()['flops'], moved
 
 

@@ -1,7 +1,5 @@
 """A state on a mesh is enough: its devices share every micro-batch out."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 import adaopt
 from adaopt.training import drivers, meshes
+from experiments.benchmarks import collectives
 from tests.training import sharding_test
 
 WIDTH, MICRO_BATCH = 32, 16
@@ -125,21 +124,9 @@ def test_fit_shares_out_numpy_data_beside_a_state_on_a_mesh(alone):
   )
 
 
-def in_loops(text):
-  """The text of all computations that loops of compiled HLO call."""
-  found = re.split(r'\n(?=(?:ENTRY )?%?[\w.\-]+ \()', text)
-  bodies = {re.match(r'(?:ENTRY )?%?([\w.\-]+)', b)[1]: b for b in found}
-  called = re.findall(r'while\(.*?body=%?([\w.\-]+)', text)
-  seen = set()
-  while called:
-    name = called.pop()
-    if name in bodies and name not in seen:
-      seen.add(name)
-      called += re.findall(
-        r'(?:calls|to_apply|body|branch_computations)=[{%]*([\w.\-]+)',
-        bodies[name],
-      )
-  return '\n'.join(bodies[name] for name in seen)
+def in_loops(compiled):
+  found = collectives.collectives(compiled.as_text())
+  return [each for each in found if each.in_loop]
 
 
 def lowered(driver, optimizer, place=lambda tree: tree):
@@ -156,14 +143,12 @@ def test_devices_meet_once_a_step_and_share_the_work():
   optimizer = adapted_by(adaopt.augmented_inner_product_test(0.5, nu=0.5), 2)
   driver = drivers.apart(meshes.sharing_of(mesh, new_state()))
   shared = lowered(driver, optimizer, lambda tree: place(tree, mesh))
-  text = shared.as_text()
-  assert 'while(' in text
-  assert not list(sharding_test.collectives(in_loops(text)))
-  found = list(sharding_test.collectives(text))
-  assert {kind for kind, _ in found} == {'all-reduce'}
+  assert 'while(' in shared.as_text()
+  assert not in_loops(shared)
   # One gradient with a test and one without, and what else is summed.
   size = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
-  assert sum(elements for _, elements in found) <= 2 * (size + 12)
+  found = collectives.collectives(shared.as_text())
+  sharding_test.check_all_reduces(found, 2 * (size + 12))
   flops = lambda compiled: compiled.cost_analysis()['flops']
   update = 40 * size  # which every device makes
   assert flops(shared) <= flops(lowered(drivers.traced, optimizer)) / 8 + update
@@ -173,8 +158,7 @@ def test_a_collective_in_a_loop_is_found():
   mesh = mesh_of(*DATA)
   together = meshes.together(meshes.sharing_of(mesh, new_state()))
   driver = lambda parts: drivers.traced(parts.changed(together))
-  text = lowered(driver, OPTIMIZER, lambda tree: place(tree, mesh)).as_text()
-  assert list(sharding_test.collectives(in_loops(text)))
+  assert in_loops(lowered(driver, OPTIMIZER, lambda tree: place(tree, mesh)))
 
 
 @pytest.mark.parametrize(

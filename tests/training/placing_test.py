@@ -1,8 +1,5 @@
 """Data of the host beside a state on a mesh: sent once, to where it belongs."""
 
-import math
-import re
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -14,6 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 import adaopt
 from adaopt import training
 from adaopt.training import fed, steps, stream
+from experiments.benchmarks import collectives
+from tests.training import sharding_test
 
 DATA = np.random.default_rng(0).normal(1.0, size=[64, 3]).astype(np.float32)
 OPTIMIZER = optax.chain(
@@ -142,14 +141,6 @@ def test_of_a_sharded_micro_batch_one_example_alone_is_sent(mesh):
   plan = steps.parts_of(recipe, donate=False).plan(state, block)
   moments = jax.jit(plan.measurements[0].moments)
   text = moments.lower(jnp.int32(0), state, block).compile().as_text()
-  kinds = re.findall(
-    r'= (.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(', text
-  )
-  assert {kind for _, kind in kinds} == {'all-reduce'}
-  sizes = [
-    math.prod(map(int, filter(None, size.split(','))))
-    for shapes, _ in kinds
-    for size in re.findall(r'\w\d+\[([\d,]*)\]', shapes)
-  ]
+  found = collectives.collectives(text)
   # The example, the gradient, the loss, the noise and the count.
-  assert sum(sizes) <= 3 + 3 + 3
+  sharding_test.check_all_reduces(found, 3 + 3 + 3)

@@ -1,8 +1,6 @@
 """Examples sharded over eight devices: same numbers, all-reduces alone."""
 
 import functools
-import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +10,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
 from adaopt.training import drivers
+from experiments.benchmarks import collectives
 from tests import per_example_cases
 
 AUTO = jax.sharding.AxisType.Auto
-COLLECTIVE = re.compile(
-  r'= (\(?\w+\[.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\('
-)
 LAYERS = 'scan over layers, remat'
 MODELS = [
   'dense',
@@ -56,14 +52,9 @@ def case(name):
   return loss, params, x
 
 
-def collectives(text):
-  """Kind and number of elements of every collective in compiled HLO."""
-  for shapes, kind in COLLECTIVE.findall(text):
-    sizes = re.findall(r'\w\d+\[([\d,]*)\]', shapes)
-    yield (
-      kind,
-      sum(math.prod(map(int, filter(None, s.split(',')))) for s in sizes),
-    )
+def check_all_reduces(found, most):
+  assert {each.kind for each in found} == {'all-reduce'}
+  assert sum(each.elements for each in found) <= most
 
 
 def check(estimate, params, x, most, in_loops=()):
@@ -71,12 +62,10 @@ def check(estimate, params, x, most, in_loops=()):
   replicated, sharded = shardings()
   args = jax.device_put(params, replicated), jax.device_put(x, sharded)
   compiled = jax.jit(estimate).lower(*args).compile()
-  text = compiled.as_text()
-  found = list(collectives(text))
+  found = collectives.collectives(compiled.as_text())
   # None in a loop body, where it would run once an iteration.
-  assert list(collectives(text[: text.index('\nENTRY')])) == list(in_loops)
-  assert {kind for kind, _ in found} == {'all-reduce'}
-  assert sum(elements for _, elements in found) <= most
+  assert [each for each in found if each.in_loop] == list(in_loops)
+  check_all_reduces(found, most)
   actual, expected = jax.device_get((compiled(*args), expected))
   leaves = zip(*map(jax.tree.leaves, (actual, expected)), strict=True)
   whole = max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(expected))
@@ -101,8 +90,9 @@ def in_loops_of_plain(loss, params, x):
   """The collectives in the loops of a plain gradient."""
   replicated, sharded = shardings()
   args = jax.device_put(params, replicated), jax.device_put(x, sharded)
-  text = jax.jit(jax.value_and_grad(loss)).lower(*args).compile().as_text()
-  found = list(collectives(text[: text.index('\nENTRY')]))
+  compiled = jax.jit(jax.value_and_grad(loss)).lower(*args).compile()
+  found = collectives.collectives(compiled.as_text())
+  found = [each for each in found if each.in_loop]
   assert found
   return found
 
@@ -166,12 +156,12 @@ def test_a_step_adds_up_gradients_and_scalars_alone_between_devices(name):
   )
   state = adaopt.init_train_state(params, optimizer)
   args = jax.device_put((state, x), shardings()[0])
-  found = list(collectives(step.lower(*args).compile().as_text()))
-  assert {kind for kind, _ in found} == {'all-reduce'}
-  # One gradient with a test and one without, and what else is summed.
+  found = collectives.collectives(step.lower(*args).compile().as_text())
+  # One gradient with a test and one without, and what else is summed, and
+  # whether all have found their examples.
   leaves = jax.tree.leaves(params)
-  most = 2 * (sum(leaf.size for leaf in leaves) + len(leaves) + 4)
-  assert sum(elements for _, elements in found) <= most
+  most = 2 * (sum(leaf.size for leaf in leaves) + len(leaves) + 4 + 1)
+  check_all_reduces(found, most)
 
 
 def test_training_with_sharded_micro_batches():
