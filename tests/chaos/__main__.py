@@ -1,8 +1,9 @@
-"""Kills, full disks and second processes: python tests/chaos
+"""Kills, full disks, second processes and a soak: python tests/chaos
 
 Runs experiments.compare on digits, ends it at random moments in every way there
 is, resumes it, and compares what is left at the end with what an undisturbed
-run leaves, but for the seconds. `make chaos` runs it.
+run leaves, but for the seconds. `make chaos` runs it. With --soak_minutes it
+also stops and resumes a long run for so long, and looks at its memory.
 """
 
 import collections
@@ -22,12 +23,16 @@ from typing import Any, NamedTuple
 
 import jax
 import processes
+import soak
 from absl import app, flags
 
 _KILLS = flags.DEFINE_integer('kills', 300, 'Kills.', lower_bound=0)
 _DISKS = flags.DEFINE_integer('disks', 20, 'Full disks.', lower_bound=0)
 _LIMITS = flags.DEFINE_integer('limits', 20, 'Limited files.', lower_bound=0)
 _LOCKS = flags.DEFINE_integer('locks', 10, 'Second processes.', lower_bound=0)
+_SOAK_MINUTES = flags.DEFINE_float(
+  'soak_minutes', 0.0, 'Minutes of a long run.', lower_bound=0.0
+)
 _CHAOS_SEED = flags.DEFINE_integer('chaos_seed', 0, 'Seed of the moments.')
 
 KILLS_A_ROUND = 10
@@ -43,7 +48,7 @@ WAYS = {
 }
 
 FULL = ('[Errno 28] No space left on device: ', '[Errno 27] File too large: ')
-WRONG = ('stuck', 'different', 'refused', 'without a word')
+WRONG = ('stuck', 'different', 'refused', 'without a word', 'grown')
 
 
 class Undisturbed(NamedTuple):
@@ -244,11 +249,18 @@ def main(argv: list[str]) -> None:
   while sum(counts[f'kills: {way}'] for way in WAYS) < _KILLS.value:
     kills(next(fresh), next(wholes), counts)
     print(dict(counts), flush=True)
+  if _SOAK_MINUTES.value:
+    starts = soak.soak(next(fresh), _SOAK_MINUTES.value)
+    if starts is None:
+      counts['soak: stuck or refused'] += 1
+    else:
+      counts['soak: starts'] += len(starts)
+      counts['soak: memory has grown'] += soak.has_grown(starts)
   shutil.rmtree(folder)
   for name, count in sorted(counts.items()):
     print(f'{count:5d} {name}')
   print(f'{time.monotonic() - begin:.0f} s')
-  sys.exit(any(wrong in name for name in counts for wrong in WRONG))
+  sys.exit(any(x for name, x in counts.items() for y in WRONG if y in name))
 
 
 if __name__ == '__main__':
