@@ -12,8 +12,8 @@ from typing import NamedTuple
 import processes
 
 ENDLESS = (*processes.ALONE, f'--config.num_examples={2**30 - 1}')
-WARM = 15  # seconds after which a process has compiled all it needs
-SECONDS = (40, 80)  # between two stops
+WARM = 3000  # examples after which a process holds all that it needs
+SECONDS = (30, 60)  # from then on until it is stopped
 
 FLAT = 0.05
 """The share of its memory that a process may gain before it counts as grown."""
@@ -35,10 +35,11 @@ def _memory(process):
 
 def _consumed(workdir):
   """Examples that a run has consumed, by the end of its metrics."""
-  (folder,) = workdir.glob('*/seed_*')
-  with (folder / 'metrics.jsonl').open('rb') as lines:
-    lines.seek(max(0, lines.seek(0, os.SEEK_END) - 4096))
-    return int(re.findall(rb'"examples": (\d+)', lines.read())[-1])
+  for path in workdir.glob('*/seed_*/metrics.jsonl'):
+    with path.open('rb') as lines:
+      lines.seek(max(0, lines.seek(0, os.SEEK_END) - 4096))
+      return int([0, *re.findall(rb'"examples": (\d+)', lines.read())][-1])
+  return 0
 
 
 def soak(workdir: pathlib.Path, minutes: float) -> list[Start] | None:
@@ -53,10 +54,12 @@ def soak(workdir: pathlib.Path, minutes: float) -> list[Start] | None:
   """
   end, starts = time.monotonic() + 60 * minutes, []
   while time.monotonic() < end:
+    before = _consumed(workdir)
     process = processes.spawn(workdir, ENDLESS)
-    time.sleep(WARM)
+    while _consumed(workdir) < before + WARM and processes.is_running(process):
+      time.sleep(0.5)
     warm = _memory(process)
-    time.sleep(random.uniform(*SECONDS) - WARM)
+    time.sleep(random.uniform(*SECONDS))
     last = _memory(process)
     os.kill(process.pid, signal.SIGTERM)
     if processes.finish(process) != 0:
