@@ -14,9 +14,10 @@ def get_config() -> ml_collections.ConfigDict:
       'dataset': 'shakespeare',
       'seed': 0,
       'length': 128,
-      'micro_batch_size': 64,
-      'num_tokens': 3_000_000,
-      'eval_interval': 300_000,  # tokens
+      'micro_batch_size': 16,
+      'num_tokens': 400_000,
+      'eval_interval': 50_000,  # tokens
+      'eval_sequences': 512,
       'half_life': 2000,  # of the average, examples
       'layout': 'fully_sharded',
       'model': {

@@ -20,6 +20,7 @@ from experiments.language_model import layouts, model, speeches
 
 NUMBERS = (
   'eval_interval',
+  'eval_sequences',
   'half_life',
   'length',
   'micro_batch_size',
@@ -162,6 +163,7 @@ def prepare(config: ml_collections.ConfigDict, data_dir: str | None) -> Run:
     return optax.incremental_update(params, average, share)
 
   batches = speeches.batches(test, config.length, config.micro_batch_size)
+  batches = batches[: -(-config.eval_sequences // config.micro_batch_size)]
   return Run(
     loss_fn,
     optimizer,
