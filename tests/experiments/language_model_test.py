@@ -247,7 +247,5 @@ def test_a_config_that_cannot_run_is_a_sentence(
 
 
 def test_a_config_of_another_script_is_refused():
-  with pytest.raises(
-    ValueError, match='the config lacks eval_interval, eval_s'
-  ):
+  with pytest.raises(ValueError, match='config lacks eval_interval, eval_s'):
     runs.prepare(ml_collections.ConfigDict({'layout': 'replicated'}), None)
