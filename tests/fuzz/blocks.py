@@ -84,7 +84,9 @@ def layers(run, scope, h, body, other, length, how, remat, shared):
 
   def step(h, sliced):
     read = lambda slot, shape: (
-      sliced[slot, shape] if (slot, shape) in sliced else scope.param(slot, shape)
+      sliced[slot, shape]
+      if (slot, shape) in sliced
+      else scope.param(slot, shape)
     )
     h = jnp.tanh(_kept(run, scope._replace(param=read), body, h))
     return h, h if how == 'emits' else None
@@ -168,9 +170,7 @@ def custom_vjp(run, scope, h, body, other):
   del other
   function, arguments = _explicit(run, scope, h, body)
   custom = jax.custom_vjp(function)
-  custom.defvjp(
-    lambda *args: jax.vjp(function, *args), lambda pull, g: pull(g)
-  )
+  custom.defvjp(lambda *args: jax.vjp(function, *args), lambda pull, g: pull(g))
   return custom(*arguments)
 
 

@@ -36,12 +36,13 @@ def check(
     try:
       losses = programs.losses_of(program)
       rows = reference.rows_of(program, losses) if losses.params else None
-    except Exception as error:  # noqa: BLE001
-      counts[f'rejected: JAX raises {type(error).__name__}'] += 1
-      rows = None
-    if rows is None or not _is_finite(rows):
-      counts['rejected'] += 1
-      hypothesis.reject()
+    except Exception as error:
+      why = f'JAX raises {type(error).__name__}: {str(error)[:100]!r}'
+      _reject(counts, why)
+    if rows is None:
+      _reject(counts, 'no parameters')
+    if not _is_finite(rows):
+      _reject(counts, 'not finite')
     compared = 0
     for comparison in ways.WAYS[way](program, losses, rows):
       _assert_close(comparison)
@@ -49,6 +50,12 @@ def check(
   counts['programs'] += 1
   counts['comparisons'] += compared
   counts.update({f'way: {way}', *programs.words(program)})
+
+
+def _reject(counts, why):
+  counts[f'rejected: {why}'] += 1
+  counts['rejected'] += 1
+  hypothesis.reject()
 
 
 def _assert_close(comparison):

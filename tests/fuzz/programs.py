@@ -50,6 +50,26 @@ class Program(NamedTuple):
   seed: int = 0
 
 
+def text(layer: Layer) -> str:
+  """The layer as it is written: without what is left out at the end."""
+  parts = [layer.kind, layer.options]
+  inner = [f'({"".join(f"{text(x)}, " for x in xs)})' for xs in layer[2:]]
+  while inner and inner[-1] == '()':
+    inner.pop()
+  return f'Layer({", ".join([*map(repr, parts), *inner])})'
+
+
+def program_text(program: Program) -> str:
+  """The program as it is written, for `eval`."""
+  layers = ''.join(f'\n    {text(layer)},' for layer in program.layers)
+  rest = ''.join(
+    f'\n  {name}={value!r},'
+    for name, value in program._asdict().items()
+    if name != 'layers' and value != Program._field_defaults[name]
+  )
+  return f'Program(\n  ({layers}\n  ),{rest}\n)'
+
+
 class Scope(NamedTuple):
   """What layers read beside h."""
 

@@ -115,9 +115,7 @@ def statistics_of(
     merge, w = oracles.group_means, np.ones_like(w)
   a, w, t = (merge(x, q)[counted] for x in (a, w, t))
   if program.mean != 'examples':
-    rows = rows._replace(
-      error=q * rows.error, total_error=q * rows.total_error
-    )
+    rows = rows._replace(error=q * rows.error, total_error=q * rows.total_error)
   one = jax.tree.map(lambda x: x[0], rows.gradients)
   mean = oracles.ratio(a, w)
   norm = np.linalg.norm(mean)

@@ -231,7 +231,9 @@ def of_steps(program, losses, rows) -> Iterator[Comparison]:
 
 def of_the_check(program, losses, rows) -> Iterator[Comparison]:
   """Examples are independent, which is not to be denied."""
-  adaopt.check_independent_examples(losses.of_batch, losses.params, losses.batch)
+  adaopt.check_independent_examples(
+    losses.of_batch, losses.params, losses.batch
+  )
   gradient = jax.jit(jax.grad(_whole(losses)))(losses.params, losses.batch)
   exact, errors = reference.statistics_of(
     program._replace(group_size=1), rows, np.ones(len(rows.totals), bool)

@@ -59,7 +59,9 @@ WEIGHTS = {
   'transposed': lambda param, n, m: param(m, n).T,
   'squared': lambda param, n, m: param(n, m) ** 2,
   'exponential': lambda param, n, m: jnp.exp(param(n, m)),
-  'masked': lambda param, n, m: param(n, m) * jnp.tri(n, m, dtype=param().dtype),
+  'masked': lambda param, n, m: (
+    param(n, m) * jnp.tri(n, m, dtype=param().dtype)
+  ),
   'standardised': standardised,
   'normalised': normalised,
   'low rank': low_rank,
@@ -70,9 +72,7 @@ WEIGHTS = {
   'joined': lambda param, n, m: jnp.concatenate([param(n, m), param(n, 2)], 1)[
     :, 2:
   ],
-  'padded': lambda param, n, m: jnp.pad(param(n, m), ((1, 0), (0, 1)))[
-    :n, 1:
-  ],
+  'padded': lambda param, n, m: jnp.pad(param(n, m), ((1, 0), (0, 1)))[:n, 1:],
   'repeated': lambda param, n, m: jnp.tile(param(1, m), (n, 1)),
   'reshaped': lambda param, n, m: param(m * n).reshape(m, n).T,
   'one of several': lambda param, n, m: param(3, n, m)[1],
