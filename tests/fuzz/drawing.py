@@ -32,6 +32,7 @@ SHARP = frozenset(
 
 WIDE = frozenset(
   {
+    'complex_product',
     'dense of: solved',
     'dense_of_positions of: solved',
     'gated of: solved',
@@ -53,6 +54,7 @@ OPTIONS = {
   ),
   'bias': dict(slot=slots),
   'bilinear': dict(slot=slots, width=widths),
+  'complex_product': dict(slot=slots, width=widths),
   'conv1d': dict(
     slot=slots,
     width=widths,
@@ -70,6 +72,7 @@ OPTIONS = {
   'dense': dict(slot=slots, of=of, width=widths),
   'dense_of_positions': dict(slot=slots, of=of, width=widths),
   'depthwise': dict(slot=slots, size=small, multiple=words(1, 2)),
+  'dropout': {},
   'function': dict(name=words(*FUNCTIONS)),
   'gated': dict(slot=slots, of=of),
   'inputs_again': {},
@@ -154,7 +157,7 @@ def sequence(depth, most):
   return st.lists(layer(depth), min_size=1, max_size=most).map(tuple)
 
 
-LARGEST = 10
+LARGEST = 7
 """The most layers of a program, at all depths."""
 
 
@@ -162,7 +165,7 @@ def _size(layers):
   return sum(1 + _size(x.body) + _size(x.other) for x in layers)
 
 
-networks = sequence(depth=2, most=4).filter(lambda x: _size(x) <= LARGEST)
+networks = sequence(depth=2, most=3).filter(lambda x: _size(x) <= LARGEST)
 
 
 DTYPES = (

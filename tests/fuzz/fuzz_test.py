@@ -12,7 +12,7 @@ assert set(drawing.OPTIONS) == {*programs.LAYERS, *programs.BLOCKS}
 
 @hypothesis.given(program=drawing.program(), way=drawing.way)
 @hypothesis.settings(
-  max_examples=10,
+  max_examples=6,
   deadline=None,
   derandomize=True,
   suppress_health_check=list(hypothesis.HealthCheck),

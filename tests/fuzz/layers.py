@@ -219,6 +219,22 @@ def inputs_again(scope, h):
   return jnp.concatenate([h, jnp.resize(x, (len(h), 2))], 1)
 
 
+def dropout(scope, h):
+  """By a key of the example's own."""
+  key = jax.random.fold_in(jax.random.key(0), scope.example['token'][0])
+  bits = jax.random.bits(
+    key, h.shape, 'uint32'
+  )  # the same with and without x64
+  return jnp.where(bits % 4 > 0, h, 0)
+
+
+def complex_product(scope, h, slot, width):
+  """A product of complex numbers, of which the parameters are parts."""
+  w, v = of_slot(scope, h, slot)(2, h.shape[1], width)
+  z = (h + 1j * h[::-1]) @ (w + 1j * v)
+  return jnp.tanh(z.real) + jnp.abs(z) ** 2 / 4
+
+
 def counted_while(scope, h, slot):
   """A loop of unknown length, of which the derivative is not asked."""
   w = of_slot(scope, h, slot)(h.shape[1])
@@ -303,6 +319,7 @@ LAYERS = {
     attention,
     bias,
     bilinear,
+    complex_product,
     conv1d,
     conv2d,
     conv_transposed,
@@ -311,6 +328,7 @@ LAYERS = {
     dense,
     dense_of_positions,
     depthwise,
+    dropout,
     function,
     gated,
     inputs_again,

@@ -1,10 +1,14 @@
 """Random programs as data: what is drawn, printed, and run again.
 
->>> from tests.fuzz.programs import Layer, Program, losses_of
->>> program = Program((Layer('dense', dict(slot='a', of='plain', width=3)),))
->>> params, batch, _, _ = losses_of(program)
->>> jax.tree.map(jnp.shape, params)
-{'a[3, 3]': (3, 3)}
+>>> from tests.fuzz.programs import Layer, Program, program_text
+>>> layers = (Layer('dense', dict(slot='a', of='plain', width=3)),)
+>>> print(program_text(Program(layers, length=5)))
+Program(
+  (
+    Layer('dense', {'slot': 'a', 'of': 'plain', 'width': 3}),
+  ),
+  length=5,
+)
 """
 
 import math

@@ -17,6 +17,11 @@ ROUNDINGS = 16
 `vmap(grad)` itself."""
 
 
+SMALLEST = 1e-2
+"""A gradient that is less has no more precision: it may be what others leave
+that cancel, such as that of logits that are all equal."""
+
+
 class Rows(NamedTuple):
   """Of b examples; all in float64."""
 
@@ -79,7 +84,7 @@ def rows_of(program: programs.Program, losses: programs.Losses) -> Rows:
     gradients,
     weights,
     totals,
-    error=error + rtol * whole,
+    error=error + rtol * max(whole, SMALLEST),
     total_error=total_error + rtol * float(np.max(np.abs(totals))),
   )
 
