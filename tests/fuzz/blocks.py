@@ -21,6 +21,12 @@ def _kept(run, scope, layers, h):
   return fitted(run(scope, layers, h), h.shape)
 
 
+def _stepped(run, scope, layers, h, adds):
+  """What a loop makes of h in a step: a sum, or bounded."""
+  new = jnp.tanh(_kept(run, scope, layers, h))
+  return h + new if adds else new
+
+
 def names_of(run, scope, layers, h):
   """The slots and shapes of the parameters that layers read."""
   found = {}
@@ -72,7 +78,7 @@ def rows(run, scope, h, body, other, mapped):
   return jax.vmap(of_row)(h)
 
 
-def layers(run, scope, h, body, other, length, how, remat, shared):
+def layers(run, scope, h, body, other, length, how, remat, shared, adds):
   """A scan over stacked layers, of which one slot may be shared by all."""
   del other
   names = names_of(run, scope, body, h)
@@ -88,7 +94,7 @@ def layers(run, scope, h, body, other, length, how, remat, shared):
       if (slot, shape) in sliced
       else scope.param(slot, shape)
     )
-    h = jnp.tanh(_kept(run, scope._replace(param=read), body, h))
+    h = _stepped(run, scope._replace(param=read), body, h, adds)
     return h, h if how == 'emits' else None
 
   if remat:
@@ -104,7 +110,7 @@ def layers(run, scope, h, body, other, length, how, remat, shared):
   return last if emitted is None else last + jnp.mean(emitted, 0)
 
 
-def time(run, scope, h, body, other, slot, init, how, remat):
+def time(run, scope, h, body, other, slot, init, how, remat, adds):
   """A scan over rows: a recurrent cell."""
   start = {
     'zeros': lambda: jnp.zeros_like(h[:1]),
@@ -113,7 +119,9 @@ def time(run, scope, h, body, other, slot, init, how, remat):
   }[init]()
 
   def step(state, row):
-    new = jnp.tanh(_kept(run, scope, body, state + row[None]))
+    read = row[None] if adds else state + row[None]
+    new = jnp.tanh(_kept(run, scope, body, read))
+    new = state + new if adds else new
     seen = _kept(run, scope, other, new)[0] if other else new[0]
     return new, seen
 
@@ -123,10 +131,10 @@ def time(run, scope, h, body, other, slot, init, how, remat):
   return last if how == 'last' else seen
 
 
-def counted(run, scope, h, body, other, length):
+def counted(run, scope, h, body, other, length, adds):
   """A loop by number: all parameters are shared by its steps."""
   del other
-  step = lambda _, h: jnp.tanh(_kept(run, scope, body, h))
+  step = lambda _, h: _stepped(run, scope, body, h, adds)
   return jax.lax.fori_loop(0, length, step, h)
 
 

@@ -109,7 +109,7 @@ OPTIONS = {
     )
   ),
   'cond': dict(slot=slots, by=words('data', 'hidden', 'parameter', 'constant')),
-  'counted': dict(length=words(2, 1, 3)),
+  'counted': dict(length=words(2, 1, 3), adds=flags),
   'custom_jvp': {},
   'custom_vjp': {},
   'jit': {},
@@ -118,6 +118,7 @@ OPTIONS = {
     how=words('plain', 'emits', 'reverse', 'unrolled'),
     remat=flags,
     shared=words('', 'a', 'b', 'c'),
+    adds=flags,
   ),
   'narrow': {},
   'residual': {},
@@ -128,6 +129,7 @@ OPTIONS = {
     init=words('zeros', 'learned', 'row'),
     how=words('all', 'last', 'reverse'),
     remat=flags,
+    adds=flags,
   ),
   'twice': {},
 }
