@@ -119,7 +119,7 @@ def time(run, scope, h, body, other, slot, init, how, remat, adds):
   }[init]()
 
   def step(state, row):
-    read = row[None] if adds else state + row[None]
+    read = row[None] if adds == 'rows' else state + row[None]
     new = jnp.tanh(_kept(run, scope, body, read))
     new = state + new if adds else new
     seen = _kept(run, scope, other, new)[0] if other else new[0]

@@ -129,7 +129,7 @@ OPTIONS = {
     init=words('zeros', 'learned', 'row'),
     how=words('all', 'last', 'reverse'),
     remat=flags,
-    adds=flags,
+    adds=words('', 'rows', 'states'),
   ),
   'twice': {},
 }
