@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz import programs, ways
 from tests.fuzz.blocks import BLOCKS
-from tests.fuzz.layers import FUNCTIONS, LAYERS
+from tests.fuzz.functions import FUNCTIONS
+from tests.fuzz.layers import LAYERS
 from tests.fuzz.weights import BY_EXAMPLE, WEIGHTS
 
 SHARP = frozenset(
