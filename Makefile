@@ -5,12 +5,14 @@ VENV ?= .venv
 WORKDIR ?= runs/digits
 # Flags of `make chaos`, such as CHAOS='--kills=30 --disks=5'.
 CHAOS ?=
+# Flags of `make fuzz`, such as FUZZ='--minutes=5 --fuzz_seed=1'.
+FUZZ ?=
 BIN := $(VENV)/bin
 # The newest interpreters on this machine, by name or by pyenv.
 NEWER := $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.1[23].*/bin/python) \
   $(shell command -v python3.12 python3.13 2>/dev/null | grep -v shims)
 
-.PHONY: train test bench chaos test-all lint format clean
+.PHONY: train test bench chaos fuzz test-all lint format clean
 
 train: $(VENV)/installed
 	@echo 'Training on digits, shifted at random: one adaptive run against the best of a sweep; results go to $(WORKDIR).'
@@ -23,6 +25,10 @@ bench: $(VENV)/installed
 chaos: $(VENV)/installed
 	@echo 'Killing runs at random, filling disks, starting second processes; leave it running.'
 	@$(BIN)/python tests/chaos $(CHAOS)
+
+fuzz: $(VENV)/installed
+	@echo 'Drawing random programs, comparing their statistics with vmap(grad) for an hour; leave it running.'
+	@$(BIN)/python tests/fuzz $(FUZZ)
 
 test: lint
 	@echo 'Running the tests and the doctests on two workers.'

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import adaopt
 from adaopt.per_example import factorisation, reductions
 from adaopt.per_example.rules import choice
 from tests import per_example_cases
@@ -90,3 +91,26 @@ def test_reductions_equal_those_of_every_gradient(name):
 def test_reductions_are_exact_in_float64(name):
   with jax.enable_x64(True):
     check(per_example_cases.CASES[name], jnp.float64, 1e-11)
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize('equation', ['btc,cd->btd', 'bthc,hcd->bthd'])
+def test_half_precision_on_sequences(equation, dtype):
+  """Sums over examples and positions are wider than their factors."""
+  rng = np.random.default_rng(0)
+  shape = (3, 4, 5) if 'h' in equation else (4, 5)
+  params = per_example_cases.normal(rng, shape)
+  x = per_example_cases.normal(rng, (4, 2, *shape[:-1])).astype(dtype)
+
+  def loss(params, x):
+    outputs = jnp.einsum(equation, x, params.astype(x.dtype))
+    return jnp.mean(jnp.tanh(outputs) ** 2)
+
+  wide = jnp.asarray(x, jnp.float32)
+  expected = jax.grad(loss)(params, wide)
+  each = jax.vmap(jax.grad(loss), (None, 0))(params, wide[:, None])
+  _, mean, norms = jax.jit(adaopt.per_example.squared_norms(loss))(params, x)
+  # A few roundings to the 8 bits of bfloat16.
+  rtol = 0.03
+  np.testing.assert_allclose(mean, expected, atol=rtol * np.abs(expected).max())
+  np.testing.assert_allclose(norms, np.square(each).reshape(4, -1).sum(1), rtol)

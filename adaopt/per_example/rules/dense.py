@@ -71,6 +71,10 @@ def _restore(tail):
 def _outer_sum(tail, x, cotangent):
   """Σ_j Σ_t x_jt δ_jtᵀ, like the gradient."""
   batched, summed = _axes(tail, x)
+  if jax.default_backend() == 'cpu':
+    # As XLA does itself, but for a transposed sum of bfloat16 over two axes,
+    # which its CPU backend then cannot run.
+    x, cotangent = common.widen(x), common.widen(cotangent)
   total = jax.lax.dot_general(
     x,
     cotangent,
