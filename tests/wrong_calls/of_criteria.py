@@ -1,0 +1,367 @@
+"""Wrong calls of `criteria`."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import adaopt
+from adaopt import criteria
+from tests.wrong_calls import kinds
+from tests.wrong_calls.of_optimizers import G, STATISTICS, adapted
+from tests.wrong_calls.table import Case, kind
+
+made = [
+  Case(criteria.norm_test, dict(eta=0.5), dict(eta=kinds.positive)),
+  Case(criteria.inner_product_test, dict(theta=0.5), dict(theta=kinds.positive)),
+  Case(criteria.orthogonality_test, dict(nu=0.5), dict(nu=kinds.positive)),
+  Case(
+    criteria.augmented_inner_product_test,
+    dict(theta=0.5, nu=0.5),
+    dict(theta=kinds.positive, nu=kinds.positive),
+  ),
+  Case(
+    criteria.coordinate_norm_test,
+    dict(eta=0.5),
+    dict(
+      eta=kinds.positive,
+      reduce=kinds.functions_of('of the requirements [d]'),
+    ),
+  ),
+  Case(
+    criteria.debiased_norm_test,
+    dict(eta=0.5),
+    dict(eta=kinds.positive, decay=kinds.decay, floor=kinds.floor),
+  ),
+  Case(
+    criteria.gradient_noise_scale,
+    {},
+    dict(decay=kinds.decay, floor=kinds.floor),
+  ),
+  Case(
+    criteria.cabs,
+    dict(learning_rate=0.1),
+    dict(learning_rate=kinds.positive, decay=kinds.decay),
+  ),
+  Case(
+    criteria.sign_noise_scale,
+    dict(theta=0.5),
+    dict(theta=kinds.positive, decay=kinds.decay),
+  ),
+  Case(
+    criteria.goodput,
+    dict(seconds=(1.0, 0.1)),
+    dict(
+      seconds=kind('a pair (fixed, per_example)', 1.0, (1.0,), 'x', abs, (1, 2, 3))
+      + kind('not both be 0', (0, 0), shown='(0, 0)')
+      + kind('at least 0', (-1, 1), shown='fixed')
+      + kind('at least 0', (1, np.nan), shown='per_example')
+      + kind('a number', ('1', 1), ([1], 1), (None, 1), shown='fixed'),
+      micro_batch_size=kinds.positive,
+      decay=kinds.decay,
+      floor=kinds.floor,
+    ),
+    named=dict(seconds=''),
+  ),
+  Case(
+    criteria.gradient_diversity,
+    dict(delta=0.1, num_examples=100),
+    dict(
+      delta=kinds.positive,
+      num_examples=kinds.count,
+      num_epochs=kinds.count
+      + kind('below 2^31', 2**30, shown='num_epochs * num_examples'),
+    ),
+  ),
+  Case(
+    criteria.preconditioned_norm_test,
+    dict(eta=0.5, preconditioner=criteria.adam_preconditioner()),
+    dict(
+      eta=kinds.positive,
+      preconditioner=kinds.functions_of('of the optimizer state')
+      + kind(
+        'call it', criteria.adam_preconditioner, shown='adam_preconditioner'
+      )
+      + kind('call it', criteria.adagrad_preconditioner, shown='adagrad')
+      + kind('must take', kinds.no_argument, shown='no_argument'),
+    ),
+  ),
+  Case(
+    criteria.adagrad_preconditioner,
+    {},
+    dict(eps=kinds.not_negative, eps_root=kinds.not_negative),
+  ),
+  Case(
+    criteria.adam_preconditioner,
+    {},
+    dict(
+      b2=kinds.decay, eps=kinds.not_negative, eps_root=kinds.not_negative
+    ),
+  ),
+  Case(
+    criteria.all_of,
+    {'criterion 0': adaopt.norm_test(0.5)},
+    {'criterion 0': kinds.criterion},
+    lambda **named: criteria.all_of(*named.values()),
+  ),
+  Case(
+    criteria.all_of,
+    dict(criteria=[adaopt.norm_test(0.5)]),
+    dict(criteria=kind('at least one criterion', [], shown='got none')),
+    lambda criteria: adaopt.all_of(*criteria),
+    named=dict(criteria='criterion'),
+  ),
+  Case(
+    criteria.of_tensors,
+    dict(criterion=adaopt.norm_test(0.5), filter=lambda path: True),
+    dict(
+      criterion=kinds.criterion,
+      filter=kind(
+        "a function of a tensor's path",
+        *(None, 'norm', 1, [], {}, {'w': 1}, ['norm'], np.ones(2)),
+      )
+      + kind('must take', kinds.no_argument, shown='no_argument'),
+    ),
+  ),
+  Case(
+    criteria.ratio_of_averages,
+    dict(
+      measure=lambda statistics: criteria.NoiseAndSignal(1.0, 1.0, 0.0),
+      decay=0.5,
+    ),
+    dict(
+      measure=kinds.functions_of('of the statistics'),
+      decay=kinds.decay,
+    ),
+  ),
+  Case(
+    adaopt.StatefulCriterion,
+    dict(criterion=criteria.gradient_noise_scale()),
+    dict(
+      criterion=kind(
+        'a function of params', adaopt.StatefulCriterion('x', abs)
+      )
+      + kind(
+        '-> (required, state)', adaopt.StatefulCriterion(abs, {}), shown='{}'
+      )
+      + kind(
+        'must return (required, state)',
+        adaopt.StatefulCriterion(lambda p: (), lambda *_, **__: 4),
+        shown='got int',
+      )
+      + kind(
+        'must return (required, state)',
+        adaopt.StatefulCriterion(lambda p: (), kinds.returns_none),
+        shown='got None',
+      )
+      + kind(
+        'must return (required, state)',
+        adaopt.StatefulCriterion(lambda p: (), lambda *_, **__: (1, 2, 3)),
+        shown='got tuple',
+      )
+      + kind(
+        'a state of the structure',
+        adaopt.StatefulCriterion(lambda p: (), lambda *_, **__: (4, {})),
+        shown='got PyTreeDef',
+      )
+    ),
+    lambda criterion: adapted(criterion),
+  ),
+]
+
+TESTS = (
+  (criteria.big_batch_test, criteria.big_batch_test()),
+  (criteria.norm_test, adaopt.norm_test(0.5)),
+  (criteria.inner_product_test, adaopt.inner_product_test(0.5)),
+  (criteria.orthogonality_test, criteria.orthogonality_test(0.5)),
+  (criteria.augmented_inner_product_test, criteria.augmented_inner_product_test(1, 1)),
+  (criteria.coordinate_norm_test, adaopt.coordinate_norm_test(0.5)),
+)
+STATEFUL = (
+  (criteria.debiased_norm_test, criteria.debiased_norm_test(0.5), {}),
+  (criteria.gradient_noise_scale, criteria.gradient_noise_scale(), {}),
+  (criteria.cabs, criteria.cabs(0.1), dict(value=1.0)),
+  (criteria.sign_noise_scale, criteria.sign_noise_scale(0.5), {}),
+  (criteria.goodput, criteria.goodput(seconds=(1.0, 0.1)), {}),
+  (
+    criteria.gradient_diversity,
+    criteria.gradient_diversity(0.1, num_examples=10),
+    {},
+  ),
+)
+no_statistics = kind(
+  'such as value_and_statistics returns', None, 4.0, {}, G, 'x', shown='got'
+)
+without_noise = kind(
+  'unless only= leaves it out',
+  adaopt.GradientStatistics(4, G),
+  shown='which is None',
+)
+
+
+def of_state(criterion, extra):
+  """A criterion's requirement from a first update."""
+  return lambda statistics: criterion.update(
+    statistics, criterion.init(G), **extra
+  )
+
+
+called = [
+  *(
+    Case(
+      public,
+      dict(statistics=STATISTICS),
+      dict(statistics=no_statistics + without_noise),
+      lambda statistics, criterion=criterion: criterion(statistics),
+      named=dict(statistics='tatistics'),
+    )
+    for public, criterion in TESTS
+  ),
+  *(
+    Case(
+      public,
+      dict(statistics=STATISTICS),
+      dict(statistics=no_statistics + without_noise),
+      of_state(criterion, extra),
+      named=dict(statistics='tatistics'),
+    )
+    for public, criterion, extra in STATEFUL
+  ),
+  *(
+    Case(
+      public,
+      dict(statistics=STATISTICS, test='mine'),
+      dict(statistics=no_statistics + without_noise),
+      named=dict(statistics='tatistics'),
+    )
+    for public in (
+      criteria.total_variance,
+      criteria.variance_along_mean,
+      criteria.coordinate_variance,
+    )
+  ),
+  Case(
+    criteria.squared_norm,
+    dict(statistics=STATISTICS),
+    dict(statistics=no_statistics),
+    named=dict(statistics='tatistics'),
+  ),
+  Case(
+    criteria.debiased,
+    dict(statistics=STATISTICS, floor=0.1, test='mine'),
+    dict(statistics=no_statistics + without_noise, floor=kinds.floor),
+    named=dict(statistics='tatistics'),
+  ),
+  Case(
+    criteria.ratio,
+    dict(noise=1.0, signal=2.0),
+    {
+      name: kind(
+        'must be real numbers', None, 'x', ['a'], 1j, abs, {}, {'w': 1.0}
+      )
+      for name in ('noise', 'signal')
+    },
+  ),
+  Case(
+    criteria.coordinate_norm_test,
+    dict(reduce=jnp.max),
+    dict(reduce=kinds.numbers_of('reduce')),
+    lambda reduce: criteria.coordinate_norm_test(0.5, reduce)(STATISTICS),
+  ),
+  Case(
+    criteria.ratio_of_averages,
+    dict(
+      measure=lambda statistics: criteria.NoiseAndSignal(1.0, 1.0, 0.0)
+    ),
+    dict(
+      measure=kind('NoiseAndSignal', kinds.returns_none, shown='got None')
+      + kind('NoiseAndSignal', kinds.returns_text, shown="got '0.5'")
+      + kind('NoiseAndSignal', lambda *_: (1.0, 2.0), shown='got (1.0, 2.0)')
+    ),
+    lambda measure: of_state(criteria.ratio_of_averages(measure, 0.5), {})(
+      STATISTICS
+    ),
+  ),
+  Case(
+    criteria.of_tensors,
+    dict(filter=lambda path: True),
+    dict(
+      filter=kind('must return a bool', kinds.returns_none, shown='got None')
+      + kind('must return a bool', kinds.returns_text, shown="got '0.5'")
+      + kind('must return a bool', lambda path: 1, shown='got 1')
+      + kind('their paths are', lambda path: False, shown='selects no tensor')
+      + kind('like the parameters', {'u': True}, shown='got PyTreeDef')
+      + kind('their paths are', {'w': False}, shown='selects no tensor')
+    ),
+    lambda filter: criteria.of_tensors(adaopt.norm_test(0.5), filter)(
+      STATISTICS._replace(mean={'w': G}, variance={'w': 1.0})
+    ),
+    named=dict(filter='of_tensors'),
+  ),
+  Case(
+    criteria.preconditioned_norm_test,
+    dict(
+      preconditioner=lambda state: G, opt_state=optax.adam(0.1).init(G)
+    ),
+    dict(
+      preconditioner=kind(
+        'a diagonal like the gradient', kinds.returns_none, shown='got PyTree'
+      )
+      + kind('like the gradient', lambda state: {'w': G}, shown='got PyTree')
+      + kind('like the gradient', kinds.returns_vector, shown='got [3]')
+      + kind('like the gradient', kinds.returns_text, shown="got '0.5'"),
+      opt_state=kind('pass opt_state=', None, shown='the state'),
+    ),
+    lambda preconditioner, opt_state: criteria.preconditioned_norm_test(
+      0.5, preconditioner
+    ).update(STATISTICS, (), opt_state=opt_state),
+    named=dict(opt_state='state'),
+  ),
+  *(
+    Case(
+      public,
+      dict(opt_state=right),
+      dict(
+        opt_state=kind(
+          'chain with one such optimizer',
+          *(None, (), optax.sgd(0.1).init(G), G, 'x', optax.adam),
+          shown='got 0',
+        )
+        + kind('chain with one such optimizer', (right, right), shown='got 2')
+      ),
+      lambda opt_state, public=public: public()(opt_state),
+      named=dict(opt_state='optimizer state'),
+    )
+    for public, right in (
+      (criteria.adam_preconditioner, optax.adam(0.1).init(G)),
+      (criteria.adagrad_preconditioner, adaopt.adagrad(0.1).init(G)),
+    )
+  ),
+  Case(
+    criteria.cabs,
+    dict(value=1.0),
+    dict(value=kind('pass value=', None, shown='needs the loss')),
+    lambda value: criteria.cabs(0.1).update(
+      STATISTICS, criteria.cabs(0.1).init(G), value=value
+    ),
+  ),
+  Case(
+    criteria.with_seconds,
+    dict(
+      opt_state=criteria.goodput().init(G), fixed=1.0, per_example=0.1
+    ),
+    dict(
+      opt_state=kind(
+        'criterion goodput()',
+        *(None, (), 1.0, optax.sgd(0.1).init(G)),
+        criteria.goodput(seconds=(1, 2)).init(G),
+        shown='no seconds',
+      ),
+      fixed=kinds.not_negative,
+      per_example=kinds.not_negative,
+      micro_batch_size=kinds.positive,
+      reach=kinds.not_negative,
+    ),
+    named=dict(opt_state='state'),
+  ),
+]
+CASES = [*made, *called]

@@ -1,0 +1,371 @@
+"""Wrong calls of `training` and `noise`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import adaopt
+from adaopt import noise, training
+from tests.wrong_calls import kinds
+from tests.wrong_calls.of_losses import BATCH, PARAMS, in_map, loss_fn
+from tests.wrong_calls.of_losses import axis_name as axis_names
+from tests.wrong_calls.of_losses import loss_of_state
+from tests.wrong_calls.of_optimizers import ADAPTIVE, G, STATISTICS
+from tests.wrong_calls.table import Case, Wrong, kind
+
+STATE = adaopt.init_train_state(PARAMS, ADAPTIVE)
+optimizer = kinds.optimizer + kinds.without_batch_size
+accumulating = kind(
+  'Pass the optimizer within it',
+  adaopt.accumulate(ADAPTIVE),
+  shown='adaopt.accumulate',
+) + kind(
+  'Pass the optimizer within it',
+  optax.MultiSteps(ADAPTIVE, 2).gradient_transformation(),
+  shown='optax.MultiSteps',
+)
+
+
+class Unhashable:
+  """A loss function that can key no cache."""
+
+  __hash__ = None
+
+  def __call__(self, params, batch):
+    return loss_fn(params, batch)
+
+
+def first_step(
+  loss_fn=loss_fn,
+  optimizer=ADAPTIVE,
+  state=STATE,
+  dataset=BATCH,
+  **options,
+):
+  """A step by its parts, traced and never compiled."""
+  step = training.train_step(
+    loss_fn, optimizer, micro_batch_size=4, driver=training.traced, **options
+  )
+  return jax.eval_shape(step, state, dataset)
+
+
+in_steps = [
+  Case(
+    training.train_step,
+    dict(loss_fn=loss_fn, optimizer=ADAPTIVE),
+    dict(
+      loss_fn=kinds.loss,
+      optimizer=kinds.optimizer,
+      micro_batch_size=kinds.count,
+      group_size=kinds.count,
+      has_aux=kinds.flag,
+      donate=kinds.flag,
+      draw=kinds.functions_of('(dataset, seed, positions) -> batch')
+      + kind('must take', kinds.no_argument, abs, shown='got'),
+      driver=kinds.functions_of('of the parts of a step')
+      + kind('must take', kinds.no_argument, shown='no_argument'),
+    ),
+  ),
+  Case(
+    training.train_step,
+    {},
+    dict(
+      loss_fn=kinds.returned_loss
+      + kind('model_state= to fit', loss_of_state, shown='the state holds none'),
+      optimizer=kinds.without_batch_size,
+      dataset=kinds.batch,
+      state=kind('init_train_state', None, {}, PARAMS, shown='got'),
+      draw=kind('a batch of 4 examples', kinds.returns_none, shown='got')
+      + kind('a batch of 4 examples', kinds.returns_text, shown='got')
+      + kind(
+        'a batch of 4 examples',
+        lambda dataset, *_: {'x': jnp.ones([3, 2])},
+        shown='got 3',
+      ),
+    ),
+    first_step,
+    named=dict(loss_fn='loss', dataset='batch', optimizer='optimizer'),
+  ),
+  *(
+    Case(
+      public,
+      {},
+      dict(
+        parts=kind('pass the driver itself', None, 1.0, abs, {}, loss_fn, STATE)
+      )
+      if public
+      else {},
+      named=dict(parts='parts'),
+    )._replace(valid=dict(parts=None))
+    for public in (training.traced, training.dispatched, training.automatic)
+  ),
+  Case(
+    training.feed_step,
+    dict(loss_fn=loss_fn, optimizer=ADAPTIVE),
+    dict(
+      loss_fn=kinds.loss,
+      optimizer=kinds.optimizer,
+      micro_batch_size=tuple(w for w in kinds.count if w.value is not None),
+      group_size=kinds.count,
+      has_aux=kinds.flag,
+      donate=kinds.flag,
+    ),
+  ),
+  Case(
+    training.feed_step,
+    dict(state=STATE, feed=BATCH),
+    dict(
+      feed=kind('adaopt.feed(', None, BATCH, iter([]), 1.0, adaopt.feed),
+      state=kind('init_train_state', None, {}, PARAMS, shown='got'),
+    ),
+    lambda state, feed: training.feed_step(loss_fn, ADAPTIVE)(state, feed),
+  ),
+  Case(
+    training.init_train_state,
+    dict(params=PARAMS, optimizer=ADAPTIVE),
+    dict(
+      params=kinds.params,
+      optimizer=optimizer + accumulating,
+      seed=kinds.seed,
+      model_state=kind('a parameter key', {'k': jax.random.key(0)}, shown='key')
+      + kind('hold arrays', {'n': 'a'}, abs, {'f': abs}, shown='model_state'),
+    ),
+    named=dict(params='parameter', optimizer='optim'),
+  ),
+  Case(
+    adaopt.TrainState,
+    dict(params_or_state=STATE),
+    dict(
+      params_or_state=kind(
+        'of another optimizer',
+        STATE._replace(opt_state=()),
+        STATE._replace(opt_state=optax.adam(0.1).init(PARAMS)),
+        STATE._replace(params={'v': G}),
+        shown='opt_state is',
+      )
+    ),
+    lambda params_or_state: adaopt.fit(
+      loss_fn, ADAPTIVE, params_or_state, BATCH, num_examples=4, check=False
+    ),
+    named=dict(params_or_state='state'),
+  ),
+]
+
+FIT = dict(
+  loss_fn=loss_fn,
+  optimizer=ADAPTIVE,
+  params_or_state=PARAMS,
+  dataset=BATCH,
+  num_examples=4,
+)
+in_loops = [
+  Case(
+    training.fit,
+    FIT,
+    dict(
+      loss_fn=kinds.loss
+      + kinds.returned_loss
+      + kind('must be hashable', Unhashable(), shown='got a Unhashable')
+      + kind('model_state= to fit', loss_of_state, shown='the state holds none'),
+      optimizer=optimizer + accumulating,
+      params_or_state=kinds.params,
+      dataset=kinds.batch
+      + kind('pass adaopt.feed(it)', iter([1]), range(3), shown='dataset')
+      + kind('pass adaopt.feed(it)', (x for x in [1]), shown='generator'),
+      num_examples=kinds.count + kind('below 2^30', 2**30, shown='too large'),
+      total_weight=tuple(w for w in kinds.positive if w.value is not None),
+      seed=tuple(w for w in kinds.seed if w.value is not None),
+      model_state=kind('no parameter model_state', {}, 1, shown='holds')
+      + kind('a parameter key', {'k': jax.random.key(0)}, shown='random key'),
+      max_micro_batch_size=tuple(
+        w for w in kinds.count if w.value is not None
+      ),
+      group_size=kinds.count,
+      has_aux=kinds.flag,
+      donate=kinds.flag,
+      check=kinds.flag,
+      draw=kinds.functions_of('(dataset, seed, positions) -> batch')[1:]
+      + kind('must take', kinds.no_argument, abs, shown='got'),
+      driver=kinds.functions_of('of the parts of a step')[1:]
+      + kind('must take', kinds.no_argument, shown='no_argument'),
+    ),
+    named=dict(
+      loss_fn='loss',
+      params_or_state='parameter',
+      dataset='',
+      optimizer='optim',
+    ),
+  ),
+  Case(
+    training.fit,
+    dict(FIT, params_or_state=STATE),
+    dict(
+      seed=kind('with parameters only', 0, 3, shown='seed='),
+      model_state=kind('with parameters only', {}, shown='of its own'),
+    ),
+  ),
+  Case(
+    training.iterate,
+    dict(
+      step_of=lambda size: lambda state, data: (state, None),
+      state=STATE._replace(examples=jnp.int32(4)),
+      dataset=BATCH,
+      num_examples=4,
+      max_micro_batch_size=4,
+    ),
+    dict(
+      step_of=kinds.functions_of('of the micro-batch size')
+      + kind('must take', kinds.no_argument, shown='no_argument'),
+      state=kind('examples', None, {}, PARAMS, 1.0, shown='got'),
+      num_examples=kinds.count,
+      total_weight=tuple(w for w in kinds.positive if w.value is not None),
+      max_micro_batch_size=kinds.count,
+      donate=kinds.flag,
+      start=kinds.functions_of('(state, dataset)')
+      + kind('must take', kinds.no_argument, shown='no_argument'),
+    ),
+  ),
+]
+
+in_streams = [
+  Case(
+    training.example_indices,
+    dict(seed=0, positions=jnp.arange(3), num_examples=5),
+    dict(
+      seed=kinds.seed, positions=kinds.positions, num_examples=kinds.count
+    ),
+  ),
+  Case(
+    training.example_keys,
+    dict(seed=0, positions=jnp.arange(3)),
+    dict(
+      seed=kinds.seed,
+      positions=kinds.positions
+      + kind('must be [b]', 3, shown='got []')
+      + kind('must be [b]', jnp.ones([2, 3], int), shown='got [2, 3]'),
+    ),
+  ),
+  Case(
+    training.draw,
+    dict(dataset=BATCH, seed=0, positions=jnp.arange(3)),
+    dict(dataset=kinds.batch, seed=kinds.seed, positions=kinds.positions),
+    named=dict(dataset=''),
+  ),
+  Case(
+    training.feed,
+    dict(source=[BATCH]),
+    dict(
+      source=kind('pass arrays to fit', None, 1.0, abs, shown='got')
+      + kind('pass arrays to fit', jnp.ones(3), np.ones(3), shown='rray')
+      + kind('pass arrays to fit', 'text', shown='got str')
+      + kind('pass arrays to fit', BATCH, shown='got dict'),
+      micro_batch_size=tuple(w for w in kinds.count if w.value is not None),
+      sharding=kind('a jax.sharding.Sharding', 'x', 1, jax.devices()[0], abs),
+    ),
+    named=dict(source='iterable'),
+  ),
+  *(
+    Case(
+      training.Feed,
+      dict(source=[BATCH]),
+      dict(
+        source=kind('of one structure', [BATCH, {'y': G}], shown='element 1')
+        + kind('leading example axis', [1.0], shown='scalar')
+        + kind('only arrays of numbers', [{'x': 'a'}], shown='<U1')
+        + kind('nothing to train on', [], shown='ended before')
+      ),
+      lambda source: adaopt.fit(
+        loss_fn, ADAPTIVE, PARAMS, adaopt.feed(source), check=False
+      ).__next__(),
+      named=dict(source='feed'),
+    )
+    for _ in (0,)
+  ),
+  Case(
+    training.Feed,
+    dict(state=adaopt.feed([BATCH]).get_state()),
+    dict(state=kind('what get_state returned', None, b'', b'{}', 'x', 1, b'[1]')),
+    lambda state: adaopt.feed([BATCH]).set_state(state),
+  ),
+]
+
+NOISE = adaopt.noise_scale(half_life=100)
+NOISE_STATE = NOISE.update(G, NOISE.init(G), statistics=STATISTICS)[1]
+REPORT = adaopt.noise_report(NOISE_STATE, G)
+no_state = kind(
+  'pass the state of one',
+  *(None, (), 1.0, optax.sgd(0.1).init(G), abs),
+  shown='0 noise_scale',
+)
+in_noise = [
+  Case(noise.noise_scale, dict(half_life=10), dict(half_life=kinds.positive)),
+  Case(
+    noise.noise_report,
+    dict(opt_state=NOISE_STATE, params=G),
+    dict(
+      opt_state=no_state
+      + (
+        Wrong((NOISE_STATE, NOISE_STATE), 'chain one', 'states of 2 noise_scale'),
+      ),
+      params=kind('initialised with', None, {}, shown='got 0 parameters')
+      + kind('initialised with', [G, G], shown='got 2 parameters'),
+      batch_size=tuple(w for w in kinds.count if w.value is not None),
+    ),
+    named=dict(opt_state='noise_scale'),
+  ),
+  Case(
+    noise.noise_estimates,
+    dict(state=NOISE_STATE),
+    dict(state=no_state),
+  ),
+  *(
+    Case(
+      public,
+      dict(report=REPORT),
+      dict(
+        report=kind('noise_report(', None, 'x', 1.0, {}, abs, shown='got')
+        + kind('noise_report(', NOISE_STATE, shown='got NoiseScaleState')
+        + kind('noise_report(', REPORT.total, shown='got NoiseRow')
+      ),
+    )
+    for public in (noise.noise_table, noise.noise_advice)
+  ),
+  Case(
+    noise.between_micro_batches,
+    dict(gradients={'w': jnp.ones([3, 2])}, micro_batch_size=4),
+    dict(
+      micro_batch_size=kinds.count,
+      gradients=kind('no array', None, {}, shown='no array')
+      + kind('leading', {'w': 1.0}, 2.0, shown='scalar')
+      + kind('must be equal', [jnp.ones(2), jnp.ones(3)], shown='2, ')
+      + kind('only arrays of numbers', 'a', {'w': abs}, shown="'a"),
+    ),
+    named=dict(gradients='gradients'),
+  ),
+  Case(
+    noise.between_devices,
+    dict(axis_name='x', micro_batch_size=4),
+    dict(
+      axis_name=axis_names + kind('of jax.shard_map', None),
+      micro_batch_size=kinds.count,
+    ),
+    in_map(lambda w, **more: noise.between_devices({'w': w}, **more)),
+  ),
+  Case(
+    noise.from_two_sizes,
+    dict(gradient=G, squared_norms=8.0, batch_size=8, micro_batch_size=2),
+    dict(
+      batch_size=kinds.count + kind('is not below', 2, 1, shown='batch_size='),
+      micro_batch_size=kinds.count
+      + kind('is not below', 8, 9, shown='micro_batch_size='),
+      squared_norms=kind('a tree like params', {'w': 8.0}, None, shown='got')
+      + kind('of []', jnp.ones(2), shown='got [2]')
+      + kind('arrays of numbers', 'a', abs, shown='squared_norms'),
+      gradient=kind('arrays of numbers', 'a', abs, shown='gradient')
+      + kind('like params', {'w': G}, None, shown='got'),
+    ),
+    named=dict(gradient=''),
+  ),
+]
+CASES = [*in_steps, *in_loops, *in_streams, *in_noise]
