@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from adaopt._common import arithmetic, checks, passing
+from adaopt._common import arithmetic, checks, functions, passing
 
 
 class ScheduleBatchSizeState(NamedTuple):
@@ -22,40 +23,41 @@ def schedule_batch_size(
 ) -> optax.GradientTransformationExtraArgs:
   """Holds a batch size that follows a schedule over the examples seen.
 
-  Optax's schedules serve as they are: a number for a constant size,
-  `optax.linear_schedule(8, 1024, 100_000)` for a ramp over the first 100 000
-  examples, and for stages `optax.join_schedules` of constants. Sizes are
-  rounded to the nearest integer and clipped to [1, 2³¹ − 1]; one that is not
-  finite leaves the last. Integers stay exact.
+    Optax's schedules serve as they are: a number for a constant size,
+    `optax.linear_schedule(8, 1024, 100_000)` for a ramp over the first 100 000
+    examples, and for stages `optax.join_schedules` of constants. Sizes are
+    rounded to the nearest integer and clipped to [1, 2³¹ − 1]; one that is not
+    finite leaves the last. Integers stay exact.
 
   Args:
-    schedule: A batch size, or a function from the number of examples seen,
-      [] int32, to one.
+      schedule: A batch size, or a function from the number of examples seen,
+        [] int32, to one.
 
   Returns:
-    A transform. An update accounts for `statistics.batch_size` examples;
-    without `statistics=`, which it does not need, or with None, for as many as
-    the current size.
+      A transform. An update accounts for `statistics.batch_size` examples;
+      without `statistics=`, which it does not need, or with None, for as many as
+      the current size.
 
   Raises:
-    ValueError: If the size is not a positive integer, or schedule(0) is not a
-      number of at least 1.
+      ValueError: If the size is not a positive integer, or schedule(0) is not a
+        number of at least 1.
 
   Example:
-    >>> import adaopt
-    >>> import jax.numpy as jnp
-    >>> import optax
-    >>> stages = optax.join_schedules(
-    ...   [optax.constant_schedule(64), optax.constant_schedule(256)], [128])
-    >>> transform = adaopt.schedule_batch_size(stages)
-    >>> updates = jnp.zeros(2)
-    >>> state = transform.init(updates)
-    >>> for _ in range(3):
-    ...   print(state.batch_size)
-    ...   _, state = transform.update(updates, state)
-    64
-    64
-    256
+      >>> import adaopt
+      >>> import jax.numpy as jnp
+  import numpy as np
+      >>> import optax
+      >>> stages = optax.join_schedules(
+      ...   [optax.constant_schedule(64), optax.constant_schedule(256)], [128])
+      >>> transform = adaopt.schedule_batch_size(stages)
+      >>> updates = jnp.zeros(2)
+      >>> state = transform.init(updates)
+      >>> for _ in range(3):
+      ...   print(state.batch_size)
+      ...   _, state = transform.update(updates, state)
+      64
+      64
+      256
   """
   if not callable(schedule):
     checks.check_integer(1, schedule=schedule)
@@ -68,8 +70,11 @@ def schedule_batch_size(
     rounded = jnp.maximum(arithmetic.saturating_int(jnp.round(value)), 1)
     return jnp.where(jnp.isfinite(value), rounded, last)
 
+  functions.check_takes(1, schedule=schedule)
   with jax.transfer_guard('allow'):
-    checks.check_at_least(1, **{'schedule(0)': schedule(0)})
+    first = schedule(0)
+    functions.number('schedule', first)
+    checks.check_at_least(1, **{'schedule(0)': first})
 
   def after(state, used):
     examples = arithmetic.saturating_add(state.examples, used)
@@ -142,6 +147,11 @@ def seesaw(
   checks.check_integer(1, init_batch_size=init_batch_size)
   if not factor > 1:
     raise ValueError(f'factor must be above 1, got {factor}.')
+  if not np.ndim(boundaries):
+    raise ValueError(
+      'boundaries must be a sequence of numbers of examples, got '
+      f'{boundaries!r}.'
+    )
   boundaries = list(boundaries)
   for boundary in boundaries:
     checks.check_integer(1, boundary=boundary)

@@ -74,8 +74,17 @@ def _not_measured(moments):
   return jnp.full_like(moments.value, arithmetic.missing())
 
 
+def _check_parts(parts):
+  if not isinstance(parts, Parts):
+    raise ValueError(
+      'parts must be the training.Parts that train_step makes, got '
+      f'{parts!r}; pass the driver itself, as in driver=training.traced.'
+    )
+
+
 def traced(parts: Parts) -> Step:
   """One program with a traced trip count; works under jit, scan and vmap."""
+  _check_parts(parts)
   return _traced(parts, merging.fold)
 
 
@@ -121,6 +130,7 @@ def _traced(parts, fold):
 
 def dispatched(parts: Parts) -> Step:
   """A host loop over compiled micro-steps, each outside any loop body."""
+  _check_parts(parts)
 
   @functools.cache
   def counter(num_micro_batches):
@@ -194,6 +204,7 @@ def automatic(parts: Parts) -> Step:
   `dispatched` for convolutions on a CPU, `traced` for everything else. On the
   mesh that holds the state the micro-batches are shared out, see `meshes`.
   """
+  _check_parts(parts)
   steps = {}
 
   def step(state, dataset):

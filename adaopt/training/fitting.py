@@ -138,7 +138,10 @@ def fit(
     64 213
   """
   checks.check_optimizer(optimizer)
+  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   checks.check_hashable(loss_fn=loss_fn)
+  checks.check_flag(has_aux=has_aux, donate=donate, check=check)
+  checks.check_integer(1, group_size=group_size)
   options = dict(group_size=group_size, has_aux=has_aux)
   of_arrays = dict(
     max_micro_batch_size=max_micro_batch_size, draw=draw, driver=driver
@@ -152,11 +155,13 @@ def fit(
       'a feed has its own order, micro-batches and driver; pass '
       f'{", ".join(given)} with arrays only.'
     )
+  state = _state(params_or_state, optimizer, seed, model_state)
+  train_state.check_model_state(loss_fn, state.model_state)
   run = _from_feed if is_fed else _from_arrays
   return run(
     loss_fn,
     optimizer,
-    _state(params_or_state, optimizer, seed, model_state),
+    state,
     dataset,
     options,
     num_examples=num_examples,
@@ -193,6 +198,8 @@ def _from_arrays(
       'stream; it must be below 2^30.'
     )
   sources.check_is_none(dataset)
+  checks.check_callable('(dataset, seed, positions) -> batch', draw=draw)
+  checks.check_callable('of the parts of a step', driver=driver)
   checks.check_hashable(draw=draw, driver=driver)
   options = dict(options, draw=draw)
   step_of = functools.partial(

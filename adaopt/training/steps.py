@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, base, checks, fields
+from adaopt._common import arithmetic, base, checks, fields, functions
 from adaopt.statistics import (
   estimators,
   merging,
@@ -145,6 +145,8 @@ def train_step(
     4 16
   """
   checks.check_callable('of the parts of a step', driver=driver)
+  functions.check_takes(1, driver=driver)
+  checks.check_flag(donate=donate)
   recipe = recipes.recipe_of(
     loss_fn,
     optimizer,
@@ -153,7 +155,13 @@ def train_step(
     has_aux=has_aux,
     draw=draw,
   )
-  return driver(parts_of(recipe, donate))
+  step = driver(parts_of(recipe, donate))
+  if not callable(step):
+    raise ValueError(
+      'driver must return a step, (state, dataset) -> (state, metrics), got '
+      f'{step!r}.'
+    )
+  return step
 
 
 def parts_of(recipe: recipes.Recipe, donate: bool) -> drivers.Parts:
@@ -161,6 +169,7 @@ def parts_of(recipe: recipes.Recipe, donate: bool) -> drivers.Parts:
   plans = {}
 
   def plan(state, dataset):
+    train_state.check_state(state)
     structure = jax.tree.structure((state, dataset))
     if structure not in plans:
       plans[structure] = measuring.make_plan(recipe, state, dataset)

@@ -80,6 +80,15 @@ def init_train_state(
     return jax.tree.map(jnp.copy, state)
 
 
+def check_state(state: Any) -> None:
+  """Raises ValueError unless it has the fields of a `TrainState`."""
+  if not all(hasattr(state, field) for field in TrainState._fields):
+    raise ValueError(
+      'state must be a TrainState, as init_train_state makes it, got '
+      f'{type(state).__name__}.'
+    )
+
+
 def fast(params: optax.Params) -> optax.Params:
   """The parameters of the loss: without the slow ones of `lookahead`."""
   if isinstance(params, optax.LookaheadParams):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adaopt._common import arithmetic, checks
+from adaopt._common import arithmetic, arrays, checks
 
 
 def signs(labels: jax.Array, dtype: Any) -> jax.Array:
@@ -67,6 +67,7 @@ def log_odds(logits: jax.Array, labels: jax.Array) -> jax.Array:
       'logits must be [b] or [b, k] and labels [b], got logits '
       f'{list(shape)} and labels {list(jnp.shape(labels))}.'
     )
+  arrays.check_real(logits=logits)
   logits = jnp.asarray(logits)
   if len(shape) == 1:
     return signs(labels, logits.dtype) * logits
@@ -74,12 +75,11 @@ def log_odds(logits: jax.Array, labels: jax.Array) -> jax.Array:
     raise ValueError(
       'logits [b, 1] have only one class; pass logits[:, 0] for two classes.'
     )
-  if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+  labels = arrays.array_of('integers, for logits [b, k]', labels=labels)
+  if not jnp.issubdtype(labels.dtype, jnp.integer):
     raise ValueError(
-      'labels of logits [b, k] must be integers, got '
-      f'{jnp.result_type(labels)}.'
+      f'labels of logits [b, k] must be integers, got {labels.dtype}.'
     )
-  labels = jnp.asarray(labels)
   if checks.is_concrete(labels) and labels.size:
     extremes = int(jnp.min(labels)), int(jnp.max(labels))
     if extremes[0] < 0 or extremes[1] >= shape[1]:
@@ -155,7 +155,11 @@ def scale_by_mean_residual() -> optax.GradientTransformationExtraArgs:
     updates, state, params=None, *, mean_residual=None, **extra_args
   ):
     del params, extra_args
-    if mean_residual is None or jnp.shape(mean_residual):
+    if (
+      not checks.is_number(mean_residual)
+      or jnp.iscomplexobj(mean_residual)
+      or jnp.shape(mean_residual)
+    ):
       raise ValueError(
         'scale_by_mean_residual needs the scalar mean residual of the batch, '
         f'got {mean_residual}: pass mean_residual= to update, or in train_step '

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 import adaopt
-from tests.wrong_calls.table import INF, NAN, Kind, Left, Wrong, kind
+from tests.wrong_calls.table import INF, NAN, Kind, Left, kind
 
 
 def no_argument():
@@ -68,10 +68,9 @@ not_negative = numbers(
 decay = not_negative + kind('below 1', 1, 1.5, jnp.array(1.0))
 floor = positive + kind('at most 1', 1.5, np.float64(2), 100)
 factor = positive + kind('above 1', 1, 0.5, np.float32(1))
-positive_arrays = (
-  kind('must be numbers', None, '1', ['1.5'], 1j, abs, Model, [[1], [2, 3]])
-  + kind('positive and finite', 0, -1, NAN, INF, [1.0, -1.0], np.zeros(2))
-)
+positive_arrays = kind(
+  'must be numbers', None, '1', ['1.5'], 1j, abs, Model, [[1], [2, 3]]
+) + kind('positive and finite', 0, -1, NAN, INF, [1.0, -1.0], np.zeros(2))
 
 
 def integers(minimum: int, bits: int = 31) -> Kind:
@@ -116,9 +115,11 @@ def schedule(name: str) -> Kind:
   """What is no schedule: nor one left uncalled, nor an optimizer."""
   return (
     numbers_of(name)
-    + kind('call it', optax.cosine_decay_schedule, shown='cosine_decay_schedule')
+    + kind(
+      'call it', optax.cosine_decay_schedule, shown='cosine_decay_schedule'
+    )
     + kind('call it', optax.linear_schedule, shown='linear_schedule')
-    + kind('must take', no_argument, shown='no_argument')
+    + kind('cannot be called with', no_argument, shown='no_argument')
     + kind('must return a number', optax.sgd, shown='GradientTransformation')
     + kind(
       'must return a number', optax.constant_schedule, shown='got <function'
@@ -148,7 +149,10 @@ optimizer = (
   )
 )
 without_batch_size = kind(
-  'adapt_batch_size(...)', optax.sgd(0.1), optax.adam(0.1), shown='0 batch sizes'
+  'adapt_batch_size(...)',
+  optax.sgd(0.1),
+  optax.adam(0.1),
+  shown='0 batch sizes',
 )
 
 criterion = (
@@ -158,7 +162,7 @@ criterion = (
   + kind('call it', adaopt.goodput, shown='goodput')
   + kind('call it', adaopt.StatefulCriterion, shown='StatefulCriterion')
   + kind('call it', adaopt.Policy, shown='Policy')
-  + kind('must take', no_argument, shown='no_argument')
+  + kind('cannot be called with', no_argument, shown='no_argument')
   + kind('must be a function', adaopt.follow, optax.sgd(0.1))
   + kind(
     'must be a function of params',
@@ -183,8 +187,8 @@ policy = (
 
 loss = (
   functions_of('(params, batch) -> loss')
-  + kind('must take', no_argument, shown='no_argument')
-  + kind('must take', lambda params: params, shown='(params)')
+  + kind('cannot be called with', no_argument, shown='no_argument')
+  + kind('cannot be called with', lambda params: params, shown='(params)')
 )
 """Of a loss function before it is called."""
 
@@ -216,7 +220,7 @@ returned_loss = (
 _X = np.ones([4, 2], np.float32)
 
 batch = (
-  kind('pass a pytree of arrays', None, {}, [], shown='no array')
+  kind('pass arrays with a leading', None, {}, [], shown='no array')
   + kind('leading example axis', 1.0, {'x': np.float32(1)}, shown='scalar')
   + kind(
     'must be equal',
@@ -228,9 +232,7 @@ batch = (
   + kind('only arrays of numbers', {'x': np.array(['a'] * 4)}, shown='<U1')
   + kind('only arrays of numbers', {'x': abs}, shown="function 'abs'")
   + kind('only arrays of numbers', iter([1]), shown='iterator')
-  + kind(
-    'only arrays of numbers', {'x': np.array([None] * 4)}, shown='object'
-  )
+  + kind('only arrays of numbers', {'x': np.array([None] * 4)}, shown='object')
 )
 params = (
   kind('pass floating or complex parameters', {'w': 1}, shown='int')
@@ -250,13 +252,12 @@ statistics = kind(
   *(None, 1.0, {}, jnp.ones(2), (4, jnp.ones(2)), adaopt.GradientStatistics),
   shown='',
 )
-required_statistics = (
-  kind('pass statistics= to', Left(), shown='needs the statistics')
-  + kind(
-    'such as value_and_statistics returns',
-    *({}, jnp.ones(2), 'noise', 4),
-    shown='got',
-  )
+required_statistics = kind(
+  'pass statistics= to', Left(), shown='needs the statistics'
+) + kind(
+  'such as value_and_statistics returns',
+  *({}, jnp.ones(2), 'noise', 4),
+  shown='got',
 )
 sized_statistics = required_statistics + kind(
   'pass adaopt.GradientStatistics(batch_size, gradient)',

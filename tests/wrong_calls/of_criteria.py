@@ -7,12 +7,14 @@ import optax
 import adaopt
 from adaopt import criteria
 from tests.wrong_calls import kinds
-from tests.wrong_calls.of_optimizers import G, STATISTICS, adapted
+from tests.wrong_calls.of_optimizers import STATISTICS, G, adapted
 from tests.wrong_calls.table import Case, kind
 
 made = [
   Case(criteria.norm_test, dict(eta=0.5), dict(eta=kinds.positive)),
-  Case(criteria.inner_product_test, dict(theta=0.5), dict(theta=kinds.positive)),
+  Case(
+    criteria.inner_product_test, dict(theta=0.5), dict(theta=kinds.positive)
+  ),
   Case(criteria.orthogonality_test, dict(nu=0.5), dict(nu=kinds.positive)),
   Case(
     criteria.augmented_inner_product_test,
@@ -51,8 +53,10 @@ made = [
     criteria.goodput,
     dict(seconds=(1.0, 0.1)),
     dict(
-      seconds=kind('a pair (fixed, per_example)', 1.0, (1.0,), 'x', abs, (1, 2, 3))
-      + kind('not both be 0', (0, 0), shown='(0, 0)')
+      seconds=kind(
+        'a pair (fixed, per_example)', 1.0, (1.0,), 'x', abs, (1, 2, 3)
+      )
+      + kind('not both be 0', (0, 0), shown='seconds=(fixed')
       + kind('at least 0', (-1, 1), shown='fixed')
       + kind('at least 0', (1, np.nan), shown='per_example')
       + kind('a number', ('1', 1), ([1], 1), (None, 1), shown='fixed'),
@@ -82,7 +86,7 @@ made = [
         'call it', criteria.adam_preconditioner, shown='adam_preconditioner'
       )
       + kind('call it', criteria.adagrad_preconditioner, shown='adagrad')
-      + kind('must take', kinds.no_argument, shown='no_argument'),
+      + kind('cannot be called with', kinds.no_argument, shown='no_argument'),
     ),
   ),
   Case(
@@ -93,9 +97,7 @@ made = [
   Case(
     criteria.adam_preconditioner,
     {},
-    dict(
-      b2=kinds.decay, eps=kinds.not_negative, eps_root=kinds.not_negative
-    ),
+    dict(b2=kinds.decay, eps=kinds.not_negative, eps_root=kinds.not_negative),
   ),
   Case(
     criteria.all_of,
@@ -119,7 +121,7 @@ made = [
         "a function of a tensor's path",
         *(None, 'norm', 1, [], {}, {'w': 1}, ['norm'], np.ones(2)),
       )
-      + kind('must take', kinds.no_argument, shown='no_argument'),
+      + kind('cannot be called with', kinds.no_argument, shown='no_argument'),
     ),
   ),
   Case(
@@ -138,7 +140,9 @@ made = [
     dict(criterion=criteria.gradient_noise_scale()),
     dict(
       criterion=kind(
-        'a function of params', adaopt.StatefulCriterion('x', abs)
+        'a function of params',
+        adaopt.StatefulCriterion('x', abs),
+        shown="got 'x'",
       )
       + kind(
         '-> (required, state)', adaopt.StatefulCriterion(abs, {}), shown='{}'
@@ -146,7 +150,7 @@ made = [
       + kind(
         'must return (required, state)',
         adaopt.StatefulCriterion(lambda p: (), lambda *_, **__: 4),
-        shown='got int',
+        shown='got 4',
       )
       + kind(
         'must return (required, state)',
@@ -156,7 +160,7 @@ made = [
       + kind(
         'must return (required, state)',
         adaopt.StatefulCriterion(lambda p: (), lambda *_, **__: (1, 2, 3)),
-        shown='got tuple',
+        shown='got (1, 2, 3)',
       )
       + kind(
         'a state of the structure',
@@ -173,7 +177,10 @@ TESTS = (
   (criteria.norm_test, adaopt.norm_test(0.5)),
   (criteria.inner_product_test, adaopt.inner_product_test(0.5)),
   (criteria.orthogonality_test, criteria.orthogonality_test(0.5)),
-  (criteria.augmented_inner_product_test, criteria.augmented_inner_product_test(1, 1)),
+  (
+    criteria.augmented_inner_product_test,
+    criteria.augmented_inner_product_test(1, 1),
+  ),
   (criteria.coordinate_norm_test, adaopt.coordinate_norm_test(0.5)),
 )
 STATEFUL = (
@@ -269,9 +276,7 @@ called = [
   ),
   Case(
     criteria.ratio_of_averages,
-    dict(
-      measure=lambda statistics: criteria.NoiseAndSignal(1.0, 1.0, 0.0)
-    ),
+    dict(measure=lambda statistics: criteria.NoiseAndSignal(1.0, 1.0, 0.0)),
     dict(
       measure=kind('NoiseAndSignal', kinds.returns_none, shown='got None')
       + kind('NoiseAndSignal', kinds.returns_text, shown="got '0.5'")
@@ -293,15 +298,15 @@ called = [
       + kind('their paths are', {'w': False}, shown='selects no tensor')
     ),
     lambda filter: criteria.of_tensors(adaopt.norm_test(0.5), filter)(
-      STATISTICS._replace(mean={'w': G}, variance={'w': 1.0})
+      STATISTICS._replace(
+        mean={'w': G}, variance={'w': 1.0}, coordinate_variance=None
+      )
     ),
     named=dict(filter='of_tensors'),
   ),
   Case(
     criteria.preconditioned_norm_test,
-    dict(
-      preconditioner=lambda state: G, opt_state=optax.adam(0.1).init(G)
-    ),
+    dict(preconditioner=lambda state: G, opt_state=optax.adam(0.1).init(G)),
     dict(
       preconditioner=kind(
         'a diagonal like the gradient', kinds.returns_none, shown='got PyTree'
@@ -346,9 +351,7 @@ called = [
   ),
   Case(
     criteria.with_seconds,
-    dict(
-      opt_state=criteria.goodput().init(G), fixed=1.0, per_example=0.1
-    ),
+    dict(opt_state=criteria.goodput().init(G), fixed=1.0, per_example=0.1),
     dict(
       opt_state=kind(
         'criterion goodput()',

@@ -26,10 +26,9 @@ FEATURES = (
   + kind('convert them first', X.astype(int), shown='got int')
   + kind('convert them first', X.astype(bool), shown='got bool')
   + kind('convert them first', X * 1j, shown='got complex')
-  + kind('only arrays of numbers', X.astype(str), shown='<U')
-  + kind('only arrays of numbers', X.astype(object), shown='object')
-  + kind('only arrays of numbers', 'x', shown="'x'")
-  + kind('only arrays of numbers', abs, shown="'abs'")
+  + kind('an array [n, d] of numbers', X.astype(str), shown='got <U')
+  + kind('an array [n, d] of numbers', X.astype(object), shown='got object')
+  + kind('an array [n, d] of numbers', 'x', abs)
   + kind('an array [n, d]', None, {'x': X}, [[1.0], [2.0, 3.0]])
   + kind('drop it', changed(X, (1, 0), np.nan), shown='row 1')
   + kind('drop it', changed(X, (2, 1), np.inf), shown='row 2')
@@ -117,17 +116,18 @@ methods = [
       lambda method: logistic.record(method, X, Y, num_steps=2),
     )
   ),
-  Case(logistic.averaged, dict(method=logistic.lr_gd(1.0)), dict(method=METHOD)),
+  Case(
+    logistic.averaged, dict(method=logistic.lr_gd(1.0)), dict(method=METHOD)
+  ),
   Case(
     logistic.Method,
     dict(method=logistic.Method(*logistic.lr_gd(1.0))),
     dict(
       method=kind(
-        'init and step that are functions',
-        logistic.Method(None, None),
-        logistic.Method(abs, 2.0),
-        logistic.Method('init', abs),
+        'of the problem', logistic.Method('x', abs), shown='method.init'
       )
+      + kind('-> state', logistic.Method(abs, 2.0), shown='got 2.0')
+      + kind('of the problem', logistic.Method(None, abs), shown='got None')
     ),
     lambda method: logistic.solve(method, X, Y, max_steps=2),
   ),
@@ -153,14 +153,18 @@ runs = [
       + kind('must return a Method', kinds.returns_none, shown='got NoneType')
       + kind('must return a Method', kinds.returns_text, shown='got str')
       + kind('must return a Method', optax.sgd, shown='got Gradient')
-      + kind('must return a Method', lambda _: logistic.lr_gd, shown='got lr_gd')
-      + kind('must take', logistic.perceptron, shown='perceptron'),
-      parameters=kind('same leading axis', 1.0, None, {}, (), shown='got shapes')
-      + kind('same leading axis', np.ones(0), shown='got shapes [[0]]')
       + kind(
-        'same leading axis', (np.ones(2), np.ones(3)), shown='[[2], [3]]'
+        'must return a Method', lambda _: logistic.lr_gd, shown='got lr_gd'
       )
-      + kind('only arrays of numbers', np.array(['a']), ['a'], shown='parameters')
+      + kind('cannot be called with', logistic.perceptron, shown='perceptron'),
+      parameters=kind(
+        'same leading axis', 1.0, None, {}, (), shown='got shapes'
+      )
+      + kind('same leading axis', np.ones(0), shown='got shapes [[0]]')
+      + kind('same leading axis', (np.ones(2), np.ones(3)), shown='[[2], [3]]')
+      + kind(
+        'only arrays of numbers', np.array(['a']), ['a'], shown='parameters'
+      )
       + kind('only arrays of numbers', abs, shown='parameters'),
       max_steps=kinds.integers(0),
       **OF_DATA,
@@ -184,9 +188,11 @@ runs = [
     DATA,
     dict(
       features=FEATURES
-      + kind('convert them first', jnp.asarray(X, jnp.bfloat16), shown='bfloat16')
+      + kind(
+        'convert them first', jnp.asarray(X, jnp.bfloat16), shown='bfloat16'
+      )
       + kind('convert them first', X.astype(np.float16), shown='float16'),
-      labels=LABELS + kind('add a constant', -Y**2, shown='no θ separates'),
+      labels=LABELS + kind('add a constant', -(Y**2), shown='no θ separates'),
       weights=WEIGHTS,
       tolerance=tuple(w for w in kinds.positive if w.value is not None),
       max_steps=kinds.integers(1),
@@ -200,9 +206,7 @@ in_bounds = [
   Case(
     public,
     dict(_OF_BOUNDS, **more),
-    {
-      name: kinds.positive_arrays for name in (*_OF_BOUNDS, *more)
-    },
+    dict.fromkeys((*_OF_BOUNDS, *more), kinds.positive_arrays),
   )
   for public, more in (
     *(

@@ -45,23 +45,27 @@ weighted_losses = (
   + kind('return the sum', weighted(lambda x: 1.0, one), shown='1.0')
   + kind('return the sum', weighted(lambda x: None, one), shown='None')
   + kind('a real scalar', weighted(same, lambda x: x[None]), shown='float32[1]')
-  + kind('a real scalar', weighted(same, lambda x: 1j), shown='complex')
+  + kind('a real scalar', weighted(same, lambda x: 1j), shown='1j')
   + kind('a real scalar', weighted(same, lambda x: None), shown='None')
   + kind('a real scalar', weighted(same, lambda x: '1'), shown="'1'")
 )
 with_aux = (
   kind('must return (loss, aux)', loss_fn, shown='with has_aux=True')
   + kind('must return (loss, aux)', lambda *_: [1, 2], shown='returned list')
-  + kind('must return (loss, aux)', lambda *_: (1, 2, 3), shown='returned tuple')
+  + kind(
+    'must return (loss, aux)', lambda *_: (1, 2, 3), shown='returned tuple'
+  )
   + kind('must return (loss, aux)', kinds.returns_none, shown='NoneType')
 )
 with_state = (
   kind('must return', lambda params, batch, model_state: None, shown='NoneType')
   + kind(
-    'must return', lambda params, batch, model_state: jnp.ones([]), shown='Array'
+    'must return',
+    lambda params, batch, model_state: jnp.ones([]),
+    shown='an array',
   )
   + kind(
-    'must return a model_state of the structure',
+    'of the structure that it was given',
     lambda params, batch, model_state: (loss_fn(params, batch), {}),
     shown='got PyTreeDef',
   )
@@ -74,9 +78,12 @@ with_state = (
     shown='got [3]',
   )
   + kind(
-    'must return a model_state',
-    lambda params, batch, model_state: (loss_fn(params, batch), {'n': 'a'}),
-    shown="'a'",
+    'which cannot be averaged',
+    lambda params, batch, model_state: (
+      loss_fn(params, batch),
+      {'n': jax.random.split(jax.random.key(0))},
+    ),
+    shown='key<',
   )
 )
 key = (
@@ -102,8 +109,7 @@ mask = (
   + kind('must be bools', np.ones(4, int), shown='got int')
   + kind('must be bools', jnp.ones([4, 1], bool), shown='got bool[4, 1]')
   + kind('must be bools', True, shown='got bool[]')
-  + kind('must be bools', 'all', ['a'], shown='got <U')
-  + kind('must be bools', abs, {}, shown='got object')
+  + kind('must be bools', 'all', ['a'], abs, {})
 )
 axis_name = kind(
   'of jax.shard_map, jax.vmap or jax.pmap', 'devices', 3, ('x', 'y')
@@ -136,14 +142,17 @@ def of_examples(public, **more):
     Case(
       public,
       dict(loss_fn=loss_fn),
-      dict(loss_fn=kinds.functions_of('(params, batch) -> loss'), has_aux=kinds.flag),
+      dict(
+        loss_fn=kinds.functions_of('(params, batch) -> loss'),
+        has_aux=kinds.flag,
+      ),
     ),
     Case(
       public,
       {},
       dict(loss_fn=kinds.loss + kinds.returned_loss, **passed),
       call,
-      named=dict(params='parameter', loss_fn='loss'),
+      named=dict(params='parameter', loss_fn='os'),
     ),
     Case(
       adaopt.WeightedLoss,
@@ -173,6 +182,7 @@ def of_examples(public, **more):
         loss_fn=with_state,
       ),
       call,
+      named=dict(loss_fn='model_state'),
     ),
   ]
 
@@ -185,9 +195,11 @@ in_examples = [
     per_example.inner_products,
     dict(direction=PARAMS),
     dict(
-      direction=kind('must be like the parameters', None, {}, jnp.ones(2), shown='got')
+      direction=kind(
+        'must be like the parameters', None, {}, jnp.ones(2), shown='got'
+      )
       + kind('the shape of its parameter', {'w': jnp.ones(3)}, shown='got [3]')
-      + kind('must be numbers', {'w': 'a'}, {'w': abs}, shown='direction')
+      + kind('pass only arrays', {'w': 'a'}, {'w': abs}, shown='is the')
     ),
     lambda direction: per_example.inner_products(loss_fn)(
       PARAMS, BATCH, direction
@@ -217,14 +229,14 @@ in_statistics = [
       loss_fn=kinds.loss + kinds.returned_loss,
       mask=mask,
       axis_name=axis_name,
-      group_size=kind('not a multiple of', 3, shown='group_size=3')
+      group_size=kind('enlarge the batch', 3, shown='samples of 3')
       + kind('enlarge the batch', 4, 100, shown='a batch of 4'),
       model_state=kind('no parameter model_state', {}, 1, shown='was passed'),
       key=kind('no parameter key', jax.random.key(0), shown='was passed'),
       **passed,
     ),
     estimated,
-    named=dict(params='parameter', loss_fn='loss', group_size=''),
+    named=dict(params='parameter', loss_fn='os', group_size=''),
   ),
   Case(
     statistics.value_and_statistics,
@@ -247,6 +259,7 @@ in_statistics = [
       loss_fn=with_state,
     ),
     estimated,
+    named=dict(loss_fn='model_state'),
   ),
   Case(
     statistics.check_independent_examples,
@@ -262,7 +275,7 @@ in_statistics = [
       + kind('at least two', {'x': jnp.ones([1, 2])}, shown='batch of 1'),
       params=kinds.params,
     ),
-    named=dict(params='parameter', loss_fn='loss', has_aux='has_aux'),
+    named=dict(params='parameter', loss_fn='os', has_aux='has_aux'),
   ),
   Case(
     statistics.pad,
@@ -277,7 +290,9 @@ in_statistics = [
     adaopt.GradientStatistics,
     dict(statistics=STATISTICS),
     dict(
-      statistics=kind('adaopt.GradientStatistics', {}, 1.0, jnp.ones(2), shown='got')
+      statistics=kind(
+        'adaopt.GradientStatistics', {}, 1.0, jnp.ones(2), shown='got'
+      )
       + kind(
         'unless only= leaves it out',
         STATISTICS._replace(variance=None, coordinate_variance=None),
@@ -316,9 +331,8 @@ def shard_statistics(w, **arguments):
   return statistics.shard_statistics(**arguments)
 
 
-device_loss = (
-  kind('the mean loss', None, 'x', abs, {}, 1j, shown='got')
-  + kind('the mean loss', jnp.ones(2), shown='got float32[2]')
+device_loss = kind('the mean loss', None, 'x', abs, {}, 1j, shown='got') + kind(
+  'the mean loss', jnp.ones(2), shown='got float32[2]'
 )
 on_devices = [
   Case(
@@ -329,7 +343,7 @@ on_devices = [
       group_size=kinds.count,
       loss=device_loss,
       gradient=kind('pass only arrays', {'w': 'a'}, abs, shown='gradient')
-      + kind('pass the gradient', None, {}, shown='no array'),
+      + kind('pass that of the loss', None, {}, shown='no array'),
     ),
     in_map(device_statistics),
   ),
@@ -344,10 +358,12 @@ on_devices = [
         'use device_statistics', adaopt.WeightedLoss(1.0, 1.0), shown='Weighted'
       ),
       gradient=kind('pass only arrays', {'w': 'a'}, abs, shown='gradient')
-      + kind('pass the gradient', None, {}, shown='no array'),
+      + kind('pass that of the loss', None, {}, shown='no array'),
       dimensions=kind('like params', None, {}, 0, shown='got PyTreeDef')
-      + kind('an axis or None', {'w': 'a'}, shown="'a'")
-      + kind('an axis or None', {'w': 0.5}, {'w': 1}, {'w': -2}, shown='got'),
+      + kind('must be an integer', {'w': 'a'}, shown="got 'a'")
+      + kind('must be an integer', {'w': 0.5}, shown='got 0.5')
+      + kind('must be an integer', {'w': -1}, shown='got -1')
+      + kind('must be axes', {'w': 1}, shown='got 1'),
     ),
     in_map(shard_statistics),
   ),
@@ -367,7 +383,7 @@ def run(bridge):
 
 
 loss_of_model = kinds.functions_of('(model, batch) → loss') + kind(
-  'must take', kinds.no_argument, shown='no_argument'
+  'cannot be called with', kinds.no_argument, shown='no_argument'
 )
 in_bridges = [
   Case(
@@ -390,9 +406,20 @@ in_bridges = [
       model=kind('a module of Linen', nn.Dense, shown='got the class Dense')
       + kind('a module of Linen', MODEL, shown='got Linear')
       + kind('a module of Linen', None, 'model', abs, {}, shown='got'),
-      variables=kind('what model.init returned', {}, {'batch_stats': {}}, shown='got [')
+      variables=kind(
+        'what model.init returned', {}, {'batch_stats': {}}, shown='got ['
+      )
       + kind('what model.init returned', {'params': {}}, shown="['params']")
-      + kind('what model.init returned', None, 'x', 1.0, abs, jnp.ones(2), MODEL, shown='got'),
+      + kind(
+        'what model.init returned',
+        None,
+        'x',
+        1.0,
+        abs,
+        jnp.ones(2),
+        MODEL,
+        shown='got',
+      ),
       streams=kind('a sequence of names', 'dropout', shown="'dropout'")
       + kind('a sequence of names', None, 1, [1], [None], abs, shown='got'),
     ),

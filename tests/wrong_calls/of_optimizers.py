@@ -33,8 +33,7 @@ SIZES = {
   + kind('start lower or allow more', 16, shown='init_batch_size=16'),
   'max_batch_size': kinds.count
   + kind('start lower or allow more', 1, shown='max_batch_size=1'),
-  'multiple_of': kinds.count
-  + kind('choose', 3, 16, shown='multiple_of='),
+  'multiple_of': kinds.count + kind('choose one', 3, 16, shown='multiple_of='),
   'test_interval': kinds.count,
   'policy': kinds.policy,
 }
@@ -108,7 +107,8 @@ with_batch_size = [
     adaopt.Policy,
     dict(policy=adaopt.follow),
     dict(
-      policy=kind('must be a function', *map(adaopt.Policy, (None, 2.0, 'x')))
+      policy=kind('must be a function', adaopt.Policy(None), shown='got None')
+      + kind('must be a function', adaopt.Policy('x'), shown="got 'x'")
       + kind('call it', adaopt.Policy(adaopt.capped_growth), shown='capped')
       + kind('two arguments', adaopt.Policy(abs), shown='abs')
     ),
@@ -242,9 +242,7 @@ in_updates = [
       dict(mean_residual=0.5),
       dict(
         mean_residual=kind('pass mean_residual=', Left(), shown='got None')
-        + kind(
-          'pass mean_residual=', None, '0.5', 1j, jnp.ones(2), [0.5], abs
-        )
+        + kind('pass mean_residual=', None, '0.5', 1j, jnp.ones(2), [0.5], abs)
       ),
       lambda mean_residual=None, public=public, make=make: update(
         make(), mean_residual=mean_residual
@@ -354,9 +352,7 @@ others = [
       floor=kinds.floor,
     ),
   ),
-  Case(
-    transforms.scale_by_batch_size, {}, dict(exponent=kinds.not_negative)
-  ),
+  Case(transforms.scale_by_batch_size, {}, dict(exponent=kinds.not_negative)),
   Case(
     transforms.scale_by_example_schedule,
     dict(schedule=lambda n: 1.0),
@@ -372,7 +368,7 @@ others = [
       ),
       decays=kind('name some', (), [], shown='follows no constant')
       + kind('there are b1', 'b3', ('momentum',), shown='not an injected')
-      + kind('must be', ['b2', 'b2'], shown='named twice')
+      + kind('a decay, a trace or scaled', ['b2', 'b2'], shown='named twice')
       + kind('names', None, 0.9, [0.9], abs, {'b2': 1}, b'b2'),
       trace=kind('there are b1', 'momentum', shown='momentum is not')
       + kind('a decay, a trace or scaled', 'b2', shown='b2 is named twice')
@@ -384,9 +380,7 @@ others = [
       + kind('finite powers', {'eps': 1j}, shown='got 1j for eps')
       + kind('there are b1', {'weight_decay': 1}, shown='weight_decay is not')
       + kind('from names to powers', 0.5, 'eps', ['eps'], abs),
-      base_batch_size=tuple(
-        w for w in kinds.count if w.value is not None
-      ),
+      base_batch_size=tuple(w for w in kinds.count if w.value is not None),
     ),
     lambda **arguments: adaopt.follow_batch_size(**arguments).init(G),
     named=dict(decays='', trace='', scaled=''),
@@ -396,7 +390,7 @@ others = [
     dict(decay=0.9),
     dict(
       decay=kind('must be in [0, 1)', 1.0, 1.5, -0.1)
-      + kind('it a number', optax.constant_schedule(0.9), shown='schedule')
+      + kind('a number', optax.constant_schedule(0.9), shown='schedule')
     ),
     lambda decay: adaopt.follow_batch_size(
       optax.inject_hyperparams(optax.adam)(0.1, b2=decay), decays='b2'

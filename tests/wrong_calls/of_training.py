@@ -8,10 +8,15 @@ import optax
 import adaopt
 from adaopt import noise, training
 from tests.wrong_calls import kinds
-from tests.wrong_calls.of_losses import BATCH, PARAMS, in_map, loss_fn
+from tests.wrong_calls.of_losses import (
+  BATCH,
+  PARAMS,
+  in_map,
+  loss_fn,
+  loss_of_state,
+)
 from tests.wrong_calls.of_losses import axis_name as axis_names
-from tests.wrong_calls.of_losses import loss_of_state
-from tests.wrong_calls.of_optimizers import ADAPTIVE, G, STATISTICS
+from tests.wrong_calls.of_optimizers import ADAPTIVE, STATISTICS, G
 from tests.wrong_calls.table import Case, Wrong, kind
 
 STATE = adaopt.init_train_state(PARAMS, ADAPTIVE)
@@ -25,6 +30,9 @@ accumulating = kind(
   optax.MultiSteps(ADAPTIVE, 2).gradient_transformation(),
   shown='optax.MultiSteps',
 )
+
+
+RIGHT = object()
 
 
 class Unhashable:
@@ -43,11 +51,9 @@ def first_step(
   dataset=BATCH,
   **options,
 ):
-  """A step by its parts, traced and never compiled."""
-  step = training.train_step(
-    loss_fn, optimizer, micro_batch_size=4, driver=training.traced, **options
-  )
-  return jax.eval_shape(step, state, dataset)
+  """A first step."""
+  step = training.train_step(loss_fn, optimizer, micro_batch_size=4, **options)
+  return step(state, dataset)
 
 
 in_steps = [
@@ -62,9 +68,9 @@ in_steps = [
       has_aux=kinds.flag,
       donate=kinds.flag,
       draw=kinds.functions_of('(dataset, seed, positions) -> batch')
-      + kind('must take', kinds.no_argument, abs, shown='got'),
+      + kind('cannot be called with', kinds.no_argument, abs, shown='got'),
       driver=kinds.functions_of('of the parts of a step')
-      + kind('must take', kinds.no_argument, shown='no_argument'),
+      + kind('cannot be called with', kinds.no_argument, shown='no_argument'),
     ),
   ),
   Case(
@@ -72,32 +78,35 @@ in_steps = [
     {},
     dict(
       loss_fn=kinds.returned_loss
-      + kind('model_state= to fit', loss_of_state, shown='the state holds none'),
-      optimizer=kinds.without_batch_size,
+      + kind(
+        'model_state= to fit', loss_of_state, shown='the state holds none'
+      ),
       dataset=kinds.batch,
       state=kind('init_train_state', None, {}, PARAMS, shown='got'),
-      draw=kind('a batch of 4 examples', kinds.returns_none, shown='got')
-      + kind('a batch of 4 examples', kinds.returns_text, shown='got')
+      draw=kind('one for each position', kinds.returns_none, shown='got')
+      + kind('one for each position', kinds.returns_text, shown='got')
       + kind(
-        'a batch of 4 examples',
+        'one for each position',
         lambda dataset, *_: {'x': jnp.ones([3, 2])},
-        shown='got 3',
+        shown='got leading axes [[3]]',
       ),
     ),
     first_step,
-    named=dict(loss_fn='loss', dataset='batch', optimizer='optimizer'),
+    named=dict(loss_fn='os'),
   ),
   *(
     Case(
       public,
-      {},
+      dict(parts=RIGHT),
       dict(
         parts=kind('pass the driver itself', None, 1.0, abs, {}, loss_fn, STATE)
-      )
-      if public
-      else {},
-      named=dict(parts='parts'),
-    )._replace(valid=dict(parts=None))
+      ),
+      lambda parts, public=public: (
+        public(parts)
+        if parts is not RIGHT
+        else training.train_step(loss_fn, ADAPTIVE, driver=public)
+      ),
+    )
     for public in (training.traced, training.dispatched, training.automatic)
   ),
   Case(
@@ -114,7 +123,7 @@ in_steps = [
   ),
   Case(
     training.feed_step,
-    dict(state=STATE, feed=BATCH),
+    dict(state=STATE, feed=adaopt.feed([BATCH])),
     dict(
       feed=kind('adaopt.feed(', None, BATCH, iter([]), 1.0, adaopt.feed),
       state=kind('init_train_state', None, {}, PARAMS, shown='got'),
@@ -129,7 +138,9 @@ in_steps = [
       optimizer=optimizer + accumulating,
       seed=kinds.seed,
       model_state=kind('a parameter key', {'k': jax.random.key(0)}, shown='key')
-      + kind('hold arrays', {'n': 'a'}, abs, {'f': abs}, shown='model_state'),
+      + kind(
+        'pass only arrays', {'n': 'a'}, abs, {'f': abs}, shown='model_state'
+      ),
     ),
     named=dict(params='parameter', optimizer='optim'),
   ),
@@ -141,7 +152,6 @@ in_steps = [
         'of another optimizer',
         STATE._replace(opt_state=()),
         STATE._replace(opt_state=optax.adam(0.1).init(PARAMS)),
-        STATE._replace(params={'v': G}),
         shown='opt_state is',
       )
     ),
@@ -167,7 +177,9 @@ in_loops = [
       loss_fn=kinds.loss
       + kinds.returned_loss
       + kind('must be hashable', Unhashable(), shown='got a Unhashable')
-      + kind('model_state= to fit', loss_of_state, shown='the state holds none'),
+      + kind(
+        'model_state= to fit', loss_of_state, shown='the state holds none'
+      ),
       optimizer=optimizer + accumulating,
       params_or_state=kinds.params,
       dataset=kinds.batch
@@ -178,20 +190,18 @@ in_loops = [
       seed=tuple(w for w in kinds.seed if w.value is not None),
       model_state=kind('no parameter model_state', {}, 1, shown='holds')
       + kind('a parameter key', {'k': jax.random.key(0)}, shown='random key'),
-      max_micro_batch_size=tuple(
-        w for w in kinds.count if w.value is not None
-      ),
+      max_micro_batch_size=tuple(w for w in kinds.count if w.value is not None),
       group_size=kinds.count,
       has_aux=kinds.flag,
       donate=kinds.flag,
       check=kinds.flag,
       draw=kinds.functions_of('(dataset, seed, positions) -> batch')[1:]
-      + kind('must take', kinds.no_argument, abs, shown='got'),
+      + kind('cannot be called with', kinds.no_argument, abs, shown='got'),
       driver=kinds.functions_of('of the parts of a step')[1:]
-      + kind('must take', kinds.no_argument, shown='no_argument'),
+      + kind('cannot be called with', kinds.no_argument, shown='no_argument'),
     ),
     named=dict(
-      loss_fn='loss',
+      loss_fn='os',
       params_or_state='parameter',
       dataset='',
       optimizer='optim',
@@ -216,25 +226,30 @@ in_loops = [
     ),
     dict(
       step_of=kinds.functions_of('of the micro-batch size')
-      + kind('must take', kinds.no_argument, shown='no_argument'),
+      + kind('cannot be called with', kinds.no_argument, shown='no_argument'),
       state=kind('examples', None, {}, PARAMS, 1.0, shown='got'),
       num_examples=kinds.count,
       total_weight=tuple(w for w in kinds.positive if w.value is not None),
       max_micro_batch_size=kinds.count,
       donate=kinds.flag,
       start=kinds.functions_of('(state, dataset)')
-      + kind('must take', kinds.no_argument, shown='no_argument'),
+      + kind('cannot be called with', kinds.no_argument, shown='no_argument'),
     ),
   ),
 ]
+
+
+def read_all(feed):
+  """Reads a feed to its end."""
+  feed.locate(0)
+  return feed.read(100)
+
 
 in_streams = [
   Case(
     training.example_indices,
     dict(seed=0, positions=jnp.arange(3), num_examples=5),
-    dict(
-      seed=kinds.seed, positions=kinds.positions, num_examples=kinds.count
-    ),
+    dict(seed=kinds.seed, positions=kinds.positions, num_examples=kinds.count),
   ),
   Case(
     training.example_keys,
@@ -265,27 +280,25 @@ in_streams = [
     ),
     named=dict(source='iterable'),
   ),
-  *(
-    Case(
-      training.Feed,
-      dict(source=[BATCH]),
-      dict(
-        source=kind('of one structure', [BATCH, {'y': G}], shown='element 1')
-        + kind('leading example axis', [1.0], shown='scalar')
-        + kind('only arrays of numbers', [{'x': 'a'}], shown='<U1')
-        + kind('nothing to train on', [], shown='ended before')
-      ),
-      lambda source: adaopt.fit(
-        loss_fn, ADAPTIVE, PARAMS, adaopt.feed(source), check=False
-      ).__next__(),
-      named=dict(source='feed'),
-    )
-    for _ in (0,)
+  Case(
+    training.Feed,
+    dict(source=[BATCH]),
+    dict(
+      source=kind('of one structure', [BATCH, {'y': G}], shown='element 1')
+      + kind('leading example axis', [1.0], shown='feed is a scalar')
+      + kind('only arrays of numbers', [{'x': 'a'}], shown='<U1')
+      + kind('repeat a dataset', [{'x': G[:1]}, BATCH], shown='longer')
+      + kind('repeat a dataset', [BATCH, {'x': G[:1]}, BATCH], shown='fewer')
+    ),
+    lambda source: read_all(adaopt.feed(source)),
+    named=dict(source='feed'),
   ),
   Case(
     training.Feed,
     dict(state=adaopt.feed([BATCH]).get_state()),
-    dict(state=kind('what get_state returned', None, b'', b'{}', 'x', 1, b'[1]')),
+    dict(
+      state=kind('what get_state returned', None, b'', b'{}', 'x', 1, b'[1]')
+    ),
     lambda state: adaopt.feed([BATCH]).set_state(state),
   ),
 ]
@@ -306,13 +319,15 @@ in_noise = [
     dict(
       opt_state=no_state
       + (
-        Wrong((NOISE_STATE, NOISE_STATE), 'chain one', 'states of 2 noise_scale'),
+        Wrong(
+          (NOISE_STATE, NOISE_STATE), 'chain one', 'states of 2 noise_scale'
+        ),
       ),
-      params=kind('initialised with', None, {}, shown='got 0 parameters')
-      + kind('initialised with', [G, G], shown='got 2 parameters'),
+      params=kind('initialised with', None, {}, shown='got 0')
+      + kind('initialised with', [G, G], shown='got 2'),
       batch_size=tuple(w for w in kinds.count if w.value is not None),
     ),
-    named=dict(opt_state='noise_scale'),
+    named=dict(opt_state='noise_scale', params='parameters'),
   ),
   Case(
     noise.noise_estimates,
@@ -359,13 +374,15 @@ in_noise = [
       batch_size=kinds.count + kind('is not below', 2, 1, shown='batch_size='),
       micro_batch_size=kinds.count
       + kind('is not below', 8, 9, shown='micro_batch_size='),
-      squared_norms=kind('a tree like params', {'w': 8.0}, None, shown='got')
-      + kind('of []', jnp.ones(2), shown='got [2]')
+      squared_norms=kind(
+        'must be like the parameters', {'w': 8.0}, None, shown='got'
+      )
+      + kind('must have the shape', jnp.ones(2), shown='got [2]')
       + kind('arrays of numbers', 'a', abs, shown='squared_norms'),
       gradient=kind('arrays of numbers', 'a', abs, shown='gradient')
-      + kind('like params', {'w': G}, None, shown='got'),
+      + kind('must be like', {'w': G}, None, shown='got'),
     ),
-    named=dict(gradient=''),
+    named=dict(gradient='', squared_norms='squared_norms'),
   ),
 ]
 CASES = [*in_steps, *in_loops, *in_streams, *in_noise]

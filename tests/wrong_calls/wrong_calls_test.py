@@ -1,11 +1,6 @@
 """If these fail, a mistake meets a traceback, or passes and counts."""
 
-import collections
-import importlib
-import inspect
 import pathlib
-import pkgutil
-import types
 
 import pytest
 
