@@ -23,41 +23,40 @@ def schedule_batch_size(
 ) -> optax.GradientTransformationExtraArgs:
   """Holds a batch size that follows a schedule over the examples seen.
 
-    Optax's schedules serve as they are: a number for a constant size,
-    `optax.linear_schedule(8, 1024, 100_000)` for a ramp over the first 100 000
-    examples, and for stages `optax.join_schedules` of constants. Sizes are
-    rounded to the nearest integer and clipped to [1, 2³¹ − 1]; one that is not
-    finite leaves the last. Integers stay exact.
+  Optax's schedules serve as they are: a number for a constant size,
+  `optax.linear_schedule(8, 1024, 100_000)` for a ramp over the first 100 000
+  examples, and for stages `optax.join_schedules` of constants. Sizes are
+  rounded to the nearest integer and clipped to [1, 2³¹ − 1]; one that is not
+  finite leaves the last. Integers stay exact.
 
   Args:
-      schedule: A batch size, or a function from the number of examples seen,
-        [] int32, to one.
+    schedule: A batch size, or a function from the number of examples seen,
+      [] int32, to one.
 
   Returns:
-      A transform. An update accounts for `statistics.batch_size` examples;
-      without `statistics=`, which it does not need, or with None, for as many as
-      the current size.
+    A transform. An update accounts for `statistics.batch_size` examples;
+    without `statistics=`, which it does not need, or with None, for as many as
+    the current size.
 
   Raises:
-      ValueError: If the size is not a positive integer, or schedule(0) is not a
-        number of at least 1.
+    ValueError: If the size is not a positive integer, or schedule(0) is not a
+      number of at least 1.
 
   Example:
-      >>> import adaopt
-      >>> import jax.numpy as jnp
-  import numpy as np
-      >>> import optax
-      >>> stages = optax.join_schedules(
-      ...   [optax.constant_schedule(64), optax.constant_schedule(256)], [128])
-      >>> transform = adaopt.schedule_batch_size(stages)
-      >>> updates = jnp.zeros(2)
-      >>> state = transform.init(updates)
-      >>> for _ in range(3):
-      ...   print(state.batch_size)
-      ...   _, state = transform.update(updates, state)
-      64
-      64
-      256
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> stages = optax.join_schedules(
+    ...   [optax.constant_schedule(64), optax.constant_schedule(256)], [128])
+    >>> transform = adaopt.schedule_batch_size(stages)
+    >>> updates = jnp.zeros(2)
+    >>> state = transform.init(updates)
+    >>> for _ in range(3):
+    ...   print(state.batch_size)
+    ...   _, state = transform.update(updates, state)
+    64
+    64
+    256
   """
   if not callable(schedule):
     checks.check_integer(1, schedule=schedule)

@@ -169,9 +169,10 @@ def parts_of(recipe: recipes.Recipe, donate: bool) -> drivers.Parts:
   plans = {}
 
   def plan(state, dataset):
-    train_state.check_state(state)
     structure = jax.tree.structure((state, dataset))
     if structure not in plans:
+      train_state.check_state(state)
+      checks.check_arrays(dataset=dataset)
       plans[structure] = measuring.make_plan(recipe, state, dataset)
     return plans[structure]
 

@@ -7,7 +7,7 @@ import optax
 import adaopt
 from adaopt import batch_size, optimizers, transforms
 from tests.wrong_calls import kinds
-from tests.wrong_calls.table import Case, Left, Wrong, kind
+from tests.wrong_calls.table import Case, Left, kind
 
 G = jnp.array([1.0, 2.0])
 STATISTICS = adaopt.GradientStatistics(
@@ -288,12 +288,10 @@ others = [
         *(None, (), 1.0, ADAPTIVE.init(G), optax.sgd(0.1)),
         shown='got 0',
       )
-      + (
-        Wrong(
-          (adaopt.accumulate(ADAPTIVE).init(G),) * 2,
-          'the state of one accumulate',
-          'got 2',
-        ),
+      + kind(
+        'the state of one accumulate',
+        (adaopt.accumulate(ADAPTIVE).init(G),) * 2,
+        shown='got 2',
       )
     ),
   ),
