@@ -17,7 +17,7 @@ from tests.wrong_calls.of_losses import (
 )
 from tests.wrong_calls.of_losses import axis_name as axis_names
 from tests.wrong_calls.of_optimizers import ADAPTIVE, STATISTICS, G
-from tests.wrong_calls.table import Case, Wrong, kind
+from tests.wrong_calls.table import Case, kind
 
 STATE = adaopt.init_train_state(PARAMS, ADAPTIVE)
 optimizer = kinds.optimizer + kinds.without_batch_size
@@ -33,6 +33,7 @@ accumulating = kind(
 
 
 RIGHT = object()
+SHORT = {'x': jnp.ones([1, 2])}
 
 
 class Unhashable:
@@ -182,7 +183,7 @@ in_loops = [
       ),
       optimizer=optimizer + accumulating,
       params_or_state=kinds.params,
-      dataset=kinds.batch
+      dataset=tuple(w for w in kinds.batch if w.shown != 'iterator')
       + kind('pass adaopt.feed(it)', iter([1]), range(3), shown='dataset')
       + kind('pass adaopt.feed(it)', (x for x in [1]), shown='generator'),
       num_examples=kinds.count + kind('below 2^30', 2**30, shown='too large'),
@@ -287,8 +288,8 @@ in_streams = [
       source=kind('of one structure', [BATCH, {'y': G}], shown='element 1')
       + kind('leading example axis', [1.0], shown='feed is a scalar')
       + kind('only arrays of numbers', [{'x': 'a'}], shown='<U1')
-      + kind('repeat a dataset', [{'x': G[:1]}, BATCH], shown='longer')
-      + kind('repeat a dataset', [BATCH, {'x': G[:1]}, BATCH], shown='fewer')
+      + kind('pad or crop them', [SHORT, BATCH], shown='element 1')
+      + kind('repeat a dataset', [BATCH, SHORT, BATCH], shown='fewer')
     ),
     lambda source: read_all(adaopt.feed(source)),
     named=dict(source='feed'),
@@ -318,11 +319,7 @@ in_noise = [
     dict(opt_state=NOISE_STATE, params=G),
     dict(
       opt_state=no_state
-      + (
-        Wrong(
-          (NOISE_STATE, NOISE_STATE), 'chain one', 'states of 2 noise_scale'
-        ),
-      ),
+      + kind('chain one', (NOISE_STATE,) * 2, shown='states of 2 noise_scale'),
       params=kind('initialised with', None, {}, shown='got 0')
       + kind('initialised with', [G, G], shown='got 2'),
       batch_size=tuple(w for w in kinds.count if w.value is not None),
