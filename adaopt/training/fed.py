@@ -123,6 +123,10 @@ def feed_step(
     4 8
     4 12
   """
+  checks.check_flag(donate=donate)
+  checks.check_integer(1, group_size=group_size)
+  if micro_batch_size is not None:
+    checks.check_integer(1, micro_batch_size=micro_batch_size)
 
   def recipe(size):
     return fed_recipe(
@@ -133,10 +137,6 @@ def feed_step(
       has_aux=has_aux,
     )
 
-  checks.check_flag(donate=donate)
-  checks.check_integer(1, group_size=group_size)
-  if micro_batch_size is not None:
-    checks.check_integer(1, micro_batch_size=micro_batch_size)
   recipe(micro_batch_size or group_size)  # Checks its arguments.
 
   @functools.cache

@@ -88,6 +88,7 @@ def iterate(
     1, num_examples=num_examples, max_micro_batch_size=max_micro_batch_size
   )
   checks.check_flag(donate=donate)
+  checks.check_arrays(dataset=dataset)
   if not hasattr(state, 'examples'):
     raise ValueError(
       'state must count its examples, as a TrainState does, got '
@@ -98,7 +99,6 @@ def iterate(
   goes_on = within(num_examples, total_weight)
   if not goes_on(int(state.examples), state):
     return iter(())
-  checks.check_arrays(dataset=dataset)
   dataset = placing.placed(dataset, placing.beside(state))
   run = Run(
     step_of,

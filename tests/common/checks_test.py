@@ -221,7 +221,7 @@ def test_num_examples_is_static_under_jit():
     ({'x': None}, r"^the batch holds no array, got \{'x': None\}; pass"),
     (
       {'x': np.ones(3), 'y': 2.0},
-      r"^batch\['y'\] is a scalar; every array of a batch needs a leading example",
+      r"^batch\['y'\] is a scalar; every array of a batch needs a leading",
     ),
     (1.0, '^batch is a scalar'),
     (

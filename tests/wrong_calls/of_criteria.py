@@ -350,6 +350,22 @@ called = [
     ),
   ),
   Case(
+    criteria.NoiseAndSignal,
+    dict(measured=criteria.NoiseAndSignal(1.0, 1.0, 0.0)),
+    dict(
+      measured=kind(
+        'must return a number',
+        *(criteria.NoiseAndSignal(G, 1.0, 0.0),),
+        *(criteria.NoiseAndSignal(1.0, G, 0.0),),
+        shown='got shape [2]',
+      )
+    ),
+    lambda measured: adapted(
+      criteria.ratio_of_averages(lambda statistics, **_: measured, 0.5)
+    ),
+    named=dict(measured='criterion'),
+  ),
+  Case(
     criteria.with_seconds,
     dict(opt_state=criteria.goodput().init(G), fixed=1.0, per_example=0.1),
     dict(

@@ -111,7 +111,6 @@ methods = [
     )
     for public in WITHOUT_ARGUMENTS
     for call in (
-      logistic.averaged,
       lambda method: logistic.solve(method, X, Y, max_steps=2),
       lambda method: logistic.record(method, X, Y, num_steps=2),
     )

@@ -229,6 +229,10 @@ in_loops = [
       step_of=kinds.functions_of('of the micro-batch size')
       + kind('cannot be called with', kinds.no_argument, shown='no_argument'),
       state=kind('examples', None, {}, PARAMS, 1.0, shown='got'),
+      dataset=kind('only arrays of numbers', {'x': 'a'}, shown="string 'a'")
+      + kind('only arrays of numbers', {'x': np.array(['a'])}, shown='<U1')
+      + kind('only arrays of numbers', {'x': abs}, shown="function 'abs'")
+      + kind('only arrays of numbers', iter([1]), shown='iterator'),
       num_examples=kinds.count,
       total_weight=tuple(w for w in kinds.positive if w.value is not None),
       max_micro_batch_size=kinds.count,
@@ -361,8 +365,12 @@ in_noise = [
     dict(
       axis_name=axis_names + kind('of jax.shard_map', None),
       micro_batch_size=kinds.count,
+      gradient=kind('pass only arrays', {'w': 'a'}, abs, shown='gradient')
+      + kind('pass that of the loss', None, {}, shown='no array'),
     ),
-    in_map(lambda w, **more: noise.between_devices({'w': w}, **more)),
+    in_map(
+      lambda w, **more: noise.between_devices(**dict(gradient={'w': w}) | more)
+    ),
   ),
   Case(
     noise.from_two_sizes,

@@ -46,7 +46,7 @@ class Row(NamedTuple):
   call: Callable[..., Any]
   arguments: dict[str, Any]
   argument: str
-  wrong: Wrong
+  value: Any
   words: tuple[tuple[str, ...], ...]  # one of each has to be there
 
 
@@ -85,7 +85,7 @@ def rows_of(case: Case) -> Iterator[Row]:
         case.call or case.public,
         arguments,
         argument,
-        wrong,
+        wrong.value,
         words=(
           (case.named.get(argument, argument),),
           got if wrong.shown is None else (wrong.shown,),
