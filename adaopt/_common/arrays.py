@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adaopt._common import checks
 
@@ -24,6 +25,12 @@ def array_of(asked: str, **named: Any) -> jax.Array:
     raise ValueError(
       f'{name} must be {asked}, got {described(value)}.'
     ) from error
+
+
+def is_real_scalar(value: Any) -> bool:
+  """Whether a value is one real number."""
+  real = checks.is_number(value) and not jnp.iscomplexobj(value)
+  return real and not np.shape(value)
 
 
 def check_real(**values: Any) -> None:

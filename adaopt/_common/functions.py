@@ -61,9 +61,9 @@ def number(name: str, value: Any) -> jax.Array:
     value = jnp.asarray(value, jnp.float32)
   if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
     value = arithmetic.saturating_int(value)
-  if jnp.ndim(value):
+  if np.ndim(value):
     raise ValueError(
-      f'{name} must return a number, got shape {list(jnp.shape(value))}.'
+      f'{name} must return a number, got shape {list(np.shape(value))}.'
     )
   return jnp.asarray(value)
 

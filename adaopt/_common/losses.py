@@ -147,8 +147,7 @@ def _check_scalar(value: Any, weighted: bool) -> None:
 
 def _weight(weight: Any) -> jax.Array:
   """The weight of a `WeightedLoss`, as wide as a sum of weights must be."""
-  number = checks.is_number(weight) and not jnp.iscomplexobj(weight)
-  if not number or jnp.shape(weight):
+  if not arrays.is_real_scalar(weight):
     raise ValueError(
       'WeightedLoss.weight must be a real scalar, the sum of the weights of '
       f'the batch; got {arrays.described(weight)}.'

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from adaopt._common import arithmetic, arrays, base, checks, fields, functions
@@ -91,7 +92,7 @@ def preconditioned_norm_test(
       jax.tree.leaves(d), jax.tree.leaves(statistics.mean), strict=True
     ):
       real = checks.is_number(entry) and not jnp.iscomplexobj(entry)
-      if not real or jnp.shape(entry) not in ((), jnp.shape(g)):
+      if not real or np.shape(entry) not in ((), jnp.shape(g)):
         raise ValueError(
           'preconditioner must return real numbers like the gradient, '
           f'{list(jnp.shape(g))}, got {arrays.described(entry)}.'

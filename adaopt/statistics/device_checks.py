@@ -31,8 +31,7 @@ def check_device(
   checks.check_integer(1, group_size=group_size)
   check_axis(axis_name)
   total = loss.total if isinstance(loss, base.WeightedLoss) else loss
-  real = checks.is_number(total) and not jnp.iscomplexobj(total)
-  if not real or jnp.shape(total):
+  if not arrays.is_real_scalar(total):
     raise ValueError(
       'loss must be a real scalar, the mean loss over the examples of a '
       f'device, got {arrays.described(total)}.'

@@ -61,21 +61,23 @@ def log_odds(logits: jax.Array, labels: jax.Array) -> jax.Array:
     >>> print(m, f'{jnp.mean(jax.nn.softplus(-m)):.4f}')
     [2. 3.] 0.0878
   """
-  shape = jnp.shape(logits)
-  if len(shape) not in (1, 2) or shape[:1] != jnp.shape(labels):
+  logits = arrays.array_of('real numbers, [b] or [b, k]', logits=logits)
+  arrays.check_real(logits=logits)
+  shape = logits.shape
+  kinds = 'integers' if len(shape) == 2 else '±1 or {0, 1}'
+  classes = arrays.array_of(f'{kinds}, [b]', labels=labels)
+  if len(shape) not in (1, 2) or shape[:1] != classes.shape:
     raise ValueError(
       'logits must be [b] or [b, k] and labels [b], got logits '
-      f'{list(shape)} and labels {list(jnp.shape(labels))}.'
+      f'{list(shape)} and labels {list(classes.shape)}.'
     )
-  arrays.check_real(logits=logits)
-  logits = jnp.asarray(logits)
   if len(shape) == 1:
     return signs(labels, logits.dtype) * logits
   if shape[1] < 2:
     raise ValueError(
       'logits [b, 1] have only one class; pass logits[:, 0] for two classes.'
     )
-  labels = arrays.array_of('integers, for logits [b, k]', labels=labels)
+  labels = classes
   if not jnp.issubdtype(labels.dtype, jnp.integer):
     raise ValueError(
       f'labels of logits [b, k] must be integers, got {labels.dtype}.'
@@ -155,11 +157,7 @@ def scale_by_mean_residual() -> optax.GradientTransformationExtraArgs:
     updates, state, params=None, *, mean_residual=None, **extra_args
   ):
     del params, extra_args
-    if (
-      not checks.is_number(mean_residual)
-      or jnp.iscomplexobj(mean_residual)
-      or jnp.shape(mean_residual)
-    ):
+    if not arrays.is_real_scalar(mean_residual):
       raise ValueError(
         'scale_by_mean_residual needs the scalar mean residual of the batch, '
         f'got {mean_residual}: pass mean_residual= to update, or in train_step '

@@ -312,7 +312,7 @@ called = [
         'a diagonal like the gradient', kinds.returns_none, shown='got PyTree'
       )
       + kind('like the gradient', lambda state: {'w': G}, shown='got PyTree')
-      + kind('like the gradient', kinds.returns_vector, shown='got [3]')
+      + kind('like the gradient', kinds.returns_vector, shown='got float32[3]')
       + kind('like the gradient', kinds.returns_text, shown="got '0.5'"),
       opt_state=kind('pass opt_state=', None, shown='the state'),
     ),

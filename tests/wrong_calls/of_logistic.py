@@ -191,12 +191,11 @@ runs = [
         'convert them first', jnp.asarray(X, jnp.bfloat16), shown='bfloat16'
       )
       + kind('convert them first', X.astype(np.float16), shown='float16'),
-      labels=LABELS + kind('add a constant', -(Y**2), shown='no θ separates'),
+      labels=LABELS,
       weights=WEIGHTS,
       tolerance=tuple(w for w in kinds.positive if w.value is not None),
       max_steps=kinds.integers(1),
     ),
-    named=dict(labels=''),
   ),
 ]
 

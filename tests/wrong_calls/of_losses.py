@@ -109,7 +109,7 @@ mask = (
   + kind('must be bools', np.ones(4, int), shown='got int')
   + kind('must be bools', jnp.ones([4, 1], bool), shown='got bool[4, 1]')
   + kind('must be bools', True, shown='got bool[]')
-  + kind('must be bools', 'all', ['a'], abs, {})
+  + kind('must be bools', 'all', ['no'], abs, {})
 )
 axis_name = kind(
   'of jax.shard_map, jax.vmap or jax.pmap', 'devices', 3, ('x', 'y')

@@ -82,7 +82,7 @@ in_steps = [
       + kind(
         'model_state= to fit', loss_of_state, shown='the state holds none'
       ),
-      dataset=kinds.batch,
+      dataset=tuple(w for w in kinds.batch if w.shown != 'iterator'),
       state=kind('init_train_state', None, {}, PARAMS, shown='got'),
       draw=kind('one for each position', kinds.returns_none, shown='got')
       + kind('one for each position', kinds.returns_text, shown='got')
