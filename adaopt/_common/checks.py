@@ -242,8 +242,8 @@ def check_arrays(**trees: Any) -> None:
       wrong = _describe(leaf)
       if wrong:
         raise ValueError(
-          f'{name}{jax.tree_util.keystr(path)} is {wrong}; pass only arrays '
-          'of numbers.'
+          f'{name}{jax.tree_util.keystr(path)} is {wrong}; a {name} holds '
+          'only arrays of numbers.'
         )
 
 

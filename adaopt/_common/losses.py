@@ -123,7 +123,7 @@ def _parts(loss_fn, has_aux, output):
 
 
 def _kind(output):
-  return 'an array' if isinstance(output, jax.Array) else type(output).__name__
+  return 'Array' if isinstance(output, jax.Array) else type(output).__name__
 
 
 def _check_scalar(value: Any, weighted: bool) -> None:

@@ -62,7 +62,7 @@ with_state = (
   + kind(
     'must return',
     lambda params, batch, model_state: jnp.ones([]),
-    shown='an array',
+    shown='returned Array',
   )
   + kind(
     'of the structure that it was given',
@@ -199,7 +199,7 @@ in_examples = [
         'must be like the parameters', None, {}, jnp.ones(2), shown='got'
       )
       + kind('the shape of its parameter', {'w': jnp.ones(3)}, shown='got [3]')
-      + kind('pass only arrays', {'w': 'a'}, {'w': abs}, shown='is the')
+      + kind('only arrays', {'w': 'a'}, {'w': abs}, shown='is the')
     ),
     lambda direction: per_example.inner_products(loss_fn)(
       PARAMS, BATCH, direction
@@ -342,7 +342,7 @@ on_devices = [
       axis_name=axis_name + kind('of jax.shard_map', None),
       group_size=kinds.count,
       loss=device_loss,
-      gradient=kind('pass only arrays', {'w': 'a'}, abs, shown='gradient')
+      gradient=kind('only arrays', {'w': 'a'}, abs, shown='gradient')
       + kind('pass that of the loss', None, {}, shown='no array'),
     ),
     in_map(device_statistics),
@@ -357,7 +357,7 @@ on_devices = [
       + kind(
         'use device_statistics', adaopt.WeightedLoss(1.0, 1.0), shown='Weighted'
       ),
-      gradient=kind('pass only arrays', {'w': 'a'}, abs, shown='gradient')
+      gradient=kind('only arrays', {'w': 'a'}, abs, shown='gradient')
       + kind('pass that of the loss', None, {}, shown='no array'),
       dimensions=kind('like params', None, {}, 0, shown='got PyTreeDef')
       + kind('must be an integer', {'w': 'a'}, shown="got 'a'")

@@ -139,9 +139,7 @@ in_steps = [
       optimizer=optimizer + accumulating,
       seed=kinds.seed,
       model_state=kind('a parameter key', {'k': jax.random.key(0)}, shown='key')
-      + kind(
-        'pass only arrays', {'n': 'a'}, abs, {'f': abs}, shown='model_state'
-      ),
+      + kind('only arrays', {'n': 'a'}, abs, {'f': abs}, shown='model_state'),
     ),
     named=dict(params='parameter', optimizer='optim'),
   ),
@@ -365,7 +363,7 @@ in_noise = [
     dict(
       axis_name=axis_names + kind('of jax.shard_map', None),
       micro_batch_size=kinds.count,
-      gradient=kind('pass only arrays', {'w': 'a'}, abs, shown='gradient')
+      gradient=kind('only arrays', {'w': 'a'}, abs, shown='gradient')
       + kind('pass that of the loss', None, {}, shown='no array'),
     ),
     in_map(
