@@ -290,33 +290,20 @@ def test_what_is_no_method_is_refused(method, message):
       run()
 
 
-@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize(
-  'make',
-  [
-    logistic.lr_gd,
-    logistic.normalized_lr_gd,
-    logistic.normalized_exponential_gd,
-    logistic.adaptive_gd,
-    lambda step_size: logistic.averaged(logistic.lr_gd(step_size)),
-  ],
-  ids=['lr_gd', 'normalized', 'exponential', 'adaptive', 'averaged'],
+  'make', [logistic.lr_gd, logistic.normalized_lr_gd, logistic.adaptive_gd]
 )
 def test_a_step_size_wider_than_the_features_is_of_their_type(dtype, make):
   features = jnp.asarray([[3, 4], [-3, 4], [0, -9]], dtype)
   labels = jnp.array([1, 1, -1])
-  with jax.enable_x64(True):
-    wide = logistic.solve(make(np.float64(0.5)), features, labels, max_steps=20)
-    many = logistic.sweep(
-      make, np.array([0.5, 4.0]), features, labels, max_steps=20
-    )
-  narrow = logistic.solve(
-    make(jnp.asarray(0.5, dtype)), features, labels, max_steps=20
+  solve = lambda step_size: logistic.solve(
+    make(step_size), features, labels, max_steps=20
   )
-  assert wide.params.dtype == many.params.dtype == dtype
-  assert wide.iterations == many.iterations[0] == narrow.iterations
-  # A step size of a power of two is exact in every type; what is multiplied by
-  # it is rounded once in one order or the other.
+  wide, narrow = solve(np.float64(0.5)), solve(jnp.asarray(0.5, dtype))
+  assert wide.params.dtype == dtype
+  assert wide.iterations == narrow.iterations
+  # The coefficients are rounded once more where they are wider.
   eps = float(jnp.finfo(dtype).eps)
   scale = float(jnp.abs(narrow.params).max())
   np.testing.assert_allclose(

@@ -278,7 +278,7 @@ BAD = {
   'ragged batch': (
     [{'x': np.ones([4, 3]), 'y': np.ones(3)}],
     None,
-    'leading axes of a batch must be equal',
+    'leading axes of a feed must be equal',
   ),
   'objects': ([np.array([None, 1])], M, 'feed is of type object; a feed holds'),
   'strings': ([{'x': 'a'}], M, r"feed\['x'\] is of type <U1"),
