@@ -108,12 +108,14 @@ def _check_model(model):
     raise ValueError(
       f'model must be an nnx.Module, got the class {model.__name__}: make one.'
     )
+  if isinstance(model, nnx.Module):
+    return
   is_variable = lambda leaf: isinstance(leaf, nnx.Variable)
   leaves = jax.tree.leaves(nnx.split(model)[1], is_leaf=is_variable)
   if not any(map(is_variable, leaves)):
     raise ValueError(
-      'model must be an nnx.Module with variables, got '
-      f'{type(model).__name__}; for one of Linen there is linen_loss.'
+      f'model must be an nnx.Module, got {type(model).__name__}; for one of '
+      'Linen there is linen_loss.'
     )
 
 

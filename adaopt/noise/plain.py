@@ -152,7 +152,7 @@ def from_two_sizes(
       f'batch_size={batch_size}; noise shows in how they differ.'
     )
   checks.check_arrays(gradient=gradient, squared_norms=squared_norms)
-  scalars = jax.tree.map(lambda g: jnp.zeros([]), gradient)
+  scalars = jax.tree.map(lambda g: 0.0, gradient)
   checks.check_like(scalars, squared_norms=squared_norms)
   b, q = (jnp.asarray(s, jnp.result_type(float)) for s in sizes.values())
   examples = q / (1 - q / b)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaopt._common import arithmetic, checks, fields
+from adaopt._common import arithmetic, checks, fields, functions
 from adaopt.per_example.program import ir
 from adaopt.statistics import merging
 from adaopt.training import measuring, meshes, placing, recipes
@@ -72,6 +72,19 @@ def _compose(
 
 def _not_measured(moments):
   return jnp.full_like(moments.value, arithmetic.missing())
+
+
+def driven(driver: Callable[[Parts], Step], parts: Parts) -> Step:
+  """The step that a driver makes; ValueError for what is no driver."""
+  checks.check_callable('of the parts of a step', driver=driver)
+  functions.check_takes(1, driver=driver)
+  step = driver(parts)
+  if not callable(step):
+    raise ValueError(
+      'driver must return a step, (state, dataset) -> (state, metrics), got '
+      f'{step!r}.'
+    )
+  return step
 
 
 def _check_parts(parts):

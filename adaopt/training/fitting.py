@@ -4,8 +4,6 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -138,7 +136,6 @@ def fit(
     64 213
   """
   checks.check_optimizer(optimizer)
-  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   checks.check_hashable(loss_fn=loss_fn)
   checks.check_flag(has_aux=has_aux, donate=donate, check=check)
   checks.check_integer(1, group_size=group_size)
@@ -155,7 +152,7 @@ def fit(
       'a feed has its own order, micro-batches and driver; pass '
       f'{", ".join(given)} with arrays only.'
     )
-  state = _state(params_or_state, optimizer, seed, model_state)
+  state = train_state.first_of(params_or_state, optimizer, seed, model_state)
   train_state.check_model_state(loss_fn, state.model_state)
   run = _from_feed if is_fed else _from_arrays
   return run(
@@ -198,8 +195,6 @@ def _from_arrays(
       'stream; it must be below 2^30.'
     )
   sources.check_is_none(dataset)
-  checks.check_callable('(dataset, seed, positions) -> batch', draw=draw)
-  checks.check_callable('of the parts of a step', driver=driver)
   checks.check_hashable(draw=draw, driver=driver)
   options = dict(options, draw=draw)
   step_of = functools.partial(
@@ -284,25 +279,3 @@ def _from_feed(
   )
   examine = functools.partial(fed.examine, q)
   return loops.loop(run, state, faults.observer(recipe, feed, examine), donate)
-
-
-def _state(params_or_state, optimizer, seed, model_state):
-  if not isinstance(params_or_state, train_state.TrainState):
-    return train_state.init_train_state(
-      params_or_state,
-      optimizer,
-      seed=0 if seed is None else seed,
-      model_state=() if model_state is None else model_state,
-    )
-  if seed is not None:
-    raise ValueError(
-      f'the state has a seed of its own, {params_or_state.seed}, got '
-      f'seed={seed}; pass seed= with parameters only.'
-    )
-  if model_state is not None:
-    raise ValueError(
-      'the state has a model_state of its own; pass model_state= with '
-      'parameters only.'
-    )
-  train_state.check_belongs(params_or_state, optimizer)
-  return jax.tree.map(jnp.copy, params_or_state)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, base, checks, fields, functions
+from adaopt._common import arithmetic, base, checks, fields
 from adaopt.statistics import (
   estimators,
   merging,
@@ -144,8 +144,6 @@ def train_step(
     4 12
     4 16
   """
-  checks.check_callable('of the parts of a step', driver=driver)
-  functions.check_takes(1, driver=driver)
   checks.check_flag(donate=donate)
   recipe = recipes.recipe_of(
     loss_fn,
@@ -155,13 +153,7 @@ def train_step(
     has_aux=has_aux,
     draw=draw,
   )
-  step = driver(parts_of(recipe, donate))
-  if not callable(step):
-    raise ValueError(
-      'driver must return a step, (state, dataset) -> (state, metrics), got '
-      f'{step!r}.'
-    )
-  return step
+  return drivers.driven(driver, parts_of(recipe, donate))
 
 
 def parts_of(recipe: recipes.Recipe, donate: bool) -> drivers.Parts:

@@ -138,3 +138,31 @@ def check_belongs(
       f'{jax.tree.structure(state.opt_state)}, that of the optimizer would be '
       f'{jax.tree.structure(expected)}.'
     )
+
+
+def first_of(
+  params_or_state: Any,
+  optimizer: optax.GradientTransformation,
+  seed: int | None,
+  model_state: Any,
+) -> TrainState:
+  """A copy of a state, or the state before the first step of parameters."""
+  if not isinstance(params_or_state, TrainState):
+    return init_train_state(
+      params_or_state,
+      optimizer,
+      seed=0 if seed is None else seed,
+      model_state=() if model_state is None else model_state,
+    )
+  if seed is not None:
+    raise ValueError(
+      f'the state has a seed of its own, {params_or_state.seed}, got '
+      f'seed={seed}; pass seed= with parameters only.'
+    )
+  if model_state is not None:
+    raise ValueError(
+      'the state has a model_state of its own; pass model_state= with '
+      'parameters only.'
+    )
+  check_belongs(params_or_state, optimizer)
+  return jax.tree.map(jnp.copy, params_or_state)

@@ -65,6 +65,9 @@ positive = numbers(
 not_negative = numbers(
   'finite and at least 0', -1, -1e-30, NAN, INF, -INF, np.float32(-1)
 )
+adagrad_constants = dict(
+  initial_accumulator_value=not_negative, eps=not_negative
+)
 decay = not_negative + kind('below 1', 1, 1.5, jnp.array(1.0))
 floor = positive + kind('at most 1', 1.5, np.float64(2), 100)
 factor = positive + kind('above 1', 1, 0.5, np.float32(1))
@@ -99,6 +102,16 @@ def functions_of(role: str) -> Kind:
   return kind(f'must be a function {role}', *no_functions)
 
 
+def kept_functions_of(role: str) -> Kind:
+  """Likewise of a function by which compiled programs are kept."""
+  return (
+    kind(f'must be a function {role}', None, 'f', 0.5)
+    + kind('must be hashable', [abs], shown='got a list')
+    + kind('must be hashable', {}, shown='got a dict')
+    + kind('must be hashable', np.ones(2), shown='got a ndarray')
+  )
+
+
 def numbers_of(function: str) -> Kind:
   """Functions that do not return a number; the argument is a function."""
   remedy = f'{function} must return a number'
@@ -111,19 +124,21 @@ def numbers_of(function: str) -> Kind:
   )
 
 
+uncalled_schedules = (
+  kind('call it', optax.cosine_decay_schedule, shown='cosine_decay_schedule')
+  + kind('call it', optax.linear_schedule, shown='linear_schedule')
+  + kind('cannot be called with', no_argument, shown='no_argument')
+)
+
+
 def schedule(name: str) -> Kind:
   """What is no schedule: nor one left uncalled, nor an optimizer."""
+  remedy = f'{name} must return a number'
   return (
     numbers_of(name)
-    + kind(
-      'call it', optax.cosine_decay_schedule, shown='cosine_decay_schedule'
-    )
-    + kind('call it', optax.linear_schedule, shown='linear_schedule')
-    + kind('cannot be called with', no_argument, shown='no_argument')
-    + kind('must return a number', optax.sgd, shown='GradientTransformation')
-    + kind(
-      'must return a number', optax.constant_schedule, shown='got <function'
-    )
+    + uncalled_schedules
+    + kind(remedy, optax.sgd, shown='GradientTransformation')
+    + kind(remedy, optax.constant_schedule, shown='got <function')
   )
 
 
@@ -185,11 +200,11 @@ policy = (
   )
 )
 
-loss = (
-  functions_of('(params, batch) -> loss')
-  + kind('cannot be called with', no_argument, shown='no_argument')
-  + kind('cannot be called with', lambda params: params, shown='(params)')
-)
+of_other_arguments = kind(
+  'cannot be called with', no_argument, shown='no_argument'
+) + kind('cannot be called with', lambda params: params, shown='(params)')
+loss = functions_of('(params, batch) -> loss') + of_other_arguments
+kept_loss = kept_functions_of('(params, batch) -> loss') + of_other_arguments
 """Of a loss function before it is called."""
 
 returned_loss = (
@@ -263,4 +278,8 @@ sized_statistics = required_statistics + kind(
   'pass adaopt.GradientStatistics(batch_size, gradient)',
   None,
   shown='statistics=None',
+)
+
+axis_name = kind(
+  'of jax.shard_map, jax.vmap or jax.pmap', 'devices', 3, ('x', 'y')
 )

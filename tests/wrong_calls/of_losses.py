@@ -1,34 +1,26 @@
-"""Wrong calls of `statistics`, `per_example` and `bridges`."""
+"""Wrong calls with losses: `statistics` and `per_example`."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax import nnx
 
 import adaopt
-from adaopt import bridges, per_example, statistics
+from adaopt import (
+  per_example,
+  statistics,
+)
 from tests.wrong_calls import kinds
-from tests.wrong_calls.of_optimizers import STATISTICS
+from tests.wrong_calls.right import (
+  BATCH,
+  BOUNDS,
+  PARAMS,
+  STATISTICS,
+  loss_fn,
+  loss_of_key,
+  loss_of_state,
+  update,
+)
 from tests.wrong_calls.table import Case, kind
-
-PARAMS = {'w': jnp.ones(2)}
-BATCH = {'x': jnp.ones([4, 2])}
-
-
-def loss_fn(params, batch):
-  """A mean over examples."""
-  return jnp.mean((batch['x'] @ params['w']) ** 2)
-
-
-def loss_of_key(params, batch, key):
-  """One that draws random numbers."""
-  return jax.random.uniform(key) * loss_fn(params, batch)
-
-
-def loss_of_state(params, batch, model_state):
-  """One with a model state."""
-  return loss_fn(params, batch), model_state
 
 
 def weighted(total, weight):
@@ -111,9 +103,8 @@ mask = (
   + kind('must be bools', True, shown='got bool[]')
   + kind('must be bools', 'all', ['no'], abs, {})
 )
-axis_name = kind(
-  'of jax.shard_map, jax.vmap or jax.pmap', 'devices', 3, ('x', 'y')
-)
+
+
 passed = {
   'params': kinds.params,
   'batch': kinds.batch,
@@ -228,7 +219,7 @@ in_statistics = [
     dict(
       loss_fn=kinds.loss + kinds.returned_loss,
       mask=mask,
-      axis_name=axis_name,
+      axis_name=kinds.axis_name,
       group_size=kind('enlarge the batch', 3, shown='samples of 3')
       + kind('enlarge the batch', 4, 100, shown='a batch of 4'),
       model_state=kind('no parameter model_state', {}, 1, shown='was passed'),
@@ -299,144 +290,12 @@ in_statistics = [
         shown='which is None',
       )
     ),
-    lambda statistics: adapted_by(statistics),
+    lambda statistics: update(
+      adaopt.adapt_batch_size(adaopt.norm_test(0.5), **BOUNDS),
+      statistics=statistics,
+    ),
   ),
 ]
 
 
-def adapted_by(found):
-  """An update by statistics."""
-  transform = adaopt.adapt_batch_size(
-    adaopt.norm_test(0.5), init_batch_size=2, max_batch_size=8
-  )
-  return transform.update(found, transform.init(None), statistics=found)
-
-
-def in_map(function):
-  """A function of devices, mapped over an axis x of four."""
-  return lambda **arguments: jax.vmap(
-    lambda w: function(w, **arguments), axis_name='x'
-  )(jnp.arange(8.0).reshape(4, 2))
-
-
-def device_statistics(w, **arguments):
-  """Of the loss and the gradient of a device, if no others are said."""
-  arguments = dict(loss=jnp.sum(w), gradient={'w': w}) | arguments
-  return adaopt.device_statistics(**arguments)
-
-
-def shard_statistics(w, **arguments):
-  """Likewise, without shards."""
-  arguments = dict(loss=jnp.sum(w), gradient={'w': w}) | arguments
-  return statistics.shard_statistics(**arguments)
-
-
-device_loss = kind('the mean loss', None, 'x', abs, {}, 1j, shown='got') + kind(
-  'the mean loss', jnp.ones(2), shown='got float32[2]'
-)
-on_devices = [
-  Case(
-    statistics.device_statistics,
-    dict(axis_name='x', group_size=4),
-    dict(
-      axis_name=axis_name + kind('of jax.shard_map', None),
-      group_size=kinds.count,
-      loss=device_loss,
-      gradient=kind('only arrays', {'w': 'a'}, abs, shown='gradient')
-      + kind('pass that of the loss', None, {}, shown='no array'),
-    ),
-    in_map(device_statistics),
-  ),
-  Case(
-    statistics.shard_statistics,
-    dict(axis_name='x', group_size=4, dimensions={'w': None}),
-    dict(
-      axis_name=axis_name + kind('of jax.shard_map', None),
-      group_size=kinds.count,
-      loss=device_loss
-      + kind(
-        'use device_statistics', adaopt.WeightedLoss(1.0, 1.0), shown='Weighted'
-      ),
-      gradient=kind('only arrays', {'w': 'a'}, abs, shown='gradient')
-      + kind('pass that of the loss', None, {}, shown='no array'),
-      dimensions=kind('like params', None, {}, 0, shown='got PyTreeDef')
-      + kind('must be an integer', {'w': 'a'}, shown="got 'a'")
-      + kind('must be an integer', {'w': 0.5}, shown='got 0.5')
-      + kind('must be an integer', {'w': -1}, shown='got -1')
-      + kind('must be axes', {'w': 1}, shown='got 1'),
-    ),
-    in_map(shard_statistics),
-  ),
-]
-
-MODEL = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
-LINEN = nn.Dense(1)
-VARIABLES = LINEN.init(jax.random.key(0), jnp.ones([1, 2]))
-bridge_loss = lambda model, batch: jnp.mean(model(batch['x']) ** 2)
-
-
-def run(bridge):
-  """The loss of a bridge."""
-  return bridge.loss_fn(
-    bridge.params, BATCH, jax.random.key(0), bridge.model_state
-  )
-
-
-loss_of_model = kinds.functions_of('(model, batch) → loss') + kind(
-  'cannot be called with', kinds.no_argument, shown='no_argument'
-)
-in_bridges = [
-  Case(
-    bridges.nnx_loss,
-    dict(model=MODEL, loss=bridge_loss),
-    dict(
-      loss=loss_of_model,
-      model=kind('an nnx.Module', nnx.Linear, shown='got the class Linear')
-      + kind('an nnx.Module', LINEN, shown='got Dense')
-      + kind('an nnx.Module', None, 'model', abs, {}, PARAMS, shown='got'),
-      wrt=kind('name what is to be trained', nnx.BatchStat, shown='BatchStat')
-      + kind('wrt=nnx.Param', 0.5, None, {}, shown='wrt='),
-    ),
-  ),
-  Case(
-    bridges.linen_loss,
-    dict(model=LINEN, variables=VARIABLES, loss=bridge_loss),
-    dict(
-      loss=loss_of_model,
-      model=kind('a module of Linen', nn.Dense, shown='got the class Dense')
-      + kind('a module of Linen', MODEL, shown='got Linear')
-      + kind('a module of Linen', None, 'model', abs, {}, shown='got'),
-      variables=kind(
-        'what model.init returned', {}, {'batch_stats': {}}, shown='got ['
-      )
-      + kind('what model.init returned', {'params': {}}, shown="['params']")
-      + kind(
-        'what model.init returned',
-        None,
-        'x',
-        1.0,
-        abs,
-        jnp.ones(2),
-        MODEL,
-        shown='got',
-      ),
-      streams=kind('a sequence of names', 'dropout', shown="'dropout'")
-      + kind('a sequence of names', None, 1, [1], [None], abs, shown='got'),
-    ),
-  ),
-  *(
-    Case(
-      bridges.Bridge,
-      dict(loss=bridge_loss),
-      dict(
-        loss=kind('or the pair (loss, aux)', lambda *_: (1, 2, 3), shown='of 3')
-      ),
-      call,
-    )
-    for call in (
-      lambda loss: run(bridges.nnx_loss(MODEL, loss)),
-      lambda loss: run(bridges.linen_loss(LINEN, VARIABLES, loss)),
-    )
-  ),
-]
-CASES = [*in_statistics, *in_examples, *on_devices, *in_bridges]
+CASES = [*in_statistics, *in_examples]

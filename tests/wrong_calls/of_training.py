@@ -1,4 +1,4 @@
-"""Wrong calls of `training` and `noise`."""
+"""Wrong calls of training steps and loops."""
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +6,17 @@ import numpy as np
 import optax
 
 import adaopt
-from adaopt import noise, training
+from adaopt import (
+  training,
+)
 from tests.wrong_calls import kinds
-from tests.wrong_calls.of_losses import (
+from tests.wrong_calls.right import (
+  ADAPTIVE,
   BATCH,
   PARAMS,
-  in_map,
   loss_fn,
   loss_of_state,
 )
-from tests.wrong_calls.of_losses import axis_name as axis_names
-from tests.wrong_calls.of_optimizers import ADAPTIVE, STATISTICS, G
 from tests.wrong_calls.table import Case, kind
 
 STATE = adaopt.init_train_state(PARAMS, ADAPTIVE)
@@ -33,7 +33,6 @@ accumulating = kind(
 
 
 RIGHT = object()
-SHORT = {'x': jnp.ones([1, 2])}
 
 
 class Unhashable:
@@ -173,7 +172,7 @@ in_loops = [
     training.fit,
     FIT,
     dict(
-      loss_fn=kinds.loss
+      loss_fn=kinds.kept_loss
       + kinds.returned_loss
       + kind('must be hashable', Unhashable(), shown='got a Unhashable')
       + kind(
@@ -194,9 +193,9 @@ in_loops = [
       has_aux=kinds.flag,
       donate=kinds.flag,
       check=kinds.flag,
-      draw=kinds.functions_of('(dataset, seed, positions) -> batch')[1:]
+      draw=kinds.kept_functions_of('(dataset, seed, positions) -> batch')[1:]
       + kind('cannot be called with', kinds.no_argument, abs, shown='got'),
-      driver=kinds.functions_of('of the parts of a step')[1:]
+      driver=kinds.kept_functions_of('of the parts of a step')[1:]
       + kind('cannot be called with', kinds.no_argument, shown='no_argument'),
     ),
     named=dict(
@@ -242,150 +241,4 @@ in_loops = [
 ]
 
 
-def read_all(feed):
-  """Reads a feed to its end."""
-  feed.locate(0)
-  return feed.read(100)
-
-
-in_streams = [
-  Case(
-    training.example_indices,
-    dict(seed=0, positions=jnp.arange(3), num_examples=5),
-    dict(seed=kinds.seed, positions=kinds.positions, num_examples=kinds.count),
-  ),
-  Case(
-    training.example_keys,
-    dict(seed=0, positions=jnp.arange(3)),
-    dict(
-      seed=kinds.seed,
-      positions=kinds.positions
-      + kind('must be [b]', 3, shown='got []')
-      + kind('must be [b]', jnp.ones([2, 3], int), shown='got [2, 3]'),
-    ),
-  ),
-  Case(
-    training.draw,
-    dict(dataset=BATCH, seed=0, positions=jnp.arange(3)),
-    dict(dataset=kinds.batch, seed=kinds.seed, positions=kinds.positions),
-    named=dict(dataset=''),
-  ),
-  Case(
-    training.feed,
-    dict(source=[BATCH]),
-    dict(
-      source=kind('pass arrays to fit', None, 1.0, abs, shown='got')
-      + kind('pass arrays to fit', jnp.ones(3), np.ones(3), shown='rray')
-      + kind('pass arrays to fit', 'text', shown='got str')
-      + kind('pass arrays to fit', BATCH, shown='got dict'),
-      micro_batch_size=tuple(w for w in kinds.count if w.value is not None),
-      sharding=kind('a jax.sharding.Sharding', 'x', 1, jax.devices()[0], abs),
-    ),
-    named=dict(source='iterable'),
-  ),
-  Case(
-    training.Feed,
-    dict(source=[BATCH]),
-    dict(
-      source=kind('of one structure', [BATCH, {'y': G}], shown='element 1')
-      + kind('leading example axis', [1.0], shown='feed is a scalar')
-      + kind('only arrays of numbers', [{'x': 'a'}], shown='<U1')
-      + kind('pad or crop them', [SHORT, BATCH], shown='element 1')
-      + kind('repeat a dataset', [BATCH, SHORT, BATCH], shown='fewer')
-    ),
-    lambda source: read_all(adaopt.feed(source)),
-    named=dict(source='feed'),
-  ),
-  Case(
-    training.Feed,
-    dict(state=adaopt.feed([BATCH]).get_state()),
-    dict(
-      state=kind('what get_state returned', None, b'', b'{}', 'x', 1, b'[1]')
-    ),
-    lambda state: adaopt.feed([BATCH]).set_state(state),
-  ),
-]
-
-NOISE = adaopt.noise_scale(half_life=100)
-NOISE_STATE = NOISE.update(G, NOISE.init(G), statistics=STATISTICS)[1]
-REPORT = adaopt.noise_report(NOISE_STATE, G)
-no_state = kind(
-  'pass the state of one',
-  *(None, (), 1.0, optax.sgd(0.1).init(G), abs),
-  shown='0 noise_scale',
-)
-in_noise = [
-  Case(noise.noise_scale, dict(half_life=10), dict(half_life=kinds.positive)),
-  Case(
-    noise.noise_report,
-    dict(opt_state=NOISE_STATE, params=G),
-    dict(
-      opt_state=no_state
-      + kind('chain one', (NOISE_STATE,) * 2, shown='states of 2 noise_scale'),
-      params=kind('initialised with', None, {}, shown='got 0')
-      + kind('initialised with', [G, G], shown='got 2'),
-      batch_size=tuple(w for w in kinds.count if w.value is not None),
-    ),
-    named=dict(opt_state='noise_scale', params='parameters'),
-  ),
-  Case(
-    noise.noise_estimates,
-    dict(state=NOISE_STATE),
-    dict(state=no_state),
-  ),
-  *(
-    Case(
-      public,
-      dict(report=REPORT),
-      dict(
-        report=kind('noise_report(', None, 'x', 1.0, {}, abs, shown='got')
-        + kind('noise_report(', NOISE_STATE, shown='got NoiseScaleState')
-        + kind('noise_report(', REPORT.total, shown='got NoiseRow')
-      ),
-    )
-    for public in (noise.noise_table, noise.noise_advice)
-  ),
-  Case(
-    noise.between_micro_batches,
-    dict(gradients={'w': jnp.ones([3, 2])}, micro_batch_size=4),
-    dict(
-      micro_batch_size=kinds.count,
-      gradients=kind('no array', None, {}, shown='no array')
-      + kind('leading', {'w': 1.0}, 2.0, shown='scalar')
-      + kind('must be equal', [jnp.ones(2), jnp.ones(3)], shown='2, ')
-      + kind('only arrays of numbers', 'a', {'w': abs}, shown="'a"),
-    ),
-    named=dict(gradients='gradients'),
-  ),
-  Case(
-    noise.between_devices,
-    dict(axis_name='x', micro_batch_size=4),
-    dict(
-      axis_name=axis_names + kind('of jax.shard_map', None),
-      micro_batch_size=kinds.count,
-      gradient=kind('only arrays', {'w': 'a'}, abs, shown='gradient')
-      + kind('pass that of the loss', None, {}, shown='no array'),
-    ),
-    in_map(
-      lambda w, **more: noise.between_devices(**dict(gradient={'w': w}) | more)
-    ),
-  ),
-  Case(
-    noise.from_two_sizes,
-    dict(gradient=G, squared_norms=8.0, batch_size=8, micro_batch_size=2),
-    dict(
-      batch_size=kinds.count + kind('is not below', 2, 1, shown='batch_size='),
-      micro_batch_size=kinds.count
-      + kind('is not below', 8, 9, shown='micro_batch_size='),
-      squared_norms=kind(
-        'must be like the parameters', {'w': 8.0}, None, shown='got'
-      )
-      + kind('must have the shape', jnp.ones(2), shown='got [2]')
-      + kind('arrays of numbers', 'a', abs, shown='squared_norms'),
-      gradient=kind('arrays of numbers', 'a', abs, shown='gradient')
-      + kind('must be like', {'w': G}, None, shown='got'),
-    ),
-    named=dict(gradient='', squared_norms='squared_norms'),
-  ),
-]
-CASES = [*in_steps, *in_loops, *in_streams, *in_noise]
+CASES = [*in_steps, *in_loops]

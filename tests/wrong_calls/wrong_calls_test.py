@@ -19,16 +19,36 @@ from adaopt import (
   transforms,
 )
 from tests.wrong_calls import (
+  of_bridges,
   of_criteria,
+  of_devices,
   of_logistic,
   of_losses,
+  of_noise,
   of_optimizers,
+  of_streams,
+  of_tests,
   of_training,
+  of_transforms,
+  of_updates,
   table,
 )
 
 PACKAGE = pathlib.Path(adaopt.__file__).parent
-SUBJECTS = of_optimizers, of_criteria, of_logistic, of_losses, of_training
+SUBJECTS = (
+  of_bridges,
+  of_criteria,
+  of_devices,
+  of_logistic,
+  of_losses,
+  of_noise,
+  of_optimizers,
+  of_streams,
+  of_tests,
+  of_training,
+  of_transforms,
+  of_updates,
+)
 CASES = [case for subject in SUBJECTS for case in subject.CASES]
 ROWS = [row for case in CASES for row in table.rows_of(case)]
 # A test for each argument of a public name: for each row it would take longer
@@ -89,9 +109,11 @@ def fault(row):
   """What is wrong with the answer to a wrong call, or None."""
   try:
     row.call(**row.arguments)
-  except (ValueError, TypeError) as error:
+  except Exception as error:
     *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
     message = str(error)
+    if not isinstance(error, ValueError | TypeError):
+      return f'it is answered by a {type(error).__name__}: {message}'
     if PACKAGE not in pathlib.Path(innermost.f_code.co_filename).parents:
       return f'it is not answered by the toolkit: {message}'
     missing = [x for x in row.words if not any(word in message for word in x)]
