@@ -5,14 +5,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import nnx
 
-from adaopt import (
-  bridges,
-)
+from adaopt import bridges
 from tests.wrong_calls import kinds
-from tests.wrong_calls.right import (
-  BATCH,
-  PARAMS,
-)
+from tests.wrong_calls.right import BATCH, PARAMS
 from tests.wrong_calls.table import Case, kind
 
 MODEL = nnx.Linear(2, 1, rngs=nnx.Rngs(0))

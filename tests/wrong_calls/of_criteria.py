@@ -3,13 +3,9 @@
 import numpy as np
 
 import adaopt
-from adaopt import (
-  criteria,
-)
+from adaopt import criteria
 from tests.wrong_calls import kinds
-from tests.wrong_calls.right import (
-  adapted,
-)
+from tests.wrong_calls.right import adapted
 from tests.wrong_calls.table import Case, kind
 
 CASES = [

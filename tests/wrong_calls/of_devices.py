@@ -3,13 +3,9 @@
 import jax.numpy as jnp
 
 import adaopt
-from adaopt import (
-  statistics,
-)
+from adaopt import statistics
 from tests.wrong_calls import kinds
-from tests.wrong_calls.right import (
-  in_map,
-)
+from tests.wrong_calls.right import in_map
 from tests.wrong_calls.table import Case, kind
 
 

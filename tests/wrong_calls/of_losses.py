@@ -5,10 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import adaopt
-from adaopt import (
-  per_example,
-  statistics,
-)
+from adaopt import per_example, statistics
 from tests.wrong_calls import kinds
 from tests.wrong_calls.right import (
   BATCH,

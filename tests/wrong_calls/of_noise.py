@@ -4,15 +4,9 @@ import jax.numpy as jnp
 import optax
 
 import adaopt
-from adaopt import (
-  noise,
-)
+from adaopt import noise
 from tests.wrong_calls import kinds
-from tests.wrong_calls.right import (
-  STATISTICS,
-  G,
-  in_map,
-)
+from tests.wrong_calls.right import STATISTICS, G, in_map
 from tests.wrong_calls.table import Case, kind
 
 NOISE = adaopt.noise_scale(half_life=100)

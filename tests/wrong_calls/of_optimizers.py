@@ -3,15 +3,9 @@
 import optax
 
 import adaopt
-from adaopt import (
-  batch_size,
-  optimizers,
-)
+from adaopt import batch_size, optimizers
 from tests.wrong_calls import kinds
-from tests.wrong_calls.right import (
-  BOUNDS,
-  adapted,
-)
+from tests.wrong_calls.right import BOUNDS, adapted
 from tests.wrong_calls.table import Case, kind
 
 SIZES = {

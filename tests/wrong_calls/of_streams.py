@@ -5,14 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import adaopt
-from adaopt import (
-  training,
-)
+from adaopt import training
 from tests.wrong_calls import kinds
-from tests.wrong_calls.right import (
-  BATCH,
-  G,
-)
+from tests.wrong_calls.right import BATCH, G
 from tests.wrong_calls.table import Case, kind
 
 SHORT = {'x': jnp.ones([1, 2])}

@@ -4,15 +4,9 @@ import jax.numpy as jnp
 import optax
 
 import adaopt
-from adaopt import (
-  criteria,
-)
+from adaopt import criteria
 from tests.wrong_calls import kinds
-from tests.wrong_calls.right import (
-  STATISTICS,
-  G,
-  adapted,
-)
+from tests.wrong_calls.right import STATISTICS, G, adapted
 from tests.wrong_calls.table import Case, kind
 
 TESTS = (

@@ -6,9 +6,7 @@ import numpy as np
 import optax
 
 import adaopt
-from adaopt import (
-  training,
-)
+from adaopt import training
 from tests.wrong_calls import kinds
 from tests.wrong_calls.right import (
   ADAPTIVE,

@@ -5,16 +5,9 @@ import numpy as np
 import optax
 
 import adaopt
-from adaopt import (
-  batch_size,
-  transforms,
-)
+from adaopt import batch_size, transforms
 from tests.wrong_calls import kinds
-from tests.wrong_calls.right import (
-  ADAPTIVE,
-  INJECTED,
-  G,
-)
+from tests.wrong_calls.right import ADAPTIVE, INJECTED, G
 from tests.wrong_calls.table import Case, kind
 
 CASES = [

@@ -3,11 +3,7 @@
 import jax.numpy as jnp
 
 import adaopt
-from adaopt import (
-  batch_size,
-  optimizers,
-  transforms,
-)
+from adaopt import batch_size, optimizers, transforms
 from tests.wrong_calls import kinds
 from tests.wrong_calls.right import (
   ADAPTIVE,
