@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import auxiliary, base, checks, losses
+from adaopt._common import arrays, auxiliary, base, checks, losses
 
 
 class Call(NamedTuple):
@@ -133,7 +133,8 @@ def check_named(
 
 
 def check_model_state(model_state: Any) -> None:
-  """Raises ValueError if a leaf is a random key."""
+  """Raises ValueError if a leaf is a random key or no array."""
+  checks.check_arrays(model_state=model_state)
   for path, leaf in jax.tree.leaves_with_path(model_state):
     if _is_key(leaf):
       raise ValueError(
@@ -161,7 +162,7 @@ def check_args(args: Any) -> None:
 def _checked_mask(mask, length):
   if mask is None:
     return None
-  mask = jnp.asarray(mask)
+  mask = arrays.array_of(f'bools, one for each of {length} examples', mask=mask)
   if mask.dtype != bool or mask.shape != (length,):
     raise ValueError(
       f'mask must be bools, one for each of {length} examples, got '

@@ -83,6 +83,13 @@ def check_integer(minimum: int, *, bits: int = 31, **values: Any) -> None:
       )
 
 
+def check_flag(**values: Any) -> None:
+  """Raises ValueError unless each named value is True or False."""
+  for name, value in values.items():
+    if not isinstance(value, bool | np.bool_):
+      raise ValueError(f'{name} must be True or False, got {value!r}.')
+
+
 def injected(*names: str) -> str:
   """What to tell whose function may have been taken for a schedule."""
   return (
@@ -210,6 +217,7 @@ def check_params(params: Any) -> None:
 def check_like(params: Any, **trees: Any) -> None:
   """Raises ValueError unless each named tree has the parameters' shapes."""
   structure = jax.tree.structure(params)
+  check_arrays(**trees)
   for name, tree in trees.items():
     if jax.tree.structure(tree) != structure:
       raise ValueError(
@@ -239,11 +247,12 @@ def check_arrays(**trees: Any) -> None:
         )
 
 
-def num_examples(batch: Any) -> int:
+def num_examples(batch: Any, name: str = 'batch') -> int:
   """The length of the leading axis that all arrays of a batch share.
 
   Args:
     batch: A pytree of arrays, or of their shapes.
+    name: What messages call it.
 
   Returns:
     The number of examples, at least one.
@@ -252,24 +261,27 @@ def num_examples(batch: Any) -> int:
     ValueError: If there is no array, one is a scalar, the lengths differ, or
       there is no example.
   """
-  check_arrays(batch=batch)
+  check_arrays(**{name: batch})
   lengths = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-    name = jax.tree_util.keystr(path) or 'batch'
+    entry = jax.tree_util.keystr(path)
     if jnp.ndim(leaf) == 0:
       raise ValueError(
-        f'{name} is a scalar; every array of a batch needs a leading example '
-        'axis.'
+        f'{name}{entry} is a scalar; every array of a {name} needs a leading '
+        'example axis.'
       )
-    lengths[name] = jnp.shape(leaf)[0]
+    lengths[entry or name] = jnp.shape(leaf)[0]
   if not lengths:
-    raise ValueError('the batch holds no array.')
+    raise ValueError(
+      f'the {name} holds no array, got {batch!r}; pass arrays with a leading '
+      'example axis.'
+    )
   if len(set(lengths.values())) > 1:
     listing = ', '.join(f'{name}: {n}' for name, n in lengths.items())
     raise ValueError(
-      f'the leading axes of a batch must be equal, got {listing}.'
+      f'the leading axes of a {name} must be equal, got {listing}.'
     )
   (length,) = set(lengths.values())
   if length == 0:
-    raise ValueError('the batch is empty; it needs at least one example.')
+    raise ValueError(f'the {name} is empty; it needs at least one example.')
   return length

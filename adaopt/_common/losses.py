@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaopt._common import arithmetic, base, checks
+from adaopt._common import arithmetic, arrays, base, checks, functions
 
 
 class Sample(NamedTuple):
@@ -76,6 +76,23 @@ def _explained(batch):
     raise
 
 
+def check_takes(loss_fn: base.LossFn, *args: Any) -> None:
+  """Raises ValueError unless a loss function can be called with a batch.
+
+  Args:
+    loss_fn: The loss function.
+    *args: Its further arguments.
+  """
+  named = takes(loss_fn)
+  keywords = {name: None for name, taken in named._asdict().items() if taken}
+  if not functions.takes(loss_fn, None, None, *args, **keywords):
+    given = ''.join(f', {type(x).__name__}' for x in args)
+    raise ValueError(
+      f'loss_fn cannot be called with (params, batch{given}), got '
+      f'{functions.described(loss_fn)}.'
+    )
+
+
 def _parts(loss_fn, has_aux, output):
   """Loss, aux and model state of what a loss function returned."""
   stateful = takes(loss_fn).model_state
@@ -90,8 +107,7 @@ def _parts(loss_fn, has_aux, output):
         'model_state)) with has_aux=True, and (loss, model_state)'
       )
     raise ValueError(
-      f'{asked} without; with has_aux={has_aux} it returned '
-      f'{type(output).__name__}.'
+      f'{asked} without; with has_aux={has_aux} it returned {_kind(output)}.'
     )
   value, rest = output if pair else (output, ())
   if not stateful:
@@ -104,6 +120,10 @@ def _parts(loss_fn, has_aux, output):
       f'(loss, (aux, model_state)), got {type(rest).__name__} beside the loss.'
     )
   return value, *rest
+
+
+def _kind(output):
+  return 'Array' if isinstance(output, jax.Array) else type(output).__name__
 
 
 def _check_scalar(value: Any, weighted: bool) -> None:
@@ -127,10 +147,10 @@ def _check_scalar(value: Any, weighted: bool) -> None:
 
 def _weight(weight: Any) -> jax.Array:
   """The weight of a `WeightedLoss`, as wide as a sum of weights must be."""
-  if jnp.shape(weight) or jnp.iscomplexobj(weight):
+  if not arrays.is_real_scalar(weight):
     raise ValueError(
       'WeightedLoss.weight must be a real scalar, the sum of the weights of '
-      f'the batch; got {jnp.result_type(weight)}{list(jnp.shape(weight))}.'
+      f'the batch; got {arrays.described(weight)}.'
     )
   # Counts of tokens are as exact as a float can be.
   dtype = jnp.promote_types(
@@ -194,6 +214,7 @@ def checked(
   Returns:
     (params, sample) → (total, outcome).
   """
+  check_takes(loss_fn, *args)
   named = takes(loss_fn)
 
   def loss(params, sample):

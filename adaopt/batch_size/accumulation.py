@@ -151,6 +151,7 @@ def accumulate(
   """
   checks.check_optimizer(optimizer)
   checks.check_integer(1, group_size=group_size)
+  checks.check_flag(weighted=weighted)
   optimizer = optax.with_extra_args_support(optimizer)
 
   def init_fn(params):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, base, checks, passing
+from adaopt._common import arithmetic, base, checks, functions, passing
 from adaopt.batch_size import policies
 from adaopt.criteria import evidence
 
@@ -49,7 +49,8 @@ def check_bounds(
   for name, size in sizes.items():
     if checks.is_concrete(size, multiple_of) and int(size) % int(multiple_of):
       raise ValueError(
-        f'{name}={size} is not a multiple of multiple_of={multiple_of}.'
+        f'{name}={size} is not a multiple of multiple_of={multiple_of}; '
+        'choose one that is.'
       )
 
 
@@ -140,7 +141,7 @@ def adapt_batch_size(
     )
 
   def next_size(current, required):
-    proposed = policies.scalar('policy', policy.next_size(current, required))
+    proposed = functions.number('policy', policy.next_size(current, required))
     moves = proposed != current.astype(proposed.dtype)
     if jnp.issubdtype(proposed.dtype, jnp.floating):
       moves &= ~jnp.isnan(proposed)
@@ -161,10 +162,13 @@ def adapt_batch_size(
     batch_size, required = state.batch_size, state.required
     memory = state.criterion_state
     if statistics is not None:
-      tested, moved = criterion.update(
-        statistics, memory, **passing.without_statistics(extra_args)
+      tested, moved = evidence.answer(
+        criterion.update(
+          statistics, memory, **passing.without_statistics(extra_args)
+        ),
+        memory,
       )
-      tested = policies.scalar('criterion', tested).astype(jnp.float32)
+      tested = functions.number('criterion', tested).astype(jnp.float32)
       proposed = next_size(batch_size, tested)
       required = jnp.where(state.test_due, tested, required)
       batch_size = jnp.where(state.test_due, proposed, batch_size)

@@ -27,6 +27,12 @@ def statistics_in(
   checks.check_integer(1, **{'statistics.batch_size': size})
   if checks.is_concrete(size, group_size) and size <= group_size:
     return _of_one_sample(statistics)
+  if checks.is_concrete(size, group_size) and size % group_size:
+    raise ValueError(
+      f'statistics of {size} examples are not a multiple of '
+      f'group_size={group_size}; pass accumulate that of '
+      'value_and_statistics.'
+    )
   if statistics.weight is None:
     return _of_equal_weights(statistics)
   return statistics
@@ -92,6 +98,7 @@ def moments_of(
         f'{jax.tree.structure(noise)}; a mask belongs inside, around the '
         'optimizer.'
       )
+    checks.check_like(like, **{f'statistics.{name}': noise})
     return jax.tree.map(
       lambda v, held: times_degrees(jnp.asarray(v, held.dtype)), noise, like
     )

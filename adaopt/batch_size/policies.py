@@ -9,15 +9,13 @@ return integers; of one that returns floats, the current size rounded to float32
 stands for the current size.
 """
 
-import inspect
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from adaopt._common import arithmetic, base, checks
+from adaopt._common import arithmetic, base, checks, functions
 
 AnyPolicy: TypeAlias = base.Policy | Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -27,7 +25,7 @@ def declared(policy: AnyPolicy) -> base.Policy:
   role = '(current, required) -> next, such as jnp.maximum or follow'
   rule = policy.next_size if isinstance(policy, base.Policy) else policy
   checks.check_made(role, policy=rule)
-  if not _takes_two(rule):
+  if not functions.takes(rule, 1, 2):
     raise ValueError(
       f'policy must be a function {role}; {rule!r} does not take two '
       'arguments. Where it makes a policy, call it, as in capped_growth(2.0).'
@@ -38,35 +36,10 @@ def declared(policy: AnyPolicy) -> base.Policy:
     return grow
 
   def only_grows(current, required):
-    proposed = scalar('policy', rule(current, required))
+    proposed = functions.number('policy', rule(current, required))
     return jnp.maximum(jnp.asarray(current, proposed.dtype), proposed)
 
   return base.Policy(only_grows, tests_at_max=False)
-
-
-def scalar(name: str, value: Any) -> jax.Array:
-  """What a criterion or a policy returned, int32 or floating. []."""
-  if callable(value) or value is None or isinstance(value, str):
-    raise ValueError(f'{name} must return a number, got {value!r}.')
-  if isinstance(value, float | np.float64):
-    value = jnp.asarray(value, jnp.float32)
-  if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-    value = arithmetic.saturating_int(value)
-  if jnp.ndim(value):
-    raise ValueError(
-      f'{name} must return a number, got shape {list(jnp.shape(value))}.'
-    )
-  return jnp.asarray(value)
-
-
-def _takes_two(function: Callable[..., Any]) -> bool:
-  try:
-    inspect.signature(function).bind(None, None)
-  except TypeError:
-    return False
-  except ValueError:  # A builtin without a signature.
-    return True
-  return True
 
 
 def _check_factor(factor):

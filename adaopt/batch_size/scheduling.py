@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from adaopt._common import arithmetic, checks, passing
+from adaopt._common import arithmetic, checks, functions, passing
 
 
 class ScheduleBatchSizeState(NamedTuple):
@@ -68,6 +69,7 @@ def schedule_batch_size(
     rounded = jnp.maximum(arithmetic.saturating_int(jnp.round(value)), 1)
     return jnp.where(jnp.isfinite(value), rounded, last)
 
+  functions.check_takes(1, schedule=schedule)
   with jax.transfer_guard('allow'):
     checks.check_at_least(1, **{'schedule(0)': schedule(0)})
 
@@ -142,6 +144,11 @@ def seesaw(
   checks.check_integer(1, init_batch_size=init_batch_size)
   if not factor > 1:
     raise ValueError(f'factor must be above 1, got {factor}.')
+  if not np.ndim(boundaries):
+    raise ValueError(
+      'boundaries must be a sequence of numbers of examples, got '
+      f'{boundaries!r}.'
+    )
   boundaries = list(boundaries)
   for boundary in boundaries:
     checks.check_integer(1, boundary=boundary)

@@ -1,12 +1,12 @@
 """A model of Flax Linen as a loss_fn, its parameters and its model state."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 from flax import linen as nn
 
-from adaopt._common import base, checks
+from adaopt._common import base, checks, functions
 from adaopt.bridges import bridging
 
 
@@ -41,8 +41,8 @@ def linen_loss(
     are the variables of the model.
 
   Raises:
-    ValueError: If there are no parameters. In loss_fn, if the loss returns a
-      tuple that is not a pair.
+    ValueError: If an argument is of another kind, or there are no parameters.
+      In loss_fn, if the loss returns a tuple that is not a pair.
 
   Example:
     >>> import jax
@@ -66,16 +66,19 @@ def linen_loss(
     {'batch_stats': {'BatchNorm_0': {'mean': (4,), 'var': (4,)}}}
   """
   checks.check_callable('(model, batch) → loss', loss=loss)
+  functions.check_takes(2, loss=loss)
+  _check_model(model)
+  if not isinstance(variables, Mapping):
+    raise ValueError(
+      'variables must be collections by their names, got '
+      f'{type(variables).__name__}; pass what model.init returned.'
+    )
   if not jax.tree.leaves(variables.get('params')):
     raise ValueError(
       "variables must have parameters in the collection 'params', got "
       f'{list(variables)}; pass what model.init returned.'
     )
-  if isinstance(streams, str):
-    raise ValueError(
-      f'streams must be a sequence of names, got {streams!r}; pass '
-      f'[{streams!r}].'
-    )
+  _check_streams(streams)
   names = ('params', *(name for name in streams if name != 'params'))
   model_state = {
     name: collection
@@ -91,3 +94,30 @@ def linen_loss(
     return bridging.with_state(result, after)
 
   return bridging.Bridge(loss_fn, variables['params'], model_state)
+
+
+def _check_model(model):
+  if isinstance(model, type):
+    raise ValueError(
+      f'model must be a module of Linen, got the class {model.__name__}: call '
+      'it first.'
+    )
+  if not isinstance(model, nn.Module):
+    raise ValueError(
+      f'model must be a module of Linen, got {type(model).__name__}; for one '
+      'of NNX there is nnx_loss.'
+    )
+
+
+def _check_streams(streams):
+  if isinstance(streams, str):
+    raise ValueError(
+      f'streams must be a sequence of names, got {streams!r}; pass '
+      f'[{streams!r}].'
+    )
+  named = isinstance(streams, Iterable)
+  if not named or not all(isinstance(name, str) for name in streams):
+    raise ValueError(
+      f"streams must be a sequence of names, such as ('dropout',), got "
+      f'{streams!r}.'
+    )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from adaopt._common import base, checks
+from adaopt._common import base, checks, functions
 from adaopt.bridges import bridging
 
 
@@ -44,9 +44,9 @@ def nnx_loss(
     date, and `model.eval()` makes it ready to evaluate.
 
   Raises:
-    ValueError: If `wrt` selects nothing, or a variable holds what is not an
-      array. In loss_fn, if the loss returns a tuple that is not a pair, or
-      removes a variable.
+    ValueError: If an argument is of another kind, `wrt` selects nothing, or a
+      variable holds what is not an array. In loss_fn, if the loss returns a
+      tuple that is not a pair, or removes a variable.
 
   Example:
     >>> import jax
@@ -67,6 +67,9 @@ def nnx_loss(
     {'layers': {1: {'mean': (4,), 'var': (4,)}}}
   """
   checks.check_callable('(model, batch) → loss', loss=loss)
+  functions.check_takes(2, loss=loss)
+  _check_model(model)
+  _check_filter(wrt)
   # The variables of a split are the model's own; mapping makes new ones.
   graphdef, *parts = nnx.split(model, nnx.RngKey, nnx.RngState, wrt, ...)
   keys, counts, params, model_state = jax.tree.map(lambda leaf: leaf, parts)
@@ -98,6 +101,32 @@ def _reseeded(keys, key):
       stream = jax.random.split(stream, math.prod(leaf.shape))
     streams.append(stream.reshape(leaf.shape))
   return jax.tree.unflatten(structure, streams)
+
+
+def _check_model(model):
+  if isinstance(model, type):
+    raise ValueError(
+      f'model must be an nnx.Module, got the class {model.__name__}: make one.'
+    )
+  if isinstance(model, nnx.Module):
+    return
+  is_variable = lambda leaf: isinstance(leaf, nnx.Variable)
+  leaves = jax.tree.leaves(nnx.split(model)[1], is_leaf=is_variable)
+  if not any(map(is_variable, leaves)):
+    raise ValueError(
+      f'model must be an nnx.Module, got {type(model).__name__}; for one of '
+      'Linen there is linen_loss.'
+    )
+
+
+def _check_filter(wrt):
+  try:
+    nnx.filterlib.to_predicate(wrt)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'wrt={wrt!r} is not a filter of nnx; name what is to be trained, as in '
+      'wrt=nnx.Param.'
+    ) from error
 
 
 def _kinds(state):

@@ -59,7 +59,11 @@ def debiased(
 
   Returns:
     What was measured, in which E signal = ‖∇F‖², as E ‖ḡ‖² = ‖∇F‖² + v / b.
+
+  Raises:
+    ValueError: If there is no variance, or floor is out of range.
   """
+  check_floor(floor)
   v = evidence.total_variance(statistics, test)
   m = arithmetic.squared_norm(statistics.mean)
   noise = arithmetic.divide(v, statistics.batch_size)
@@ -77,7 +81,12 @@ def ratio_of_averages(
 
   Returns:
     A criterion whose state is `NoiseAndSignal`.
+
+  Raises:
+    ValueError: If measure is not a function or decay is out of range; from
+      update for what measure must not return.
   """
+  checks.check_callable('of the statistics', measure=measure)
   check_decay(decay)
 
   def init(params: Any):
@@ -85,7 +94,13 @@ def ratio_of_averages(
     return zeros()
 
   def update(statistics, state, **extra_args):
-    state = move(state, measure(statistics, **extra_args), decay)
+    measured = measure(statistics, **extra_args)
+    if not isinstance(measured, NoiseAndSignal):
+      raise ValueError(
+        'measure must return criteria.NoiseAndSignal(noise, signal, floor), '
+        f'got {measured!r}.'
+      )
+    state = move(state, measured, decay)
     return evidence.ratio(state.noise, clamped_signal(state)), state
 
   return base.StatefulCriterion(init, update)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, base, checks
+from adaopt._common import arithmetic, arrays, base, checks, functions
 
 
 def ratio(noise: jax.Array, signal: jax.Array) -> jax.Array:
@@ -27,6 +27,7 @@ def ratio(noise: jax.Array, signal: jax.Array) -> jax.Array:
     >>> print(criteria.ratio(noise, jnp.array([2.0, 0.0, 0.0, jnp.inf])))
     [0.5 inf nan nan]
   """
+  arrays.check_real(noise=noise, signal=signal)
   finite = jnp.isfinite(noise) & jnp.isfinite(signal)
   silent = signal == 0
   # Never x/0, at which `jax_debug_nans` and `jax_debug_infs` stop without jit.
@@ -142,7 +143,34 @@ def stateful(
     )
     return criterion
   checks.check_made('of the statistics', **{name: criterion})
+  functions.check_takes(1, **{name: criterion})
   return base.StatefulCriterion(
     init=lambda params: (),
     update=lambda statistics, state, **_: (criterion(statistics), state),
   )
+
+
+def answer(result: Any, state: Any) -> tuple[Any, Any]:
+  """What a criterion returned, (required, state), checked.
+
+  Args:
+    result: What it returned.
+    state: The state that it was given.
+
+  Returns:
+    The pair.
+
+  Raises:
+    ValueError: If it is no pair, or the state is of another structure.
+  """
+  if not isinstance(result, tuple) or len(result) != 2:
+    raise ValueError(
+      f'criterion.update must return (required, state), got {result!r}.'
+    )
+  expected, found = map(jax.tree.structure, (state, result[1]))
+  if found != expected:
+    raise ValueError(
+      'criterion.update must return a state of the structure that it was '
+      f'given, {expected}, got {found}.'
+    )
+  return result

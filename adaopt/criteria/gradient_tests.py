@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import arithmetic, base, checks
+from adaopt._common import arithmetic, base, checks, functions
 from adaopt.criteria import combining, evidence
 
 
@@ -244,7 +244,9 @@ def coordinate_norm_test(
     )
     signal = eta**2 * flat(jax.tree.map(arithmetic.abs_sq, statistics.mean))
     silent = (noise == 0) & (signal == 0)
-    required = reduce(jnp.where(silent, 0, evidence.ratio(noise, signal)))
+    required = functions.number(
+      'reduce', reduce(jnp.where(silent, 0, evidence.ratio(noise, signal)))
+    )
     return jnp.where(jnp.all(silent), arithmetic.missing(), required)
 
   return required

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from adaopt._common import arithmetic, base, checks, fields
+from adaopt._common import arithmetic, arrays, base, checks, fields, functions
 from adaopt.criteria import evidence
 
 Preconditioner = Callable[[optax.OptState], optax.Updates]
@@ -68,7 +69,8 @@ def preconditioned_norm_test(
     Methods <https://arxiv.org/abs/2402.11215>`_, 2024
   """
   checks.check_positive(eta=eta)
-  checks.check_callable('of the optimizer state', preconditioner=preconditioner)
+  checks.check_made('of the optimizer state', preconditioner=preconditioner)
+  functions.check_takes(1, preconditioner=preconditioner)
 
   def update(statistics, state, *, opt_state=None, **extra_args):
     del extra_args
@@ -86,6 +88,15 @@ def preconditioned_norm_test(
         'preconditioner must return a diagonal like the gradient, got '
         f'{jax.tree.structure(d)} for {jax.tree.structure(statistics.mean)}.'
       )
+    for entry, g in zip(
+      jax.tree.leaves(d), jax.tree.leaves(statistics.mean), strict=True
+    ):
+      real = checks.is_number(entry) and not jnp.iscomplexobj(entry)
+      if not real or np.shape(entry) not in ((), jnp.shape(g)):
+        raise ValueError(
+          'preconditioner must return real numbers like the gradient, '
+          f'{list(jnp.shape(g))}, got {arrays.described(entry)}.'
+        )
     squares = jax.tree.map(arithmetic.abs_sq, statistics.mean)
     noise = arithmetic.total(jax.tree.map(jnp.multiply, variance, d))
     signal = arithmetic.total(jax.tree.map(jnp.multiply, squares, d))

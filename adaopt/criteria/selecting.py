@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import optax
 
+from adaopt._common import functions
+
 Filter = Callable[[str], bool] | Any
 """A predicate of a tensor's path, or a tree of bools like the parameters."""
 
@@ -52,6 +54,8 @@ def check_filter(filter: Filter) -> None:
       "'norm' in path, or a tree of bools like the parameters, got "
       f'{filter!r}.'
     )
+  if not _is_mask(filter):
+    functions.check_takes(1, filter=filter)
 
 
 def select(tree: Any, filter: Filter) -> Tensors:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from adaopt._common import checks
 from adaopt.logistic import problem as problems
 
 
@@ -25,14 +26,18 @@ class Method(NamedTuple):
   step: Callable[[State, problems.Problem], State]
 
 
-def check_method(method: Method) -> None:
+def check_method(method: Method, role: str = 'method must be') -> None:
   """Raises ValueError unless it is a method, and no function that makes one."""
   if isinstance(method, Method):
+    checks.check_callable('of the problem', **{'method.init': method.init})
+    checks.check_callable(
+      '(state, problem) -> state', **{'method.step': method.step}
+    )
     return
   name = getattr(method, '__name__', None)
   made = f'call it, as in {name}(…)' if name else 'make one by make_method'
   raise ValueError(
-    f'method must be a Method, such as normalized_lr_gd(step_size), got '
+    f'{role} a Method, such as normalized_lr_gd(step_size), got '
     f'{name or type(method).__name__}; {made}.'
   )
 
@@ -78,8 +83,9 @@ def ascent(coefficients) -> Method:
   """θ ← θ + Σ c_i A_i, with c [n] a function of state and problem."""
 
   def move(state, problem):
-    change = problems.combination(problem, coefficients(state, problem))
-    return state.params + change, state.memory
+    # A step size may be wider than the features.
+    c = coefficients(state, problem).astype(problem.signs.dtype)
+    return state.params + problems.combination(problem, c), state.memory
 
   return make_method(move)
 
@@ -95,6 +101,9 @@ def averaged(method: Method) -> Method:
   Returns:
     The method whose params are the mean.
 
+  Raises:
+    ValueError: If it is not a method.
+
   Example:
     >>> import jax.numpy as jnp
     >>> from adaopt import logistic
@@ -106,6 +115,7 @@ def averaged(method: Method) -> Method:
     >>> print(found.iterations)
     32
   """
+  check_method(method)
 
   def move(state, problem):
     inner = method.step(state.memory, problem)

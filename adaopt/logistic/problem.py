@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
-from adaopt._common import checks
+from adaopt._common import arrays, checks
 from adaopt.transforms import residuals
 
 Features: TypeAlias = jax.Array | sparse.BCOO
@@ -45,8 +45,9 @@ def _features(features):
   if isinstance(features, sparse.BCSR):
     features = features.to_bcoo()
   if not isinstance(features, sparse.BCOO):
-    checks.check_arrays(features=features)
-    return jnp.asarray(features)
+    return arrays.array_of(
+      'an array [n, d] of numbers, or a sparse matrix', features=features
+    )
   if checks.is_concrete(features.indices):
     indices = np.asarray(features.indices)
     if len(np.unique(indices, axis=0)) < len(indices):
@@ -66,23 +67,28 @@ def _check_numbers(labels, weights):
       raise ValueError(f'{name} must be real numbers, got {kind}; {remedy}.')
 
 
-def _check(features, labels, weights):
-  """Raises ValueError unless shapes and dtype are valid."""
+def _check_features(features):
+  """Raises ValueError unless shape and dtype are valid."""
   shape = features.shape
   if len(shape) != 2 or 0 in shape:
     raise ValueError(
       f'features must be [n, d] with n, d ≥ 1, got {list(shape)}.'
     )
+  if not jnp.issubdtype(features.dtype, jnp.floating):
+    raise ValueError(
+      f'features must be floating, got {features.dtype}; convert them first.'
+    )
+
+
+def _check_rows_of(features, labels, weights):
+  """Raises ValueError unless labels and weights are of the rows."""
+  shape = features.shape
   for name, x in (('labels', labels), ('weights', weights)):
     if x.shape != shape[:1]:
       raise ValueError(
         f'{name} must be [n] = {list(shape[:1])} to match the rows of '
         f'features, got {list(x.shape)}.'
       )
-  if not jnp.issubdtype(features.dtype, jnp.floating):
-    raise ValueError(
-      f'features must be floating, got {features.dtype}; convert them first.'
-    )
 
 
 def make_problem(
@@ -119,12 +125,13 @@ def make_problem(
     [-1.  1. -1.] 5.0
   """
   features = _features(features)
+  _check_features(features)
   if weights is None:
     weights = jnp.ones(features.shape[:1], features.dtype)
   _check_numbers(labels, weights)
   labels = jnp.asarray(labels)
   weights = jnp.asarray(weights)
-  _check(features, labels, weights)
+  _check_rows_of(features, labels, weights)
   counted = weights > 0
   if checks.is_concrete(labels, weights):
     residuals.signs(np.asarray(labels)[np.asarray(counted)], features.dtype)
@@ -142,7 +149,11 @@ def make_problem(
 def _check_rows(squares, weights):
   """Raises ValueError for an invalid weight or row of positive weight."""
   if not (np.all(np.isfinite(weights)) and np.all(weights >= 0)):
-    raise ValueError('weights must be finite and at least 0.')
+    row = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))[0]
+    raise ValueError(
+      'weights must be finite and at least 0, got '
+      f'{weights[row]} for row {row}.'
+    )
   if not np.any(weights > 0):
     raise ValueError('all weights are 0; at least one must be positive.')
   for what, bad in (

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import checks
+from adaopt._common import checks, functions
 from adaopt.logistic import methods, solving
 from adaopt.logistic import problem as problems
 
@@ -23,6 +23,7 @@ def _count(parameters):
   Raises:
     ValueError: If a leading axis is missing or empty, or if they differ.
   """
+  checks.check_arrays(parameters=parameters)
   shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(parameters)]
   counts = {shape[0] if shape else 0 for shape in shapes}
   if len(counts) != 1 or 0 in counts:
@@ -84,11 +85,14 @@ def sweep(
     [  2   2  16 157]
   """
   checks.check_integer(0, max_steps=max_steps)
+  checks.check_callable('of the parameters of a run', make=make)
+  functions.check_takes(1, make=make)
   size = _count(parameters)
   parameters = jax.tree.map(jnp.asarray, parameters)
   if checks.is_concrete(*jax.tree.leaves(parameters)):
     for i in range(size):
-      make(_take(parameters, i))  # raises what a single run raises
+      # Raises what a single run raises.
+      methods.check_method(make(_take(parameters, i)), 'make must return')
   alone = problems.make_problem(features, labels, weights=weights)
   shared = alone._replace(columns=alone.features.T)
 

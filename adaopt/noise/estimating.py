@@ -156,14 +156,20 @@ def _like(updates, tree):
   structure = selecting.structure_of(updates)
   try:
     tensors = structure.flatten_up_to(tree)
+    found = [
+      x
+      for gap, x in zip(gaps, tensors, strict=True)
+      if not selecting.is_gap(gap)
+    ]
+    if not jax.tree_util.all_leaves(found):
+      raise ValueError('a tensor of the updates is a tree of the statistics')
   except ValueError as error:
     raise ValueError(
       'noise_scale needs statistics of the tensors that it is passed updates '
-      f'of, {structure}, got {jax.tree.structure(tree)}.'
+      f'of, {structure}, got {jax.tree.structure(tree)}; pass those of the '
+      'parameters.'
     ) from error
-  return [
-    x for gap, x in zip(gaps, tensors, strict=True) if not selecting.is_gap(gap)
-  ]
+  return found
 
 
 def _moved(state, x, batch_size, half_life):

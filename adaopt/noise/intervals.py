@@ -40,10 +40,13 @@ def noise_estimates(state: estimating.NoiseScaleState) -> NoiseEstimates:
   may be 0 and the interval of B has no upper end.
 
   Args:
-    state: Of `noise_scale`.
+    state: Of `noise_scale`, or of an optimizer that holds one.
 
   Returns:
     The estimates, also under `jit`.
+
+  Raises:
+    ValueError: If there is not exactly one `noise_scale` in the state.
 
   Example:
     >>> import adaopt
@@ -62,6 +65,7 @@ def noise_estimates(state: estimating.NoiseScaleState) -> NoiseEstimates:
     Fieller, `Some Problems in Interval Estimation
     <https://doi.org/10.1111/j.2517-6161.1954.tb00159.x>`_, 1954
   """
+  state = estimating.state_in(state)
   v, signal = state.mean[:, 0], state.mean[:, 1]
   several = (state.concentration > 0) & (state.concentration < 1)
   degrees = jnp.where(several, 1 - state.concentration, 1)

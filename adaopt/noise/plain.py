@@ -48,7 +48,7 @@ def between_micro_batches(
     32 [2. 4.] 32.0
   """
   checks.check_integer(1, micro_batch_size=micro_batch_size)
-  checks.num_examples(gradients)
+  checks.num_examples(gradients, 'gradients')
 
   def one(gradient):
     return between_devices(
@@ -151,6 +151,9 @@ def from_two_sizes(
       f'micro_batch_size={micro_batch_size} is not below '
       f'batch_size={batch_size}; noise shows in how they differ.'
     )
+  checks.check_arrays(gradient=gradient, squared_norms=squared_norms)
+  scalars = jax.tree.map(lambda g: 0.0, gradient)
+  checks.check_like(scalars, squared_norms=squared_norms)
   b, q = (jnp.asarray(s, jnp.result_type(float)) for s in sizes.values())
   examples = q / (1 - q / b)
 

@@ -109,6 +109,13 @@ def noise_report(
   )
 
 
+def _check_report(report):
+  if not isinstance(report, NoiseReport):
+    raise ValueError(
+      f'report must be one of noise_report(opt_state, params), got {report!r}.'
+    )
+
+
 def _is_known(x):
   return x >= 0
 
@@ -138,7 +145,11 @@ def noise_table(report: NoiseReport) -> str:
 
   Returns:
     The table, as in the example of `noise_report`.
+
+  Raises:
+    ValueError: If it is not a report.
   """
+  _check_report(report)
   header = 'tensor', 'noise scale', '±', '95 %', 'v', '‖∇F‖²'
   rows = [header, ['---'] * len(header)]
   rows += [
@@ -174,6 +185,9 @@ def noise_advice(report: NoiseReport) -> str:
     A few sentences. Where there is not enough evidence, they say so and what to
     do.
 
+  Raises:
+    ValueError: If it is not a report.
+
   Example:
     >>> import adaopt
     >>> row = adaopt.noise.NoiseRow(
@@ -193,6 +207,7 @@ def noise_advice(report: NoiseReport) -> str:
     McCandlish et al., `An Empirical Model of Large-Batch Training
     <https://arxiv.org/abs/1812.06162>`_, 2018, sections 2.2 and 2.3
   """
+  _check_report(report)
   found, b = report.total, report.batch_size
   insufficient = _insufficient(report)
   if insufficient:

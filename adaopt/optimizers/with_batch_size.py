@@ -6,7 +6,7 @@ Their schedules count examples.
 import jax
 import optax
 
-from adaopt._common import base, checks, passing
+from adaopt._common import base, checks, functions, passing
 from adaopt.batch_size import adapting, policies
 from adaopt.criteria import noise_scales
 from adaopt.transforms import adagrad, by_examples
@@ -253,7 +253,7 @@ def adadagrad_norm(
 
 def _by_examples(learning_rate):
   """Scales by a positive learning rate; a schedule of it counts examples."""
-  checks.check_learning_rate(learning_rate)
+  functions.check_scalar_or_schedule(learning_rate)
   if callable(learning_rate):
     return by_examples.scale_by_example_schedule(learning_rate)
   return optax.scale(learning_rate)

@@ -6,7 +6,7 @@ Their schedules count updates, as in optax.
 import jax
 import optax
 
-from adaopt._common import checks
+from adaopt._common import functions
 from adaopt.transforms import adagrad as adagrad_transforms
 from adaopt.transforms import residuals
 
@@ -57,7 +57,7 @@ def adagrad(
     Duchi et al., `Adaptive Subgradient Methods for Online Learning and
     Stochastic Optimization <https://jmlr.org/papers/v12/duchi11a.html>`_, 2011
   """
-  checks.check_learning_rate(learning_rate)
+  functions.check_scalar_or_schedule(learning_rate)
   return optax.chain(
     adagrad_transforms.scale_by_adagrad(
       initial_accumulator_value, eps, eps_root
@@ -107,7 +107,7 @@ def adagrad_norm(
     Ward et al., `AdaGrad stepsizes: Sharp convergence over nonconvex
     landscapes <https://arxiv.org/abs/1806.01811>`_, 2019
   """
-  checks.check_learning_rate(learning_rate)
+  functions.check_scalar_or_schedule(learning_rate)
   return optax.chain(
     adagrad_transforms.scale_by_adagrad_norm(initial_accumulator_value, eps),
     optax.scale_by_learning_rate(learning_rate),
@@ -160,7 +160,7 @@ def normalized_lr_gd(
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
     <https://arxiv.org/abs/2412.08424>`_, 2025
   """
-  checks.check_learning_rate(learning_rate)
+  functions.check_scalar_or_schedule(learning_rate)
   return optax.chain(
     residuals.scale_by_mean_residual(),
     optax.scale_by_learning_rate(learning_rate),

@@ -105,6 +105,7 @@ def squared_norms(
     <https://arxiv.org/abs/1510.01799>`_, 2015
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checks.check_flag(has_aux=has_aux)
 
   def estimate(params, batch, *args, key=None, model_state=None):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
@@ -160,6 +161,7 @@ def inner_products(
     [28.  0.]
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checks.check_flag(has_aux=has_aux)
 
   def estimate(params, batch, direction, *args, key=None, model_state=None):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
@@ -201,6 +203,7 @@ def second_moment(
     [221. 392.]
   """
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checks.check_flag(has_aux=has_aux)
 
   def estimate(params, batch, *args, key=None, model_state=None):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)

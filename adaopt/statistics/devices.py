@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, base, checks, varying
-from adaopt.statistics import merging
+from adaopt._common import arithmetic, base
+from adaopt.statistics import device_checks, merging
 
 
 class Among(NamedTuple):
@@ -37,6 +37,7 @@ def among(axis_name: Hashable | None) -> Among:
   """Puts together over the devices of an axis; of none, `ALONE`."""
   if axis_name is None:
     return ALONE
+  device_checks.check_axis(axis_name)
   return Among(
     jax.lax.axis_size(axis_name),
     jax.lax.axis_index(axis_name),
@@ -172,8 +173,7 @@ def device_statistics(
     language models with data and model parallelism
     <https://arxiv.org/abs/2412.21124>`_, 2024
   """
-  checks.check_integer(1, group_size=group_size)
-  _check_varies(gradient, axis_name)
+  device_checks.check_device(loss, gradient, axis_name, group_size)
   moments = merge_over(axis_name, _one_sample(loss, gradient, group_size))
   return _finished(moments, gradient)
 
@@ -225,14 +225,14 @@ def shard_statistics(
     [[2.]
      [4.]] [4. 4.]
   """
-  checks.check_integer(1, group_size=group_size)
-  _check_varies(gradient, axis_name)
   if isinstance(loss, base.WeightedLoss):
     raise ValueError(
       'shard_statistics takes the mean loss of a device, got a WeightedLoss; '
       'use device_statistics, or divide the total by the weight of all devices '
       'over their number.'
     )
+  device_checks.check_device(loss, gradient, axis_name, group_size)
+  device_checks.check_dimensions(dimensions, gradient)
   moments = _one_sample(loss, gradient, group_size)
   devices = jax.lax.axis_size(axis_name)
 
@@ -298,15 +298,3 @@ def _finished(moments, gradient):
   narrow = optax.tree.cast_like(statistics.mean, gradient)
   value = merging.weighed(moments.value, moments)
   return value, statistics._replace(mean=narrow)
-
-
-def _check_varies(gradient, axis_name):
-  """Raises ValueError for a gradient that JAX has added up over an axis."""
-  checked = varying.axes_of(jax.lax.axis_index(axis_name))
-  if checked and not set(checked).intersection(varying.axes_of(gradient)):
-    raise ValueError(
-      f'the gradient is the same on all devices of the axis {axis_name!r}: '
-      'with check_vma=True jax.shard_map adds up the gradients of parameters '
-      'that do not vary over it. Differentiate by jax.lax.pcast(params, '
-      f'{axis_name!r}, to="varying").'
-    )

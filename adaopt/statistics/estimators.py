@@ -378,6 +378,7 @@ def value_and_statistics(
   """
   checks.check_integer(1, group_size=group_size)
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checks.check_flag(has_aux=has_aux)
   only = _check_only(only)
 
   def measure(loss_fn, params, batch, args, key, model_state, mask):
@@ -389,7 +390,6 @@ def value_and_statistics(
         f'a variance needs two samples of {group_size} example(s), got a batch '
         f'of {total}; enlarge the batch or pass only=().'
       )
-    checks.check_params(params)
     call = calls.prepare(
       loss_fn,
       params,
@@ -422,6 +422,8 @@ def value_and_statistics(
     return value, statistics._replace(mean=narrow)
 
   def estimate(params, batch, *args, key=None, model_state=None, mask=None):
+    checks.check_params(params)
+    checks.num_examples(batch)
     return explicit.on_auto_axes(
       measure, loss_fn, params, batch, args, key, model_state, mask
     )

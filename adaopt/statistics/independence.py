@@ -221,6 +221,8 @@ def check_independent_examples(
       ...
     ValueError: the gradient of 4 examples is not the mean of their own ...
   """
+  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checks.check_flag(has_aux=has_aux)
   checks.check_params(params)
   length = checks.num_examples(batch)
   if length < 2:

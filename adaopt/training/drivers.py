@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaopt._common import arithmetic, checks, fields
+from adaopt._common import arithmetic, checks, fields, functions
 from adaopt.per_example.program import ir
 from adaopt.statistics import merging
 from adaopt.training import measuring, meshes, placing, recipes
@@ -95,8 +95,30 @@ def _not_measured(moments):
   return jnp.full_like(moments.value, arithmetic.missing())
 
 
+def driven(driver: Callable[[Parts], Step], parts: Parts) -> Step:
+  """The step that a driver makes; ValueError for what is no driver."""
+  checks.check_callable('of the parts of a step', driver=driver)
+  functions.check_takes(1, driver=driver)
+  step = driver(parts)
+  if not callable(step):
+    raise ValueError(
+      'driver must return a step, (state, dataset) -> (state, metrics), got '
+      f'{step!r}.'
+    )
+  return step
+
+
+def _check_parts(parts):
+  if not isinstance(parts, Parts):
+    raise ValueError(
+      'parts must be the training.Parts that train_step makes, got '
+      f'{parts!r}; pass the driver itself, as in driver=training.traced.'
+    )
+
+
 def traced(parts: Parts) -> Step:
   """One program with a traced trip count; works under jit, scan and vmap."""
+  _check_parts(parts)
   return _traced(parts, merging.fold)
 
 
@@ -142,6 +164,7 @@ def _traced(parts, fold):
 
 def dispatched(parts: Parts) -> Step:
   """A host loop over compiled micro-steps, each outside any loop body."""
+  _check_parts(parts)
 
   @functools.cache
   def counter(num_micro_batches):
@@ -215,6 +238,7 @@ def automatic(parts: Parts) -> Step:
   `dispatched` for convolutions on a CPU, `traced` for everything else. On the
   mesh that holds the state the micro-batches are shared out, see `meshes`.
   """
+  _check_parts(parts)
   steps = {}
 
   def step(state, dataset):

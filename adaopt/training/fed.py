@@ -124,6 +124,10 @@ def feed_step(
     4 8
     4 12
   """
+  checks.check_flag(donate=donate)
+  checks.check_integer(1, group_size=group_size)
+  if micro_batch_size is not None:
+    checks.check_integer(1, micro_batch_size=micro_batch_size)
 
   def recipe(size):
     return fed_recipe(
@@ -146,6 +150,11 @@ def feed_step(
     )
 
   def step(state, feed):
+    train_state.check_state(state)
+    if not isinstance(feed, feeding.Feed):
+      raise ValueError(
+        f'feed must be made by adaopt.feed(source), got {feed!r}.'
+      )
     feed.place(meshes.rows_beside(state))
     position = feed.locate(int(jax.device_get(state.examples)))
     if is_over(feed, position, group_size):

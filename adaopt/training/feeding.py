@@ -16,7 +16,7 @@ Positions are integers of the host, of any size. A train state has them modulo
 2³¹, and the feed knows the rest.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -113,13 +113,18 @@ def feed(
     11 27
     3 30
   """
-  if not sources.iterates(source):
+  if not sources.iterates(source) or isinstance(source, Mapping):
     raise ValueError(
       'a feed takes an iterable of examples or of micro-batches, got '
       f'{type(source).__name__}; pass arrays to fit as they are.'
     )
   if micro_batch_size is not None:
     checks.check_integer(1, micro_batch_size=micro_batch_size)
+  if not isinstance(sharding, jax.sharding.Sharding | None):
+    raise ValueError(
+      'sharding must be a jax.sharding.Sharding, such as NamedSharding(mesh, '
+      f'spec), got {sharding!r}.'
+    )
   size, begins = micro_batch_size, [pieces.Piece(0, 0, sources.Mark(0))]
   held, wanted = [], [0]  # pieces, and the positions that they are kept for
   prefetch, target = None, None
@@ -210,10 +215,7 @@ def feed(
     nonlocal size, begins, held, prefetch, is_over
     saved_size, known = sources.restored(state)
     size = micro_batch_size or saved_size
-    begins = [
-      pieces.Piece(first, count, sources.Mark(*mark))
-      for first, count, mark in known
-    ]
+    begins = [pieces.Piece(*piece) for piece in known]
     held, prefetch, is_over = [], None, False
 
   return Feed(get_state, set_state, start_prefetch, place, locate, read, begin)

@@ -141,6 +141,8 @@ def fit(
   """
   checks.check_optimizer(optimizer)
   checks.check_hashable(loss_fn=loss_fn)
+  checks.check_flag(has_aux=has_aux, donate=donate, check=check)
+  checks.check_integer(1, group_size=group_size)
   options = dict(group_size=group_size, has_aux=has_aux)
   of_arrays = dict(
     max_micro_batch_size=max_micro_batch_size, draw=draw, driver=driver
@@ -154,7 +156,8 @@ def fit(
       'a feed has its own order, micro-batches and driver; pass '
       f'{", ".join(given)} with arrays only.'
     )
-  state = train_state.started(params_or_state, optimizer, seed, model_state)
+  state = train_state.first_of(params_or_state, optimizer, seed, model_state)
+  train_state.check_model_state(loss_fn, state.model_state)
   budgets = dict(num_examples=num_examples, total_weight=total_weight)
   agreeing.check(
     placing.mesh_of(state),

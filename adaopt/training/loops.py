@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from adaopt._common import base, checks
+from adaopt._common import base, checks, functions
 from adaopt.training import counting, drivers, placing, steps, timing
 
 
@@ -76,11 +76,29 @@ def iterate(
 
   Returns:
     An iterator over (state, metrics).
+
+  Raises:
+    ValueError: For arguments out of range, and a state without `examples`.
   """
+  checks.check_callable('of the micro-batch size', step_of=step_of)
+  checks.check_callable('(state, dataset) -> observer', start=start)
+  functions.check_takes(1, step_of=step_of)
+  functions.check_takes(2, start=start)
+  checks.check_integer(
+    1, num_examples=num_examples, max_micro_batch_size=max_micro_batch_size
+  )
+  checks.check_flag(donate=donate)
+  checks.check_arrays(dataset=dataset)
+  if not hasattr(state, 'examples'):
+    raise ValueError(
+      'state must count its examples, as a TrainState does, got '
+      f'{type(state).__name__}.'
+    )
+  if total_weight is not None:
+    checks.check_positive(total_weight=total_weight)
   goes_on = within(num_examples, total_weight)
   if not goes_on(int(state.examples), state):
     return iter(())
-  checks.check_arrays(dataset=dataset)
   placing.check_same(dataset, placing.mesh_of(state))
   dataset = placing.placed(dataset, placing.beside(state))
   run = Run(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, base, checks, losses, passing
+from adaopt._common import arithmetic, base, checks, functions, losses, passing
 from adaopt.statistics import estimators
 from adaopt.training import stream, train_state
 
@@ -116,7 +116,10 @@ def recipe_of(
   )
   checks.check_optimizer(optimizer)
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  losses.check_takes(loss_fn)
+  checks.check_flag(has_aux=has_aux)
   checks.check_callable('(dataset, seed, positions) -> batch', draw=draw)
+  functions.check_takes(3, draw=draw)
   return Recipe(
     loss_fn,
     has_aux,
@@ -135,6 +138,15 @@ def loss_of(recipe: Recipe, state: train_state.TrainState) -> estimators.Loss:
   )
 
 
+def _check_drawn(batch, length):
+  shapes = {jnp.shape(x)[:1] for x in jax.tree.leaves(batch)}
+  if shapes != {(length,)}:
+    raise ValueError(
+      f'draw must return a batch of {length} examples, one for each position, '
+      f'got leading axes {sorted(map(list, shapes))}.'
+    )
+
+
 def draw_samples(
   recipe: Recipe,
   state: train_state.TrainState,
@@ -144,6 +156,7 @@ def draw_samples(
 ) -> Samples:
   """The samples at positions of the stream [n], and which of them count."""
   batch = recipe.draw(dataset, state.seed, positions)
+  _check_drawn(batch, len(positions))
   keys = None
   if losses.takes(recipe.loss_fn).key:
     keys = stream.example_keys(state.seed, positions)

@@ -98,7 +98,7 @@ def opened(
     element = jax.tree.map(_array, next(iterator))
     checks.check_arrays(feed=element)
     if micro_batch_size is None:
-      checks.num_examples(element)
+      checks.num_examples(element, 'feed')
     first = layout(element) if first is None else first
     _check_alike(element, first, elements, micro_batch_size is None)
     elements += 1
@@ -187,11 +187,18 @@ def saved(value: Any) -> bytes:
     ) from error
 
 
-def restored(state: bytes) -> Any:
-  """The value that was saved."""
-  return json.loads(
-    state, object_hook=lambda x: x['bytes'].encode() if [*x] == ['bytes'] else x
-  )
+def restored(state: bytes) -> tuple[int | None, list[Any]]:
+  """(size, pieces) that were saved; ValueError for what was not."""
+  try:
+    size, pieces = json.loads(
+      state,
+      object_hook=lambda x: x['bytes'].encode() if [*x] == ['bytes'] else x,
+    )
+    return size, [(first, count, Mark(*mark)) for first, count, mark in pieces]
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'state must be what get_state returned, got {state!r}.'
+    ) from error
 
 
 def _text(value):

@@ -144,7 +144,7 @@ def train_step(
     4 12
     4 16
   """
-  checks.check_callable('of the parts of a step', driver=driver)
+  checks.check_flag(donate=donate)
   recipe = recipes.recipe_of(
     loss_fn,
     optimizer,
@@ -153,7 +153,7 @@ def train_step(
     has_aux=has_aux,
     draw=draw,
   )
-  return driver(parts_of(recipe, donate))
+  return drivers.driven(driver, parts_of(recipe, donate))
 
 
 def parts_of(recipe: recipes.Recipe, donate: bool) -> drivers.Parts:
@@ -163,6 +163,8 @@ def parts_of(recipe: recipes.Recipe, donate: bool) -> drivers.Parts:
   def plan(state, dataset):
     structure = jax.tree.structure((state, dataset))
     if structure not in plans:
+      train_state.check_state(state)
+      checks.check_arrays(dataset=dataset)
       plans[structure] = measuring.make_plan(recipe, state, dataset)
     return plans[structure]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import arithmetic, base, checks
+from adaopt._common import arithmetic, arrays, base, checks
 
 _ROUNDS = 8
 
@@ -51,7 +51,9 @@ def _permute_bits(x: jax.Array, key: jax.Array, bits: int) -> jax.Array:
 def _checked(seed, positions):
   """Positions as an array; raises ValueError unless all are integers."""
   checks.check_integer(0, bits=32, seed=seed)
-  positions = jnp.asarray(positions)
+  positions = arrays.array_of(
+    'integers, where in the stream', positions=positions
+  )
   if not jnp.issubdtype(positions.dtype, jnp.integer):
     raise ValueError(
       f'positions must be integers, where in the stream, got {positions.dtype}.'
@@ -137,6 +139,11 @@ def example_keys(seed: jax.typing.ArrayLike, positions: jax.Array) -> jax.Array:
     (3,) 3875991361
   """
   positions = _checked(seed, positions)
+  if positions.ndim != 1:
+    raise ValueError(
+      'positions must be [b], one for each example, got '
+      f'{list(positions.shape)}.'
+    )
   key = jax.random.key(jnp.asarray(seed, jnp.uint32))
   return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
@@ -164,7 +171,7 @@ def draw(
     >>> print(adaopt.draw(dataset, 0, positions=jnp.arange(3)))
     {'x': Array([40, 20, 10], dtype=int32), 'y': Array([4, 2, 1], dtype=int32)}
   """
-  n = checks.num_examples(dataset)
+  n = checks.num_examples(dataset, 'dataset')
   indices = example_indices(seed, positions, n)
   return jax.tree.map(lambda x: jnp.asarray(x)[indices], dataset)
 

@@ -90,37 +90,13 @@ def init_train_state(
     return jax.tree.map(jnp.copy, state)
 
 
-def started(
-  params_or_state: optax.Params | TrainState,
-  optimizer: optax.GradientTransformation,
-  seed: int | None,
-  model_state: Any,
-) -> TrainState:
-  """The state of parameters, or a copy of the state of a run that goes on.
-
-  Raises:
-    ValueError: If a state is given a seed or a model state beside its own, or
-      is that of another optimizer.
-  """
-  if not isinstance(params_or_state, TrainState):
-    return init_train_state(
-      params_or_state,
-      optimizer,
-      seed=0 if seed is None else seed,
-      model_state=() if model_state is None else model_state,
-    )
-  if seed is not None:
+def check_state(state: Any) -> None:
+  """Raises ValueError unless it has the fields of a `TrainState`."""
+  if not all(hasattr(state, field) for field in TrainState._fields):
     raise ValueError(
-      f'the state has a seed of its own, {params_or_state.seed}, got '
-      f'seed={seed}; pass seed= with parameters only.'
+      'state must be a TrainState, as init_train_state makes it, got '
+      f'{type(state).__name__}.'
     )
-  if model_state is not None:
-    raise ValueError(
-      'the state has a model_state of its own; pass model_state= with '
-      'parameters only.'
-    )
-  check_belongs(params_or_state, optimizer)
-  return jax.tree.map(jnp.copy, params_or_state)
 
 
 def fast(params: optax.Params) -> optax.Params:
@@ -172,3 +148,36 @@ def check_belongs(
       f'{jax.tree.structure(state.opt_state)}, that of the optimizer would be '
       f'{jax.tree.structure(expected)}.'
     )
+
+
+def first_of(
+  params_or_state: Any,
+  optimizer: optax.GradientTransformation,
+  seed: int | None,
+  model_state: Any,
+) -> TrainState:
+  """The state of parameters, or a copy of the state of a run that goes on.
+
+  Raises:
+    ValueError: If a state is given a seed or a model state beside its own, or
+      is that of another optimizer.
+  """
+  if not isinstance(params_or_state, TrainState):
+    return init_train_state(
+      params_or_state,
+      optimizer,
+      seed=0 if seed is None else seed,
+      model_state=() if model_state is None else model_state,
+    )
+  if seed is not None:
+    raise ValueError(
+      f'the state has a seed of its own, {params_or_state.seed}, got '
+      f'seed={seed}; pass seed= with parameters only.'
+    )
+  if model_state is not None:
+    raise ValueError(
+      'the state has a model_state of its own; pass model_state= with '
+      'parameters only.'
+    )
+  check_belongs(params_or_state, optimizer)
+  return jax.tree.map(jnp.copy, params_or_state)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, checks, passing
+from adaopt._common import arithmetic, checks, functions, passing
 from adaopt.criteria import averaging
 
 
@@ -77,6 +77,7 @@ def scale_by_adascale(
   """
   checks.check_positive(base_batch_size=base_batch_size)
   checks.check_callable('of the progress', schedule=schedule)
+  functions.check_schedule(jnp.float32, schedule=schedule)
   averaging.check_decay(decay)
   averaging.check_floor(floor)
 

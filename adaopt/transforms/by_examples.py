@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, checks, passing
+from adaopt._common import arithmetic, checks, functions, passing
 
 
 class ScaleByExampleScheduleState(NamedTuple):
@@ -60,6 +60,7 @@ def scale_by_example_schedule(
     [0.5]
   """
   checks.check_callable('of the number of examples', schedule=schedule)
+  functions.check_schedule(schedule=schedule)
 
   def init_fn(params):
     del params

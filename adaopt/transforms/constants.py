@@ -6,12 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from adaopt._common import arithmetic, checks, fields, passing
-
-_Injected = optax.InjectStatefulHyperparamsState
+from adaopt._common import arithmetic, checks, passing
+from adaopt.transforms import injected
 
 
 class FollowBatchSizeState(NamedTuple):
@@ -135,17 +133,20 @@ def follow_batch_size(
     Algorithms <https://arxiv.org/abs/2205.10287>`_, 2022 (decays and ε)
   """
   checks.check_optimizer(optimizer)
+  injected.check_names(decays, trace, scaled)
   decays = (decays,) if isinstance(decays, str) else tuple(decays)
   fading = decays if trace is None else (*decays, trace)
   powers = dict(scaled or {})
-  _check_arguments([*fading, *powers], powers, base_batch_size)
+  injected.check_powers([*fading, *powers], powers)
+  if base_batch_size is not None:
+    checks.check_integer(1, base_batch_size=base_batch_size)
   optimizer = passing.with_own_args(optimizer)
 
   def init_fn(params):
     inner_state = optimizer.init(params)
-    _check_injected(inner_state, [*fading, *powers])
-    _check_decays(inner_state, fading)
-    _check_trace(inner_state, trace)
+    injected.check_injected(inner_state, [*fading, *powers])
+    injected.check_decays(inner_state, fading)
+    injected.check_trace(inner_state, trace)
     return FollowBatchSizeState(
       count=jnp.zeros([], jnp.int32),
       examples=jnp.zeros([], jnp.int32),
@@ -190,7 +191,7 @@ def follow_batch_size(
       }
       return after._replace(hyperparams=after.hyperparams | kept)
 
-    followed = _map_injected(follow, state.inner_state)
+    followed = injected.map_injected(follow, state.inner_state)
     if trace is not None:
       gain = _rate_of(trace, followed) / _rate_of(trace, state.inner_state)
       updates = arithmetic.scale(gain, updates)
@@ -199,17 +200,10 @@ def follow_batch_size(
       count=count,
       examples=examples,
       base_batch_size=base_batch_size,
-      inner_state=_map_injected(keep, after, state.inner_state),
+      inner_state=injected.map_injected(keep, after, state.inner_state),
     )
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _map_injected(function, opt_state, *rest):
-  """The state with function(node, ...) for that of each injected optimizer."""
-  is_injected = lambda node: isinstance(node, _Injected)
-  apply = lambda x, *others: function(x, *others) if is_injected(x) else x
-  return jax.tree.map(apply, opt_state, *rest, is_leaf=is_injected)
 
 
 def _in_batches(examples, b, dtype):
@@ -218,83 +212,7 @@ def _in_batches(examples, b, dtype):
   return whole.astype(dtype) + rest.astype(dtype) / b.astype(dtype)
 
 
-def _holders(opt_state, name):
-  """The hyperparams of the injected optimizers that have one of this name."""
-  return [
-    state.hyperparams
-    for state in fields.states_of(opt_state, _Injected)
-    if name in state.hyperparams
-  ]
-
-
 def _rate_of(trace, opt_state):
   """1 − β of the trace."""
-  (hyperparams,) = _holders(opt_state, trace)
+  (hyperparams,) = injected.holders(opt_state, trace)
   return 1 - hyperparams[trace]
-
-
-def _check_arguments(names, powers, base_batch_size):
-  if not names:
-    raise ValueError(
-      'follow_batch_size follows no constant; name some, as in '
-      "decays=('b1', 'b2') or scaled={'weight_decay': 0.5}."
-    )
-  twice = sorted({name for name in names if names.count(name) > 1})
-  if twice:
-    raise ValueError(
-      f'{twice[0]} is named twice; a constant is a decay, a trace or scaled.'
-    )
-  for name, power in powers.items():
-    number = np.asarray(power) if checks.is_concrete(power) else np.ones([])
-    if number.dtype.kind not in 'iuf' or number.ndim or not np.isfinite(number):
-      raise ValueError(
-        f'scaled must hold finite powers of b / b_0, got {power!r} for {name}.'
-      )
-  if base_batch_size is not None:
-    checks.check_integer(1, base_batch_size=base_batch_size)
-
-
-def _check_injected(opt_state, names):
-  injected = fields.states_of(opt_state, _Injected)
-  if not injected:
-    raise ValueError(
-      'follow_batch_size needs an optimizer with injected constants, such as '
-      'optax.inject_hyperparams(optax.adamw)(1.0, weight_decay=0.1), got one '
-      f'with the state {type(opt_state).__name__}.'
-    )
-  scheduled = {name for s in injected for name in s.hyperparams_states}
-  found = {name for s in injected for name in s.hyperparams} - scheduled
-  for name in names:
-    if name in scheduled:
-      raise ValueError(
-        f'{name} is a schedule, which counts updates and would overwrite what '
-        'follows the batch size; give inject_hyperparams a number.'
-      )
-    if name not in found:
-      raise ValueError(
-        f'{name} is not an injected constant that can follow the batch size; '
-        f'there are {", ".join(sorted(found)) or "none"}.'
-      )
-
-
-def _check_decays(opt_state, names):
-  for name in names:
-    for hyperparams in _holders(opt_state, name):
-      decay = hyperparams[name]
-      if jnp.result_type(decay).itemsize < 4:
-        raise ValueError(
-          f'{name} is held in {decay.dtype}, which rounds decays near 1; '
-          'inject with hyperparam_dtype=jnp.float32, and a mu_dtype likewise.'
-        )
-      if checks.is_concrete(decay) and not np.all((decay >= 0) & (decay < 1)):
-        raise ValueError(
-          f'{name} must be in [0, 1) to have a half-life, got {decay}.'
-        )
-
-
-def _check_trace(opt_state, trace):
-  if trace is not None and len(_holders(opt_state, trace)) != 1:
-    raise ValueError(
-      f'trace={trace!r} must be a constant of one injected optimizer, got '
-      f'{len(_holders(opt_state, trace))}; wrap each by a follow_batch_size.'
-    )

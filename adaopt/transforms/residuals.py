@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adaopt._common import arithmetic, checks
+from adaopt._common import arithmetic, arrays, checks
 
 
 def signs(labels: jax.Array, dtype: Any) -> jax.Array:
@@ -61,25 +61,27 @@ def log_odds(logits: jax.Array, labels: jax.Array) -> jax.Array:
     >>> print(m, f'{jnp.mean(jax.nn.softplus(-m)):.4f}')
     [2. 3.] 0.0878
   """
-  shape = jnp.shape(logits)
-  if len(shape) not in (1, 2) or shape[:1] != jnp.shape(labels):
+  logits = arrays.array_of('real numbers, [b] or [b, k]', logits=logits)
+  arrays.check_real(logits=logits)
+  shape = logits.shape
+  kinds = 'integers' if len(shape) == 2 else '±1 or {0, 1}'
+  classes = arrays.array_of(f'{kinds}, [b]', labels=labels)
+  if len(shape) not in (1, 2) or shape[:1] != classes.shape:
     raise ValueError(
       'logits must be [b] or [b, k] and labels [b], got logits '
-      f'{list(shape)} and labels {list(jnp.shape(labels))}.'
+      f'{list(shape)} and labels {list(classes.shape)}.'
     )
-  logits = jnp.asarray(logits)
   if len(shape) == 1:
     return signs(labels, logits.dtype) * logits
   if shape[1] < 2:
     raise ValueError(
       'logits [b, 1] have only one class; pass logits[:, 0] for two classes.'
     )
-  if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+  labels = classes
+  if not jnp.issubdtype(labels.dtype, jnp.integer):
     raise ValueError(
-      'labels of logits [b, k] must be integers, got '
-      f'{jnp.result_type(labels)}.'
+      f'labels of logits [b, k] must be integers, got {labels.dtype}.'
     )
-  labels = jnp.asarray(labels)
   if checks.is_concrete(labels) and labels.size:
     extremes = int(jnp.min(labels)), int(jnp.max(labels))
     if extremes[0] < 0 or extremes[1] >= shape[1]:
@@ -155,7 +157,7 @@ def scale_by_mean_residual() -> optax.GradientTransformationExtraArgs:
     updates, state, params=None, *, mean_residual=None, **extra_args
   ):
     del params, extra_args
-    if mean_residual is None or jnp.shape(mean_residual):
+    if not arrays.is_real_scalar(mean_residual):
       raise ValueError(
         'scale_by_mean_residual needs the scalar mean residual of the batch, '
         f'got {mean_residual}: pass mean_residual= to update, or in train_step '

@@ -217,11 +217,11 @@ def test_num_examples_is_static_under_jit():
 @pytest.mark.parametrize(
   ('batch', 'message'),
   [
-    ({}, r'^the batch holds no array\.'),
-    ({'x': None}, r'^the batch holds no array\.'),
+    ({}, r'^the batch holds no array, got \{\}; pass arrays with'),
+    ({'x': None}, r"^the batch holds no array, got \{'x': None\}; pass"),
     (
       {'x': np.ones(3), 'y': 2.0},
-      r"^\['y'\] is a scalar; every array of a batch needs a leading example",
+      r"^batch\['y'\] is a scalar; every array of a batch needs a leading",
     ),
     (1.0, '^batch is a scalar'),
     (

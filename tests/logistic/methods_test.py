@@ -303,7 +303,10 @@ BAD = {
   'no rows': (dict(features=np.ones([0, 2])), r'n, d ≥ 1, got \[0, 2\]'),
   'strings': (dict(labels=np.array(['cat', 'dog'])), 'labels must be real'),
   'complex weights': (dict(weights=1j * np.ones(2)), 'weights must be real'),
-  'objects': (dict(features=np.array([[1, None]] * 2)), 'features is of type'),
+  'objects': (
+    dict(features=np.array([[1, None]] * 2)),
+    r'features must be an array \[n, d\] .* got object\[2, 2\]',
+  ),
 }
 
 

@@ -288,3 +288,24 @@ def test_what_is_no_method_is_refused(method, message):
   ):
     with pytest.raises(ValueError, match=message):
       run()
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize(
+  'make', [logistic.lr_gd, logistic.normalized_lr_gd, logistic.adaptive_gd]
+)
+def test_a_step_size_wider_than_the_features_is_of_their_type(dtype, make):
+  features = jnp.asarray([[3, 4], [-3, 4], [0, -9]], dtype)
+  labels = jnp.array([1, 1, -1])
+  solve = lambda step_size: logistic.solve(
+    make(step_size), features, labels, max_steps=20
+  )
+  wide, narrow = solve(np.float64(0.5)), solve(jnp.asarray(0.5, dtype))
+  assert wide.params.dtype == dtype
+  assert wide.iterations == narrow.iterations
+  # The coefficients are rounded once more where they are wider.
+  eps = float(jnp.finfo(dtype).eps)
+  scale = float(jnp.abs(narrow.params).max())
+  np.testing.assert_allclose(
+    np.float64(wide.params), np.float64(narrow.params), atol=8 * eps * scale
+  )

@@ -256,3 +256,12 @@ def test_a_bad_number_of_steps_is_refused():
 def test_a_step_size_that_is_not_positive_is_refused():
   with pytest.raises(ValueError, match='step_size must be positive'):
     hard(logistic.lr_gd, np.array([1.0, 0.0]))
+
+
+def test_step_sizes_wider_than_the_features_are_of_their_type():
+  features = jnp.asarray([[3, 4], [-3, 4], [0, -9]], jnp.float32)
+  found = logistic.sweep(
+    logistic.lr_gd, np.array([0.5, 4.0]), features, [1, 1, -1], max_steps=20
+  )
+  assert found.params.dtype == jnp.float32
+  assert found.solved.all()

@@ -274,11 +274,11 @@ BAD = {
     'has 3 examples, fewer than the 4 of the first, and is not the last one',
   ),
   'long batch': (BATCHES[::-1], None, r'element 1 is float32\[4, 3\]'),
-  'scalars as batches': (range(9), None, 'a scalar; every array of a batch'),
+  'scalars as batches': (range(9), None, 'a scalar; every array of a feed'),
   'ragged batch': (
     [{'x': np.ones([4, 3]), 'y': np.ones(3)}],
     None,
-    'leading axes of a batch must be equal',
+    'leading axes of a feed must be equal',
   ),
   'objects': ([np.array([None, 1])], M, 'feed is of type object; a feed holds'),
   'strings': ([{'x': 'a'}], M, r"feed\['x'\] is of type <U1"),

@@ -242,7 +242,7 @@ def test_draw_spans_epochs_and_exceeds_the_dataset():
   ('dataset', 'message'),
   [
     ({'x': np.ones((3, 2)), 'y': np.ones(4)}, r"\['x'\]: 3, \['y'\]: 4"),
-    (np.ones((0, 2)), 'the batch is empty'),
+    (np.ones((0, 2)), 'the dataset is empty'),
     ({'x': np.ones(3), 'y': np.ones(())}, r"\['y'\] is a scalar"),
     ((), 'holds no array'),
   ],

@@ -1,0 +1,93 @@
+"""Wrong calls of `noise`."""
+
+import jax.numpy as jnp
+import optax
+
+import adaopt
+from adaopt import noise
+from tests.wrong_calls import kinds
+from tests.wrong_calls.right import STATISTICS, G, in_map
+from tests.wrong_calls.table import Case, kind
+
+NOISE = adaopt.noise_scale(half_life=100)
+NOISE_STATE = NOISE.update(G, NOISE.init(G), statistics=STATISTICS)[1]
+REPORT = adaopt.noise_report(NOISE_STATE, G)
+no_state = kind(
+  'pass the state of one',
+  *(None, (), 1.0, optax.sgd(0.1).init(G), abs),
+  shown='0 noise_scale',
+)
+CASES = [
+  Case(noise.noise_scale, dict(half_life=10), dict(half_life=kinds.positive)),
+  Case(
+    noise.noise_report,
+    dict(opt_state=NOISE_STATE, params=G),
+    dict(
+      opt_state=no_state
+      + kind('chain one', (NOISE_STATE,) * 2, shown='states of 2 noise_scale'),
+      params=kind('initialised with', None, {}, shown='got 0')
+      + kind('initialised with', [G, G], shown='got 2'),
+      batch_size=tuple(w for w in kinds.count if w.value is not None),
+    ),
+    named=dict(opt_state='noise_scale', params='parameters'),
+  ),
+  Case(
+    noise.noise_estimates,
+    dict(state=NOISE_STATE),
+    dict(state=no_state),
+  ),
+  *(
+    Case(
+      public,
+      dict(report=REPORT),
+      dict(
+        report=kind('noise_report(', None, 'x', 1.0, {}, abs, shown='got')
+        + kind('noise_report(', NOISE_STATE, shown='got NoiseScaleState')
+        + kind('noise_report(', REPORT.total, shown='got NoiseRow')
+      ),
+    )
+    for public in (noise.noise_table, noise.noise_advice)
+  ),
+  Case(
+    noise.between_micro_batches,
+    dict(gradients={'w': jnp.ones([3, 2])}, micro_batch_size=4),
+    dict(
+      micro_batch_size=kinds.count,
+      gradients=kind('no array', None, {}, shown='no array')
+      + kind('leading', {'w': 1.0}, 2.0, shown='scalar')
+      + kind('must be equal', [jnp.ones(2), jnp.ones(3)], shown='2, ')
+      + kind('only arrays of numbers', 'a', {'w': abs}, shown="'a"),
+    ),
+    named=dict(gradients='gradients'),
+  ),
+  Case(
+    noise.between_devices,
+    dict(axis_name='x', micro_batch_size=4),
+    dict(
+      axis_name=kinds.axis_name + kind('of jax.shard_map', None),
+      micro_batch_size=kinds.count,
+      gradient=kind('only arrays', {'w': 'a'}, abs, shown='gradient')
+      + kind('pass that of the loss', None, {}, shown='no array'),
+    ),
+    in_map(
+      lambda w, **more: noise.between_devices(**dict(gradient={'w': w}) | more)
+    ),
+  ),
+  Case(
+    noise.from_two_sizes,
+    dict(gradient=G, squared_norms=8.0, batch_size=8, micro_batch_size=2),
+    dict(
+      batch_size=kinds.count + kind('is not below', 2, 1, shown='batch_size='),
+      micro_batch_size=kinds.count
+      + kind('is not below', 8, 9, shown='micro_batch_size='),
+      squared_norms=kind(
+        'must be like the parameters', {'w': 8.0}, None, shown='got'
+      )
+      + kind('must have the shape', jnp.ones(2), shown='got [2]')
+      + kind('arrays of numbers', 'a', abs, shown='squared_norms'),
+      gradient=kind('arrays of numbers', 'a', abs, shown='gradient')
+      + kind('must be like', {'w': G}, None, shown='got'),
+    ),
+    named=dict(gradient='', squared_norms='squared_norms'),
+  ),
+]
