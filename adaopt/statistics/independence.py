@@ -140,8 +140,8 @@ def check_compared(compared: Compared, params: Any, length: int) -> None:
   """Raises ValueError if the gradients that were compared differ.
 
   A difference is measured by the root mean square of the examples' gradients.
-  That of a tensor that cancels, such as the bias of attention's keys, is at
-  least a ten-thousandth of all tensors' together.
+  In a tensor that cancels, such as the bias of attention's keys, it may be what
+  rounding takes from all tensors together.
 
   Args:
     compared: The comparison, in which the gradient of the batch is finite.
@@ -157,12 +157,15 @@ def check_compared(compared: Compared, params: Any, length: int) -> None:
   columns = map(jax.tree.leaves, compared[:-1])
   whole, error, sum_error, scale = (np.asarray(x, np.float64) for x in columns)
   everything = np.sqrt(np.sum(np.maximum(scale, whole) ** 2))
-  scale = np.maximum(np.maximum(scale, whole), 1e-4 * everything)
   if everything == 0:
     return
   eps = np.array([jnp.finfo(jnp.result_type(x)).eps for _, x in leaves], float)
-  tolerance = np.maximum(1e-3, 4 * np.maximum(eps, compared.eps))
-  excess = error / scale / tolerance
+  eps = np.maximum(eps, compared.eps)
+  allowed = np.maximum(
+    np.maximum(1e-3, 4 * eps) * np.maximum(scale, whole),
+    np.maximum(1e-7, eps) * everything,
+  )
+  excess = error / allowed
   worst = int(np.argmax(excess))
   if excess[worst] <= 1:
     return
@@ -172,7 +175,7 @@ def check_compared(compared: Compared, params: Any, length: int) -> None:
     f'gradients: in {name} they differ by {error[worst]:.3g}, where the '
     f'gradient has the length {whole[worst]:.3g}.'
   )
-  if np.all(sum_error <= tolerance * scale):
+  if np.all(sum_error <= allowed):
     raise ValueError(
       f'{found} It is {length} times their mean: the loss is a sum over the '
       'examples; divide it by their number.'
