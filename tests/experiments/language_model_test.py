@@ -30,8 +30,6 @@ SMALL = {
   'model.width': 32,
   'model.num_layers': 2,
   'model.num_heads': 2,
-  # XLA that optimises little has no product of bfloat16 on a CPU.
-  'model.dtype': 'float32',
   'optimizer.learning_rate': 1e-2,
   'optimizer.warmup_examples': 50,
   'optimizer.init_batch_size': 4,
@@ -204,11 +202,13 @@ def test_two_processes_resume_the_run_of_one(
   ours, theirs = records.read(tmp_path), records.read(whole)
   for name in ('batch_size', 'tokens'):
     np.testing.assert_array_equal(ours.train[name], theirs.train[name])
-  # Processes add up in another order, in all steps after the fourth.
-  losses = [ours.train['loss'], theirs.train['loss']]
-  np.testing.assert_allclose(*losses, 1e-4)
-  averages = [x.eval['average_test_loss'] for x in (ours, theirs)]
-  np.testing.assert_allclose(*averages, 1e-4)
+  # Devices of two processes add up in another order, and bfloat16 has 8 bits,
+  # of which 60 steps make a hundredth.
+  losses = [run.train['loss'] for run in (ours, theirs)]
+  np.testing.assert_allclose(*(x[:8] for x in losses), 2e-3)
+  np.testing.assert_allclose(*losses, 5e-2)
+  averages = [run.eval['average_test_loss'] for run in (ours, theirs)]
+  np.testing.assert_allclose(*averages, 1e-2)
 
 
 def test_weight_decay_holds_for_matrices_by_name(run):
