@@ -49,6 +49,17 @@ def _each(losses):
   return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
 
 
+def _differentiate_batch(losses):
+  """Raises what JAX raises: of a batch it may lack rules that one example has.
+
+  Such as a `custom_jvp` of a switch whose index is batched.
+  """
+  total = lambda params: jax.tree.leaves(losses.of_batch(params, losses.batch))[
+    0
+  ]
+  jax.eval_shape(jax.grad(total), losses.params)
+
+
 def _largest(rows):
   return float(np.max(np.linalg.norm(rows, axis=1)))
 
@@ -64,6 +75,7 @@ def rows_of(program: programs.Program, losses: programs.Losses) -> Rows:
     Its rows. Those of fewer bits are computed in float64, from the same
     numbers.
   """
+  _differentiate_batch(losses)
   double = dict.fromkeys(('params', 'compute', 'narrow'), 'float64')
   with jax.enable_x64(True):
     exact = programs.losses_of(program._replace(**double))
