@@ -43,6 +43,7 @@ class Compared(NamedTuple):
   sum_error: optax.Updates  # of the distance of its b-th part to that mean
   scale: optax.Updates  # √ of the mean of ‖g_i‖²
   eps: jax.Array  # of the coarsest numbers that the loss computes with, []
+  least: jax.Array  # ‖·‖ of a gradient that is but rounding of the loss, []
 
 
 def comparison(loss_fn: base.LossFn, has_aux: bool) -> Callable[..., Compared]:
@@ -61,7 +62,7 @@ def comparison(loss_fn: base.LossFn, has_aux: bool) -> Callable[..., Compared]:
         return total
       return total / outcome.weight.astype(total.dtype)
 
-    whole = jax.grad(whole_loss)(params)
+    value, whole = jax.value_and_grad(whole_loss)(params)
     samples = losses.samples(batch, None, 1, keys)
     moments = pruning.pruned(
       lambda *args: estimators.measure_moments(loss, *args)._replace(
@@ -71,6 +72,8 @@ def comparison(loss_fn: base.LossFn, has_aux: bool) -> Callable[..., Compared]:
     gradient = estimators.gradient(loss, params, samples[0], moments)
     square = lambda x: jnp.sum(arithmetic.abs_sq(x))
     norm = lambda x: jnp.sqrt(square(x))
+    eps = jnp.asarray(_coarsest(whole_loss, params))
+    size = jnp.sqrt(sum(map(square, jax.tree.leaves(params))))
     return Compared(
       whole=jax.tree.map(norm, whole),
       error=jax.tree.map(lambda w, m: norm(w - m), whole, gradient),
@@ -82,7 +85,8 @@ def comparison(loss_fn: base.LossFn, has_aux: bool) -> Callable[..., Compared]:
         moments.mean,
         moments.spread,
       ),
-      eps=jnp.asarray(_coarsest(whole_loss, params)),
+      eps=eps,
+      least=4 * eps * jnp.abs(value) / jnp.maximum(size, 1),
     )
 
   return compare
@@ -141,7 +145,7 @@ def check_compared(compared: Compared, params: Any, length: int) -> None:
 
   A difference is measured by the root mean square of the examples' gradients.
   In a tensor that cancels, such as the bias of attention's keys, it may be what
-  rounding takes from all tensors together.
+  rounding takes from all tensors together; where all cancel, nothing differs.
 
   Args:
     compared: The comparison, in which the gradient of the batch is finite.
@@ -154,10 +158,10 @@ def check_compared(compared: Compared, params: Any, length: int) -> None:
       f'the gradient of {length} examples is finite, and those of single '
       f'examples among them are not. {_CAUSES}'
     )
-  columns = map(jax.tree.leaves, compared[:-1])
+  columns = map(jax.tree.leaves, compared[:-2])
   whole, error, sum_error, scale = (np.asarray(x, np.float64) for x in columns)
   everything = np.sqrt(np.sum(np.maximum(scale, whole) ** 2))
-  if everything == 0:
+  if everything <= compared.least:
     return
   eps = np.array([jnp.finfo(jnp.result_type(x)).eps for _, x in leaves], float)
   eps = np.maximum(eps, compared.eps)

@@ -5,6 +5,7 @@ from adaopt.training.fed import feed_step
 from adaopt.training.feeding import Feed, feed
 from adaopt.training.fitting import fit
 from adaopt.training.loops import iterate
+from adaopt.training.memory import largest_micro_batch_size
 from adaopt.training.steps import Metrics, train_step
 from adaopt.training.stream import draw, example_indices, example_keys
 from adaopt.training.train_state import TrainState, init_train_state
@@ -25,6 +26,7 @@ __all__ = [
   'fit',
   'init_train_state',
   'iterate',
+  'largest_micro_batch_size',
   'traced',
   'train_step',
 ]

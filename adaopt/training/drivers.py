@@ -247,16 +247,33 @@ def automatic(parts: Parts) -> Step:
     mesh, layout = placing.mesh_of(state), placing.layout_of(state)
     if (mesh, layout) not in steps:
       kept = parts._replace(layout=layout)
-      steps[mesh, layout] = _chosen(kept, mesh, state, dataset)
+      steps[mesh, layout] = _chosen(kept, state, dataset)
     return steps[mesh, layout](state, dataset)
 
   return step
 
 
-def _chosen(parts, mesh, state, dataset):
-  moments = parts.plan(state, dataset).measurements[-1].moments
-  names = ir.names(jax.make_jaxpr(moments)(0, state, dataset))
+def one_program(parts: Parts, state: Any, dataset: Any) -> Step:
+  """`traced`, over all devices of the mesh that holds the state, compiled."""
+  parts = parts._replace(layout=placing.layout_of(state))
+  names = _names(parts, state, dataset)
+  return _shared_out(traced, names, parts, state, dataset)
+
+
+def _chosen(parts, state, dataset):
+  names = _names(parts, state, dataset)
   one = dispatched if _is_slow_in_a_loop(names) else traced
+  return _shared_out(one, names, parts, state, dataset)
+
+
+def _names(parts, state, dataset):
+  """The names of what a measurement computes with."""
+  moments = parts.plan(state, dataset).measurements[-1].moments
+  return ir.names(jax.make_jaxpr(moments)(0, state, dataset))
+
+
+def _shared_out(one, names, parts, state, dataset):
+  mesh = placing.mesh_of(state)
   if mesh is None:
     return one(parts)
   sharing = meshes.sharing_of(mesh, state)

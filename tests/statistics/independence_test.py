@@ -104,6 +104,19 @@ def test_a_tensor_whose_gradients_cancel_passes(dtype, seed):
   check(loss_fn, params, x)
 
 
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_gradients_that_all_cancel_differ_in_nothing(dtype):
+  """Logits that are moved alike: the loss does not change."""
+
+  def loss_fn(w, x):
+    moved = jnp.sum(jnp.sin(x @ w), 1, keepdims=True).astype(dtype)
+    logits = moved + jnp.array([[0.3, -0.7, 1.1]], dtype)
+    return -jnp.mean(jax.nn.log_softmax(logits)[:, 0].astype(jnp.float32))
+
+  # Of seven: a division by eight would not round.
+  check(loss_fn, jax.random.normal(jax.random.key(1), [3, 4]), X[:7])
+
+
 def test_a_difference_beside_a_large_noise_is_found():
   """It is measured by single gradients, of which the mean is a hundredth."""
   x = X - X.mean(0, keepdims=True)

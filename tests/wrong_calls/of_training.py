@@ -108,6 +108,28 @@ in_steps = [
     for public in (training.traced, training.dispatched, training.automatic)
   ),
   Case(
+    training.largest_micro_batch_size,
+    dict(
+      loss_fn=loss_fn,
+      optimizer=ADAPTIVE,
+      state=STATE,
+      dataset=BATCH,
+      num_bytes=2**30,
+      at_most=1,
+    ),
+    dict(
+      loss_fn=kinds.loss,
+      optimizer=kinds.optimizer,
+      state=kind('init_train_state', None, {}, PARAMS, shown='got'),
+      dataset=tuple(w for w in kinds.batch if w.shown != 'iterator'),
+      num_bytes=kind('at least 1 and below 2^63', 0, -1, 4.0, '4', 2**63),
+      at_most=kinds.count,
+      group_size=kinds.count,
+      has_aux=kinds.flag,
+      draw=kinds.functions_of('(dataset, seed, positions) -> batch'),
+    ),
+  ),
+  Case(
     training.feed_step,
     dict(loss_fn=loss_fn, optimizer=ADAPTIVE),
     dict(
