@@ -18,8 +18,8 @@ ROUNDINGS = 16
 
 
 SMALLEST = 1e-2
-"""A gradient that is less has no more precision: it may be what others leave
-that cancel, such as that of logits that are all equal."""
+"""A loss or gradient that is less has no more precision: it may be what others
+leave that cancel, such as that of logits that are all equal."""
 
 
 class Rows(NamedTuple):
@@ -97,7 +97,7 @@ def rows_of(program: programs.Program, losses: programs.Losses) -> Rows:
     weights,
     totals,
     error=error + rtol * max(whole, SMALLEST),
-    total_error=total_error + rtol * float(np.max(np.abs(totals))),
+    total_error=total_error + rtol * max(np.max(np.abs(totals)), SMALLEST),
   )
 
 
@@ -145,8 +145,8 @@ def statistics_of(
   )
   share = len(a) / sum(w)
   mean_error = share * rows.error
-  size = share * (_largest(a) + max(w) * norm)
   error = share * (rows.error + max(w) * mean_error)
+  size = share * (_largest(a) + max(w) * norm) + error
   spread = 4 * q * size * error
   turned = min(1.0, 2 * mean_error / norm) if norm else 1.0
   errors = Statistics(
