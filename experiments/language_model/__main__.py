@@ -4,9 +4,6 @@ A stream of padded sequences, layers scanned under remat in bfloat16, AdamW with
 warm-up behind clipping, dropout, an average of the weights, parameters in parts
 on all devices, and a batch size that follows the noise. The same command
 resumes what was stopped or killed, on any number of devices and processes.
-
-  python -m experiments.language_model \
-    --config=experiments/configs/shakespeare_lm.py --workdir=runs/lm
 """
 
 import contextlib
@@ -42,12 +39,6 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 
 
-def _claim(workdir, config):
-  records.check(workdir, config)
-  if not jax.process_index():
-    records.claim(workdir, config)
-
-
 def main(argv: list[str]) -> None:
   """Trains the model of a config."""
   del argv
@@ -64,11 +55,12 @@ def main(argv: list[str]) -> None:
         'the same command resumes from the last checkpoint.'
       )
     )
+    records.check(workdir, config)
+    run = runs.prepare(config, options.DATA_DIR.value)
     if not jax.process_index():
       stack.enter_context(locks.held(workdir))
+      records.claim(workdir, config)
     stop = stack.enter_context(interrupts.requested_stop())
-    _claim(workdir, config)
-    run = runs.prepare(config, options.DATA_DIR.value)
     if not training.train(run, config, workdir, stop):
       print('Stopped; the same command resumes the run.')
       return
