@@ -105,10 +105,19 @@ Glossary:
     (`cut.weight_space`).
 """
 
+from adaopt.per_example.clipping import clipped_sum, normalized_sum
 from adaopt.per_example.estimates import (
   inner_products,
   second_moment,
   squared_norms,
 )
+from adaopt.per_example.weighting import weighted_sum
 
-__all__ = ['inner_products', 'second_moment', 'squared_norms']
+__all__ = [
+  'clipped_sum',
+  'inner_products',
+  'normalized_sum',
+  'second_moment',
+  'squared_norms',
+  'weighted_sum',
+]

@@ -44,6 +44,7 @@ def factorise(
   preference: choice.Preference = choice.NORMS_FIRST,
   weigh: Callable[[Any], tuple[jax.Array, jax.Array]] | None = None,
   direction: optax.Updates | None = None,
+  coefficients: Any = None,
 ) -> Factored:
   """Computes the losses of samples and the factors of their gradients.
 
@@ -60,6 +61,8 @@ def factorise(
       default all are 1.
     direction: u, like params, for `reductions.products` of gradients that a
       scan emits.
+    coefficients: c_j of every tensor, like params, [J] real, for
+      `reductions.weighted` of gradients that a scan emits.
 
   Returns:
     Losses and factors, for `reductions`.
@@ -82,6 +85,12 @@ def factorise(
   if direction is not None:
     directions = stacks.directions_of(cuts, directed(treedef, direction))
 
+  of_stacks = {}
+  if coefficients is not None:
+    of_stacks = stacks.coefficients_of(
+      cuts, treedef.flatten_up_to(coefficients)
+    )
+
   weigh = weigh or (lambda _: (jnp.ones(len(weights)), jnp.ones([])))
 
   def weighed(read):
@@ -89,7 +98,7 @@ def factorise(
     return weigh(jax.tree.map(stacks.gathered, aux))
 
   reducers = stacks.reducers(
-    cuts, stacks.Reading(preference, weighed, directions)
+    cuts, stacks.Reading(preference, weighed, directions, of_stacks)
   )
   each, reduced = _evaluate_each(
     flat, known, [*results, *factors], stacked, arguments, reducers

@@ -1,5 +1,7 @@
 """Reductions over per-example gradients, computed from their factors."""
 
+from typing import Any
+
 import jax
 import optax
 
@@ -29,6 +31,29 @@ def sums(factored: factorisation.Factored) -> common.Sums:
     for tail in factored.tails
   ]
   return common.Sums(*map(factored.treedef.unflatten, zip(*each, strict=True)))
+
+
+def weighted(
+  factored: factorisation.Factored, coefficients: Any
+) -> optax.Updates:
+  """Σ_j c_j g_j, contracted from the factors.
+
+  A sample with c_j = 0 leaves no trace, even where its factors are not finite.
+  Of gradients that a scan emits `factorise` must have been given the same
+  coefficients.
+
+  Args:
+    factored: The factors.
+    coefficients: c_j of every tensor, like the parameters, [J] real.
+
+  Returns:
+    Like the parameters, in float32 or wider.
+  """
+  each = factored.treedef.flatten_up_to(coefficients)
+  return factored.treedef.unflatten(
+    choice.weighted(tail, factored.factors, factored.preference, c)
+    for tail, c in zip(factored.tails, each, strict=True)
+  )
 
 
 def products(

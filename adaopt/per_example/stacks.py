@@ -45,6 +45,7 @@ class Reading(NamedTuple):
   # c_j [J] and W [] of `common.Sums`.
   weighed: Callable[[ir.Read], tuple[jax.Array, jax.Array]]
   directions: dict[int, jax.Array]  # conj u of a stack; {}: no products
+  coefficients: dict[int, jax.Array]  # c_j of a stack; {}: those of `weighed`
 
 
 def cut_off(
@@ -157,6 +158,17 @@ def directions_of(
   }
 
 
+def coefficients_of(
+  cuts: Cuts, coefficients: Sequence[jax.Array]
+) -> dict[int, jax.Array]:
+  """The coefficients [J] of gradients, by the stacks of these."""
+  return {
+    tail.source: c
+    for tail, c in zip(cuts.tails, coefficients, strict=True)
+    if isinstance(tail, cut.Stacked)
+  }
+
+
 def _run(loop, reading, read):
   """The outputs of a scan, its gradients reduced."""
   equation, body, (_, consts, carries), emitted, cuts = loop
@@ -173,6 +185,9 @@ def _run(loop, reading, read):
   weights = reading.weighed(read)
   stacks = [equation.outputs[i] for i in emitted]
   directions = [reading.directions[v] for v in stacks if reading.directions]
+  coefficients = [
+    reading.coefficients[v] for v in stacks if reading.coefficients
+  ]
 
   def step(carry, xs):
     x, directions = xs
@@ -182,10 +197,14 @@ def _run(loop, reading, read):
       reading.preference,
       lambda _: weights,
       directions_of(cuts, directions) if directions else {},
+      coefficients_of(cuts, coefficients) if coefficients else {},
     )
     found = ir.evaluate(equations, known, wanted, reducers(cuts, inner))
     values = dict(zip(started, found[len(kept) :], strict=True))
-    reduced = _reduced(cuts, values, reading.preference, weights, directions)
+    reduced = _reduced(
+      *(cuts, values, reading.preference, weights),
+      *(directions, coefficients),
+    )
     return found[:carries], (found[carries : len(kept)], reduced)
 
   init, xs = ([operands[v] for v in vs] for vs in (carried, sliced))
@@ -197,7 +216,7 @@ def _run(loop, reading, read):
   ]
 
 
-def _reduced(cuts, values, preference, weights, directions):
+def _reduced(cuts, values, preference, weights, directions, coefficients):
   """The reductions of all gradients of a step."""
   of_samples = {
     v for t in cuts.tails if isinstance(t, cut.Tail) for v in t.factors
@@ -205,15 +224,21 @@ def _reduced(cuts, values, preference, weights, directions):
   factors = {
     v: gathered(x) if v in of_samples else x for v, x in values.items()
   }
-  directions = directions or [None] * len(cuts.tails)
-  coefficients, _ = weights
+  none = [None] * len(cuts.tails)
   found = []
-  for tail, gradient, u in zip(
-    cuts.tails, cuts.gradients, directions, strict=True
+  for tail, gradient, u, c in zip(
+    cuts.tails,
+    cuts.gradients,
+    directions or none,
+    coefficients or none,
+    strict=True,
   ):
     if tail is None:
-      tail = common.shared(jnp.ones_like(coefficients), factors, gradient)
+      tail = common.shared(jnp.ones_like(weights[0]), factors, gradient)
     sums = choice.sums(tail, factors, preference, *weights)
+    if c is not None:
+      alone = choice.weighted(tail, factors, preference, c)
+      sums = sums._replace(weighted=alone)
     products = None
     if u is not None:
       products = choice.choose(tail, preference).products(tail, factors, u)

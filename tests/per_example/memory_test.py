@@ -90,6 +90,13 @@ def test_memory_is_that_of_a_few_gradients(name, variance):
   assert used < plain_bytes(name) + FEW_GRADIENTS
 
 
+@pytest.mark.parametrize('name', MODELS)
+def test_memory_of_clipping_is_that_of_a_few_gradients(name):
+  clipped_sum = adaopt.per_example.clipped_sum(loss_of(name), 1.0)
+  used = temporary_bytes(clipped_sum, PARAMS, X)
+  assert used < plain_bytes(name) + FEW_GRADIENTS
+
+
 def mesh():
   axes = (jax.sharding.AxisType.Auto,)
   return jax.make_mesh((jax.device_count(),), ('examples',), axis_types=axes)

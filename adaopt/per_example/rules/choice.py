@@ -6,6 +6,7 @@ the sums that are read.
 
 import jax
 
+from adaopt._common import losses
 from adaopt.per_example import cut
 from adaopt.per_example.rules import common
 from adaopt.per_example.rules.convolution import CONVOLUTION
@@ -62,3 +63,28 @@ def sums(
   return found._replace(
     total=found.total / total_weight.astype(found.total.dtype)
   )
+
+
+def weighted(
+  tail: common.AnyTail,
+  factors: common.Factors,
+  preference: Preference,
+  coefficients: jax.Array,
+) -> jax.Array:
+  """Σ_j c_j g_j of one tensor, of the samples with c_j ≠ 0.
+
+  Args:
+    tail: The tail of its gradient.
+    factors: The arrays that it starts from.
+    preference: The rules to choose from.
+    coefficients: c_j, [J] real.
+
+  Returns:
+    The sum, in float32 or wider.
+  """
+  counts = coefficients != 0
+  if isinstance(tail, cut.Tail):
+    kept = {v: losses.keep(factors[v], counts) for v in tail.factors}
+    factors = factors | kept
+  rule = choose(tail, preference)
+  return rule.sums(tail, factors, coefficients).weighted
