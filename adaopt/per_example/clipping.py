@@ -125,17 +125,15 @@ def normalized_sum(
 
 
 def _check_max_norm(max_norm):
-  leaves = jax.tree.leaves(max_norm)
-  if not leaves:
+  bounds = jax.tree.leaves(max_norm)
+  if not bounds:
     raise ValueError(f'max_norm must be a bound or several, got {max_norm!r}.')
-  for bound in leaves:
-    checks.check_not_negative(max_norm=0 if _is_infinite(bound) else bound)
+  for bound in bounds:
+    if isinstance(bound, float) and bound == np.inf:
+      continue
+    checks.check_not_negative(max_norm=bound)
     if checks.is_concrete(bound) and not bound > 0:
       raise ValueError(f'max_norm must be above 0, got {bound}.')
-
-
-def _is_infinite(bound):
-  return isinstance(bound, float | np.generic | np.ndarray) and bound == np.inf
 
 
 def _sum_of(loss_fn, weigh, group_size, has_aux):

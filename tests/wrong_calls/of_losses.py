@@ -120,11 +120,14 @@ def estimated(
   return estimate(params, batch, **keywords)
 
 
-def of_examples(public, **more):
-  """Wrong calls of an estimate of `per_example`."""
+def of_examples(public, *given, **more):
+  """Wrong calls of an estimate of `per_example`, with what else it is given."""
+
+  def make(loss_fn=loss_fn, has_aux=False):
+    return public(loss_fn, *given, has_aux=has_aux)
 
   def call(loss_fn=loss_fn, params=PARAMS, batch=BATCH, has_aux=False, **kw):
-    return public(loss_fn, has_aux=has_aux)(params, batch, **kw, **more)
+    return make(loss_fn, has_aux)(params, batch, **kw, **more)
 
   return [
     Case(
@@ -134,6 +137,7 @@ def of_examples(public, **more):
         loss_fn=kinds.functions_of('(params, batch) -> loss'),
         has_aux=kinds.flag,
       ),
+      make,
     ),
     Case(
       public,
