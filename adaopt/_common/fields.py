@@ -1,6 +1,7 @@
 """The fields of an optimizer's state that the toolkit reads."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -56,6 +57,20 @@ def batch_size_of(opt_state: optax.OptState) -> jax.Array:
       'by adaptive(...) or adadagrad(...).'
     )
   return found[0]
+
+
+def map_field(
+  function: Callable[[Any], Any], opt_state: optax.OptState, field: str
+) -> optax.OptState:
+  """The state with function(value) for every field of this name."""
+  holds = lambda node: field in getattr(node, '_fields', ())
+
+  def one(node):
+    if not holds(node):
+      return node
+    return node._replace(**{field: function(getattr(node, field))})
+
+  return jax.tree.map(one, opt_state, is_leaf=holds)
 
 
 def with_batch_size(
