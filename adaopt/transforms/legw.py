@@ -76,7 +76,8 @@ def scale_by_legw(
     del params
     b = passing.batch_size_in(extra_args, 'scale_by_legw')
     k = jnp.maximum(b, 1) / jnp.asarray(base_batch_size, jnp.float32)
-    warmed = counts.in_float(*state) / (k * warmup_examples)
+    warmup = k * jnp.asarray(warmup_examples, jnp.float32)
+    warmed = counts.in_float(*state) / warmup
     factor = jnp.sqrt(k) * jnp.minimum(1, warmed)
     count = counts.added(*state, b)
     return arithmetic.scale(factor, updates), ScaleByLegwState(*count)

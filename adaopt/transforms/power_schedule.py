@@ -82,7 +82,7 @@ def scale_by_power_schedule(
   def update_fn(updates, state, params=None, **extra_args):
     del params
     b = passing.batch_size_in(extra_args, 'scale_by_power_schedule')
-    n = counts.in_float(*state) * tokens_per_example
+    n = counts.in_float(*state) * jnp.asarray(tokens_per_example, jnp.float32)
     power = jnp.where(n > 0, n, 1) ** -jnp.asarray(exponent)
     rate = jnp.minimum(max_learning_rate, b * amplitude * power)
     rate = jnp.where(n > 0, rate, max_learning_rate)
