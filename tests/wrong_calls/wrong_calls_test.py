@@ -61,7 +61,9 @@ for row in ROWS:
 RESULTS = (
   batch_size.AccumulateState,
   batch_size.AdaptBatchSizeState,
+  batch_size.HoldUntilState,
   batch_size.ScheduleBatchSizeState,
+  criteria.CriticalBatchSizeState,
   criteria.GoodputState,
   criteria.GradientDiversityState,
   criteria.Seconds,
@@ -81,7 +83,11 @@ RESULTS = (
   transforms.ScaleByAdagradState,
   transforms.ScaleByAdascaleState,
   transforms.ScaleByBatchSizeState,
+  transforms.RescaleSecondMomentState,
+  transforms.ResetMomentsState,
   transforms.ScaleByExampleScheduleState,
+  transforms.ScaleByLegwState,
+  transforms.ScaleByPowerScheduleState,
 )
 # Arguments of which no value is wrong: what a message calls who asks, and
 # those that go to the loss function as they are.
