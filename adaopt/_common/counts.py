@@ -33,7 +33,7 @@ def added(
   room = arithmetic.LARGEST - examples
   goes_round = used > room
   rest = jnp.where(goes_round, used - room - 1, examples + used)
-  return rest, turns + goes_round
+  return rest, turns + goes_round.astype(jnp.int32)
 
 
 def reaches(examples: Any, turns: Any, threshold: int) -> Any:

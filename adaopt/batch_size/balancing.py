@@ -206,8 +206,8 @@ def _cuts(schedule, num_examples, factor):
   rises = np.diff(values) > TOLERANCE * highest
   if np.any(rises):
     raise ValueError(
-      'schedule must not rise after its maximum, of which the size would have '
-      f'to shrink; got {schedule!r}, which does near n={points[1:][rises][0]}.'
+      'schedule must not rise after its maximum, where the size would have to '
+      f'shrink; got {schedule!r}, which rises near n={points[1:][rises][0]}.'
     )
   end = _first_below(over, top, last, 0.0)
   lowest = over(end - 1, end - 1)[1][0]

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import arithmetic, base, checks
-from adaopt.criteria import averaging
+from adaopt._common import base, checks
+from adaopt.criteria import averaging, evidence
 
 
 class CriticalBatchSizeState(NamedTuple):
@@ -26,7 +26,8 @@ def critical_batch_size(
   r"""The critical batch size that a power law predicts from the loss.
 
   b ≥ B_* / (s ⟨F⟩^(1/α_B)), ⟨·⟩ a moving average and F the loss: no gradient
-  is measured. Where ⟨F⟩ is not above 0, infinitely many examples.
+  is measured. Where ⟨F⟩ is not above 0, infinitely many examples; where the
+  power of it is not finite, no evidence.
 
   Of language models on WebText2, with F in nats a token, Kaplan et al. found
   B_* ≈ 2·10⁸ tokens and α_B ≈ 0.21; other data and other models take a fit of
@@ -86,11 +87,7 @@ def critical_batch_size(
     return required(state.loss / state.weight), state
 
   def required(loss):
-    known = jnp.isfinite(loss)
-    positive = known & (loss > 0)
-    logarithm = jnp.log(jnp.where(positive, loss, 1))
-    size = jnp.exp(jnp.log(scale / tokens_per_example) - logarithm / alpha)
-    size = jnp.where(positive, size, jnp.inf)
-    return arithmetic.returnable(jnp.where(known, size, arithmetic.missing()))
+    size = jnp.where(jnp.isfinite(loss), scale / tokens_per_example, jnp.inf)
+    return evidence.ratio(size, jnp.maximum(loss, 0) ** (1 / alpha))
 
   return base.StatefulCriterion(init, update)

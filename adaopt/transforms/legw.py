@@ -75,11 +75,12 @@ def scale_by_legw(
   def update_fn(updates, state, params=None, **extra_args):
     del params
     b = passing.batch_size_in(extra_args, 'scale_by_legw')
+    count = counts.added(*state, b)
+    b = jnp.asarray(b, jnp.float32)
     k = jnp.maximum(b, 1) / jnp.asarray(base_batch_size, jnp.float32)
     warmup = k * jnp.asarray(warmup_examples, jnp.float32)
     warmed = counts.in_float(*state) / warmup
     factor = jnp.sqrt(k) * jnp.minimum(1, warmed)
-    count = counts.added(*state, b)
     return arithmetic.scale(factor, updates), ScaleByLegwState(*count)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -96,7 +96,8 @@ def reset_moments(
     known = state.base_batch_size > 0
     base = jnp.where(known, state.base_batch_size, b)
     larger, smaller = jnp.maximum(b, base), jnp.minimum(b, base)
-    moved = larger >= factor * jnp.maximum(smaller, 1)
+    smaller = jnp.maximum(smaller, 1).astype(jnp.float32)
+    moved = larger.astype(jnp.float32) >= factor * smaller
     fresh = optimizer.init(updates if params is None else params)
     inner_state = optax.tree.where(moved, fresh, state.inner_state)
     updates, inner_state = optimizer.update(

@@ -83,8 +83,9 @@ def scale_by_power_schedule(
     del params
     b = passing.batch_size_in(extra_args, 'scale_by_power_schedule')
     n = counts.in_float(*state) * jnp.asarray(tokens_per_example, jnp.float32)
-    power = jnp.where(n > 0, n, 1) ** -jnp.asarray(exponent)
-    rate = jnp.minimum(max_learning_rate, b * amplitude * power)
+    power = jnp.where(n > 0, n, 1) ** -jnp.asarray(exponent, jnp.float32)
+    rate = jnp.asarray(b, jnp.float32) * amplitude * power
+    rate = jnp.minimum(rate, max_learning_rate)
     rate = jnp.where(n > 0, rate, max_learning_rate)
     count = counts.added(*state, b)
     scaled = arithmetic.scale(rate, updates)
