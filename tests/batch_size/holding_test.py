@@ -30,7 +30,7 @@ HELD = jax.jit(hold_until(RAMP, 50).update)
 PLAIN = jax.jit(RAMP.update)
 
 
-@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@settings(max_examples=30, deadline=None, database=None, derandomize=True)
 @given(used=st.lists(st.integers(1, 40), min_size=1, max_size=8))
 def test_the_size_is_the_first_one_and_then_the_one_it_would_be(used):
   held, plain = hold_until(RAMP, 50).init(UPDATES), RAMP.init(UPDATES)

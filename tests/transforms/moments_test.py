@@ -19,7 +19,7 @@ from adaopt.transforms import rescale_second_moment, reset_moments
 NAN, INF = float('nan'), float('inf')
 G = {'w': jnp.array([3.0, 0.0]), 'b': jnp.array(-4.0)}
 PROPERTY = settings(
-  max_examples=60, deadline=None, database=None, derandomize=True
+  max_examples=30, deadline=None, database=None, derandomize=True
 )
 SIZES = st.lists(st.integers(1, 10**6), min_size=1, max_size=7)
 
