@@ -37,7 +37,7 @@ def scale_by_adascale(
   update makes the progress of r updates with batches of b_0. Noise alone gives
   r = S, and signal alone r = 1; without either, so before the first variance,
   r = 1. With exponent ½ it is the rule of Adam-like methods: noise alone gives
-  √S.
+  √S. AdaptDL takes the norms in Adam's metric there; here they are Euclidean.
 
   An update whose statistics hold no variance, or none that is finite, leaves
   the averages as they are and uses them. With this transform `train_step`
