@@ -88,6 +88,12 @@ OPTIMIZERS = {
   ),
 }
 
+# What is done to the moments of an optimizer where the batch size moves.
+MOMENTS = {
+  'reset': adaopt.transforms.reset_moments,
+  'rescaled': adaopt.transforms.rescale_second_moment,
+}
+
 # The optimizers whose update takes the mean residual of the batch.
 NORMALIZED = ('normalized_lr_gd',)
 
@@ -162,6 +168,16 @@ def _seesaw(scheme):
   )
 
 
+def _late_switch(scheme):
+  init_batch_size, max_batch_size, fraction = scheme.late_switch
+  return adaopt.batch_size.late_switch(
+    init_batch_size,
+    max_batch_size,
+    num_examples=scheme.num_examples,
+    fraction=fraction,
+  )
+
+
 # What sizes the batches of a scheme: the key that says so, and from the scheme
 # the transform that holds the size.
 SIZES = {
@@ -172,6 +188,9 @@ SIZES = {
   'stages': lambda scheme: adaopt.schedule_batch_size(_staged(scheme)),
   'ramp': lambda scheme: adaopt.schedule_batch_size(
     optax.linear_schedule(*scheme.ramp)
+  ),
+  'late_switch': lambda scheme: adaopt.schedule_batch_size(
+    _late_switch(scheme)
   ),
   'seesaw': lambda scheme: adaopt.schedule_batch_size(_seesaw(scheme)[1]),
 }
@@ -206,14 +225,17 @@ def make_optimizer(
       arguments of `optax.warmup_cosine_decay_schedule`, whose steps are
       examples here; `learning_rate_exponent`, if it follows the batch size
       over that of the first batch; `adascale`, the batch size of the learning
-      rate, if AdaScale's gain is to multiply it; and one of `batch_size`, a
-      number; `stages`, pairs of (examples, batch size) that start at 0; `ramp`,
-      (first size, last size, examples); `seesaw`, the first size, with the
-      number of `halvings` of a cosine over `num_examples`; `test` with its
-      tolerances, `init_batch_size`, `max_batch_size` and, where they are not
-      1 and 'grow', `test_interval` and `policy`; `family`, a test likewise,
-      whose requirement is multiplied by `requirement_scale` in the state;
-      `unmoved`, an upper bound of the batch size in the state.
+      rate, if AdaScale's gain is to multiply it, to the power
+      `adascale_exponent` if that is not 1; `moments`, what is done to them, if
+      anything, where the batch size moves; and one of `batch_size`, a number;
+      `stages`, pairs of (examples, batch size) that start at 0; `ramp`, (first
+      size, last size, examples); `late_switch`, (first size, last size,
+      fraction of `num_examples`); `seesaw`, the first size, with the number of
+      `halvings` of a cosine over `num_examples`; `test` with its tolerances,
+      `init_batch_size`, `max_batch_size` and, where they are not 1 and 'grow',
+      `test_interval` and `policy`; `family`, a test likewise, whose requirement
+      is multiplied by `requirement_scale` in the state; `unmoved`, an upper
+      bound of the batch size in the state.
 
   Returns:
     The optimizer.
@@ -230,6 +252,8 @@ def make_optimizer(
 
 def _make_optimizer(scheme):
   direction = lookup(OPTIMIZERS, 'optimizer', scheme.optimizer)(scheme)
+  if 'moments' in scheme:
+    direction = lookup(MOMENTS, 'moments', scheme.moments)(direction)
   sized_by = [key for key in SIZES if key in scheme]
   if len(sized_by) != 1:
     raise ValueError(
@@ -254,4 +278,7 @@ def _learning_rate(scheme):
   if 'learning_rate_exponent' in scheme:
     yield adaopt.scale_by_batch_size(scheme.learning_rate_exponent)
   if 'adascale' in scheme:
-    yield adaopt.scale_by_adascale(base_batch_size=scheme.adascale)
+    yield adaopt.scale_by_adascale(
+      base_batch_size=scheme.adascale,
+      exponent=scheme.get('adascale_exponent', 1.0),
+    )

@@ -1,6 +1,7 @@
 """The fields of an optimizer's state that the toolkit reads."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,12 +9,18 @@ import jax.numpy as jnp
 import optax
 
 
+def _is_field(path: Any, value: Any) -> bool:
+  """Whether a path ends with the field of a state."""
+  del value
+  return hasattr(path[-1], 'tuple_name')
+
+
 def find_all(opt_state: optax.OptState, field: str) -> list[Any]:
   """The fields of this name of states, never an entry of a parameter tree."""
   found = optax.tree.get_all_with_path(
     opt_state,
     field,
-    filtering=lambda path, _: hasattr(path[-1], 'tuple_name'),
+    filtering=_is_field,
   )
   return [value for _, value in found]
 
@@ -50,3 +57,24 @@ def batch_size_of(opt_state: optax.OptState) -> jax.Array:
       'by adaptive(...) or adadagrad(...).'
     )
   return found[0]
+
+
+def map_field(
+  function: Callable[[Any], Any], opt_state: optax.OptState, field: str
+) -> optax.OptState:
+  """The state with function(value) for every field of this name."""
+  holds = lambda node: field in getattr(node, '_fields', ())
+
+  def one(node):
+    if not holds(node):
+      return node
+    return node._replace(**{field: function(getattr(node, field))})
+
+  return jax.tree.map(one, opt_state, is_leaf=holds)
+
+
+def with_batch_size(
+  opt_state: optax.OptState, batch_size: jax.Array
+) -> optax.OptState:
+  """The state with this batch size in place of the one that it holds."""
+  return optax.tree.set(opt_state, _is_field, batch_size=batch_size)

@@ -7,6 +7,8 @@ from adaopt.batch_size.accumulation import (
   has_updated,
 )
 from adaopt.batch_size.adapting import AdaptBatchSizeState, adapt_batch_size
+from adaopt.batch_size.balancing import seesaw, seesaw_from_schedule
+from adaopt.batch_size.holding import HoldUntilState, hold_until
 from adaopt.batch_size.policies import (
   capped_growth,
   follow,
@@ -17,12 +19,13 @@ from adaopt.batch_size.policies import (
 from adaopt.batch_size.scheduling import (
   ScheduleBatchSizeState,
   schedule_batch_size,
-  seesaw,
 )
+from adaopt.batch_size.staging import late_switch, stage_schedule
 
 __all__ = [
   'AccumulateState',
   'AdaptBatchSizeState',
+  'HoldUntilState',
   'Policy',
   'ScheduleBatchSizeState',
   'accumulate',
@@ -31,8 +34,12 @@ __all__ = [
   'follow',
   'geometric_growth',
   'has_updated',
+  'hold_until',
   'hysteresis',
+  'late_switch',
   'measure',
   'schedule_batch_size',
   'seesaw',
+  'seesaw_from_schedule',
+  'stage_schedule',
 ]

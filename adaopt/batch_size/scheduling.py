@@ -1,21 +1,20 @@
-"""Batch sizes, and learning rates with them, by schedules over examples."""
+"""A transform that holds a batch size and moves it by a schedule."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from adaopt._common import arithmetic, checks, functions, passing
+from adaopt._common import arithmetic, checks, counts, functions, passing
 
 
 class ScheduleBatchSizeState(NamedTuple):
   """State of `schedule_batch_size`."""
 
   batch_size: jax.Array  # [] int32
-  examples: jax.Array  # [] int32, seen so far
+  examples: jax.Array  # [] int32, seen so far, modulo 2³¹
+  turns: jax.Array  # [] int32, how often they went round 2³¹
 
 
 def schedule_batch_size(
@@ -31,7 +30,9 @@ def schedule_batch_size(
 
   Args:
     schedule: A batch size, or a function from the number of examples seen,
-      [] int32, to one.
+      [] int32, to one. It is 2³¹ − 1 beyond that, but for a function with a
+      parameter `turns`, as `stage_schedule` makes: that is passed the number
+      modulo 2³¹, and how often it went round.
 
   Returns:
     A transform. An update accounts for `statistics.batch_size` examples;
@@ -62,8 +63,8 @@ def schedule_batch_size(
     checks.check_integer(1, schedule=schedule)
     schedule = optax.constant_schedule(schedule)
 
-  def size(examples, last):
-    value = schedule(examples)
+  def size(examples, turns, last):
+    value = counts.at(schedule, examples, turns)
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
       return jnp.maximum(arithmetic.saturating_int(value), 1)
     rounded = jnp.maximum(arithmetic.saturating_int(jnp.round(value)), 1)
@@ -73,107 +74,18 @@ def schedule_batch_size(
   with jax.transfer_guard('allow'):
     checks.check_at_least(1, **{'schedule(0)': schedule(0)})
 
-  def after(state, used):
-    examples = arithmetic.saturating_add(state.examples, used)
-    batch_size = size(examples, state.batch_size)
-    return ScheduleBatchSizeState(batch_size, examples)
-
   def init_fn(params):
     del params
-    examples = jnp.zeros([], jnp.int32)
-    return ScheduleBatchSizeState(size(examples, 1), examples)
+    count = counts.nothing()
+    return ScheduleBatchSizeState(size(*count, 1), *count)
 
   def update_fn(updates, state, params=None, **extra_args):
     del params
     extra_args.setdefault('statistics', None)
     statistics = passing.statistics_in(extra_args, 'schedule_batch_size')
     used = state.batch_size if statistics is None else statistics.batch_size
-    return updates, after(state, used)
+    count = counts.added(state.examples, state.turns, used)
+    batch_size = size(*count, state.batch_size)
+    return updates, ScheduleBatchSizeState(batch_size, *count)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def seesaw(
-  learning_rate: jax.typing.ArrayLike,
-  init_batch_size: int,
-  boundaries: Sequence[int],
-  factor: float = 2.0,
-) -> tuple[optax.Schedule, optax.Schedule]:
-  r"""Seesaw: half of every cut of the learning rate becomes a larger batch.
-
-  Where a schedule would cut the learning rate by a, cut it by √a and multiply
-  the batch size by a: with k boundaries passed,
-
-    α = α_0 a^(−k/2),  b = b_0 a^k,
-
-  so that α / √b falls as it would have, in fewer steps.
-
-  Args:
-    learning_rate: α_0.
-    init_batch_size: b_0.
-    boundaries: The numbers of examples from which on each cut holds, rising.
-    factor: a > 1, what the learning rate would be cut by at each.
-
-  Returns:
-    The learning rate, for `scale_by_example_schedule`, and the batch size, for
-    `schedule_batch_size`, which rounds it: functions of the examples seen.
-
-  Raises:
-    ValueError: If a constant is out of range, or the boundaries do not rise.
-
-  Example:
-    >>> import adaopt
-    >>> import optax
-    >>> learning_rate, batch_size = adaopt.seesaw(
-    ...   0.1, 64, boundaries=[1000, 2000], factor=4.0)
-    >>> optimizer = optax.chain(
-    ...   adaopt.schedule_batch_size(batch_size),
-    ...   adaopt.scale_by_example_schedule(learning_rate),
-    ...   optax.sgd(1.0))
-    >>> for examples in (0, 1000, 2000):
-    ...   print(f'{learning_rate(examples):.3f} {batch_size(examples):.0f}')
-    0.100 64
-    0.050 256
-    0.025 1024
-
-  References:
-    Meterez et al., `Seesaw: Accelerating Training by Balancing Learning Rate
-    and Batch Size Scheduling <https://arxiv.org/abs/2510.14717>`_, 2025
-  """
-  checks.check_positive(learning_rate=learning_rate, factor=factor)
-  checks.check_integer(1, init_batch_size=init_batch_size)
-  if not factor > 1:
-    raise ValueError(f'factor must be above 1, got {factor}.')
-  if not np.ndim(boundaries):
-    raise ValueError(
-      'boundaries must be a sequence of numbers of examples, got '
-      f'{boundaries!r}.'
-    )
-  boundaries = list(boundaries)
-  for boundary in boundaries:
-    checks.check_integer(1, boundary=boundary)
-  if boundaries != sorted(set(boundaries)):
-    raise ValueError(f'boundaries must rise, got {boundaries}.')
-  stages = range(len(boundaries) + 1)
-  if isinstance(factor, float) and factor.is_integer():
-    factor = int(factor)  # So that sizes beyond float32 are exact.
-  return (
-    _stages([learning_rate * factor ** (-k / 2) for k in stages], boundaries),
-    _stages([_size(init_batch_size * factor**k) for k in stages], boundaries),
-  )
-
-
-def _size(value):
-  return min(value, arithmetic.LARGEST) if isinstance(value, int) else value
-
-
-def _stages(values, boundaries):
-  """The value after as many boundaries as have been reached."""
-
-  def schedule(examples):
-    value = values[0]
-    for boundary, later in zip(boundaries, values[1:], strict=True):
-      value = jnp.where(jnp.asarray(examples) < boundary, value, later)
-    return value
-
-  return schedule

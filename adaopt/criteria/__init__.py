@@ -32,6 +32,10 @@ from adaopt.criteria.gradient_tests import (
   norm_test,
   orthogonality_test,
 )
+from adaopt.criteria.loss_law import (
+  CriticalBatchSizeState,
+  critical_batch_size,
+)
 from adaopt.criteria.noise_scales import (
   cabs,
   debiased_norm_test,
@@ -53,6 +57,7 @@ from adaopt.criteria.wall_clock import (
 
 __all__ = [
   'Criterion',
+  'CriticalBatchSizeState',
   'GoodputState',
   'GradientDiversityState',
   'NoiseAndSignal',
@@ -66,6 +71,7 @@ __all__ = [
   'cabs',
   'coordinate_norm_test',
   'coordinate_variance',
+  'critical_batch_size',
   'debiased',
   'debiased_norm_test',
   'goodput',

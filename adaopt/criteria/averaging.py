@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from adaopt._common import arithmetic, base, checks
 from adaopt.criteria import evidence
@@ -68,6 +69,26 @@ def debiased(
   m = arithmetic.squared_norm(statistics.mean)
   noise = arithmetic.divide(v, statistics.batch_size)
   return NoiseAndSignal(v, m - noise, floor * m)
+
+
+def kept(
+  averages: NoiseAndSignal,
+  statistics: base.GradientStatistics,
+  *,
+  decay: jax.typing.ArrayLike,
+  floor: jax.typing.ArrayLike,
+  test: str,
+) -> NoiseAndSignal:
+  """The averages of what `debiased` measures, after one step more.
+
+  They stay as they are where the statistics hold no variance, and where they
+  would not be finite.
+  """
+  if statistics.variance is None:
+    return averages
+  measured = debiased(statistics, floor=floor, test=test)
+  moved = move(averages, measured, decay)
+  return optax.tree.where(arithmetic.all_finite(moved), moved, averages)
 
 
 def ratio_of_averages(

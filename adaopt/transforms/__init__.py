@@ -17,6 +17,17 @@ from adaopt.transforms.constants import (
   FollowBatchSizeState,
   follow_batch_size,
 )
+from adaopt.transforms.legw import ScaleByLegwState, scale_by_legw
+from adaopt.transforms.moments import (
+  RescaleSecondMomentState,
+  ResetMomentsState,
+  rescale_second_moment,
+  reset_moments,
+)
+from adaopt.transforms.power_schedule import (
+  ScaleByPowerScheduleState,
+  scale_by_power_schedule,
+)
 from adaopt.transforms.residuals import (
   log_odds,
   mean_residual,
@@ -25,18 +36,26 @@ from adaopt.transforms.residuals import (
 
 __all__ = [
   'FollowBatchSizeState',
+  'RescaleSecondMomentState',
+  'ResetMomentsState',
   'ScaleByAdagradNormState',
   'ScaleByAdagradState',
   'ScaleByAdascaleState',
   'ScaleByBatchSizeState',
   'ScaleByExampleScheduleState',
+  'ScaleByLegwState',
+  'ScaleByPowerScheduleState',
   'follow_batch_size',
   'log_odds',
   'mean_residual',
+  'rescale_second_moment',
+  'reset_moments',
   'scale_by_adagrad',
   'scale_by_adagrad_norm',
   'scale_by_adascale',
   'scale_by_batch_size',
   'scale_by_example_schedule',
+  'scale_by_legw',
   'scale_by_mean_residual',
+  'scale_by_power_schedule',
 ]

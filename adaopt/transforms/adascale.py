@@ -24,6 +24,7 @@ def scale_by_adascale(
   schedule: optax.Schedule = optax.constant_schedule(1.0),
   decay: jax.typing.ArrayLike = 0.95,
   floor: jax.typing.ArrayLike = 0.01,
+  exponent: jax.typing.ArrayLike = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Scales updates by AdaScale's gain, between 1 and b / b_0.
 
@@ -32,9 +33,11 @@ def scale_by_adascale(
 
     r = (σ² + μ²) / (σ² / S + μ²),  τ ← τ + r,
 
-  and the factor is r · schedule(τ), with τ before the update: an update makes
-  the progress of r updates with batches of b_0. Noise alone gives r = S, and
-  signal alone r = 1; without either, so before the first variance, r = 1.
+  and the factor is r^exponent · schedule(τ), with τ before the update: an
+  update makes the progress of r updates with batches of b_0. Noise alone gives
+  r = S, and signal alone r = 1; without either, so before the first variance,
+  r = 1. With exponent ½ it is the rule of Adam-like methods: noise alone gives
+  √S. AdaptDL takes the norms in Adam's metric there; here they are Euclidean.
 
   An update whose statistics hold no variance, or none that is finite, leaves
   the averages as they are and uses them. With this transform `train_step`
@@ -50,6 +53,8 @@ def scale_by_adascale(
     schedule: From the progress τ, [] float32, to a factor.
     decay: Of the averages, in [0, 1).
     floor: The smallest share of ‖ḡ‖² taken to be signal, in (0, 1].
+    exponent: Of the gain in the factor, ≥ 0: 1 for SGD, ½ for Adam. The
+      progress is the sum of r whatever it is.
 
   Returns:
     A transform whose update requires `statistics=`.
@@ -74,12 +79,17 @@ def scale_by_adascale(
   References:
     Johnson et al., `AdaScale SGD: A User-Friendly Algorithm for Distributed
     Training <https://arxiv.org/abs/2007.05105>`_, 2020
+
+    Qiao et al., `Pollux: Co-adaptive Cluster Scheduling for Goodput-Optimized
+    Deep Learning <https://arxiv.org/abs/2008.12260>`_, 2021, and its code,
+    AdaptDL (the square root of the gain for Adam)
   """
   checks.check_positive(base_batch_size=base_batch_size)
   checks.check_callable('of the progress', schedule=schedule)
   functions.check_schedule(jnp.float32, schedule=schedule)
   averaging.check_decay(decay)
   averaging.check_floor(floor)
+  checks.check_not_negative(exponent=exponent)
 
   def init_fn(params):
     del params
@@ -88,15 +98,6 @@ def scale_by_adascale(
       gain=jnp.ones([], jnp.float32),
       progress=jnp.zeros([], jnp.float32),
     )
-
-  def measure(kept, statistics):
-    if statistics.variance is None:
-      return kept
-    measured = averaging.debiased(
-      statistics, floor=floor, test='scale_by_adascale'
-    )
-    moved = averaging.move(kept, measured, decay)
-    return optax.tree.where(arithmetic.all_finite(moved), moved, kept)
 
   def gain(kept, batch_size):
     noise = kept.noise / base_batch_size
@@ -108,9 +109,15 @@ def scale_by_adascale(
   def update_fn(updates, state, params=None, **extra_args):
     del params
     batch_size = passing.batch_size_in(extra_args, 'scale_by_adascale')
-    kept = measure(state.averages, extra_args['statistics'])
+    kept = averaging.kept(
+      state.averages,
+      extra_args['statistics'],
+      decay=decay,
+      floor=floor,
+      test='scale_by_adascale',
+    )
     r = gain(kept, batch_size)
-    factor = r * schedule(state.progress)
+    factor = r**exponent * schedule(state.progress)
     progress = state.progress + r
     return arithmetic.scale(factor, updates), ScaleByAdascaleState(
       kept, r, progress

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, checks, functions, passing
+from adaopt._common import arithmetic, checks, counts, functions, passing
 
 
 class ScaleByExampleScheduleState(NamedTuple):
   """State of `scale_by_example_schedule`."""
 
-  examples: jax.Array  # [] int32, seen before the update to come
+  examples: jax.Array  # [] int32, before the update to come, modulo 2³¹
+  turns: jax.Array  # [] int32, how often they went round 2³¹
 
 
 class ScaleByBatchSizeState(NamedTuple):
@@ -34,7 +35,7 @@ def scale_by_example_schedule(
 
   Args:
     schedule: From the number of examples before this update, [] int32, to the
-      factor.
+      factor. Beyond 2³¹ as in `schedule_batch_size`.
 
   Returns:
     A transform whose update requires `statistics=`, for its `batch_size`.
@@ -64,15 +65,15 @@ def scale_by_example_schedule(
 
   def init_fn(params):
     del params
-    return ScaleByExampleScheduleState(jnp.zeros([], jnp.int32))
+    return ScaleByExampleScheduleState(*counts.nothing())
 
   def update_fn(updates, state, params=None, **extra_args):
     del params
     b = passing.batch_size_in(extra_args, 'scale_by_example_schedule')
-    factor = schedule(state.examples)
-    examples = arithmetic.saturating_add(state.examples, b)
+    factor = counts.at(schedule, state.examples, state.turns)
+    count = counts.added(state.examples, state.turns, b)
     scaled = arithmetic.scale(factor, updates)
-    return scaled, ScaleByExampleScheduleState(examples)
+    return scaled, ScaleByExampleScheduleState(*count)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

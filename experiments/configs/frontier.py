@@ -134,6 +134,9 @@ TAKES = tuple(WORKLOADS)
 DEVICE_BATCH = 32
 """m, the examples that a device takes at once."""
 
+LATE = 0.8
+"""The fraction of the budget after which the size switches."""
+
 # Name → the test, its constant, the power of it that the requirement goes by,
 # values of it, the policy, and the rule of the learning rate.
 TESTS = {
@@ -222,12 +225,44 @@ def _schemes(
       for devices in (8, 64)
     },
     **common.growing(base | rules['power'], init, largest, budget.get()),
+    'late_switch': base
+    | rules['power']
+    | {
+      'late_switch': (init, largest, LATE),
+      'num_examples': budget,
+    },
     'seesaw': {
       'learning_rate': 1.0,
       'seesaw': init,
       'halvings': int(math.log2(largest // init)),
       'num_examples': budget,
     },
+  }
+
+
+def _with_moments(
+  found: dict[str, dict[str, Any]], optimizer: str
+) -> dict[str, dict[str, Any]]:
+  """The adaptive schemes with moments that a change of batch size moves."""
+  ways = ('reset', 'rescaled') if optimizer in FOLLOWING else ('reset',)
+  return {
+    f'{way}_{name}': scheme | {'moments': way}
+    for way in ways
+    for name, scheme in found.items()
+    if name.startswith('adaptive')
+  }
+
+
+def _with_root_of_gain(
+  found: dict[str, dict[str, Any]], optimizer: str
+) -> dict[str, dict[str, Any]]:
+  """The schemes of AdaScale with the square root of its gain, for Adam."""
+  if optimizer not in FOLLOWING:
+    return {}
+  return {
+    name.replace('adascale', 'adamscale'): scheme | {'adascale_exponent': 0.5}
+    for name, scheme in found.items()
+    if name.startswith('adascale')
   }
 
 
@@ -259,5 +294,7 @@ def get_config(name: str = 'digits') -> ml_collections.ConfigDict:
   budget = config.get_ref('num_examples')
   config.fixed = fixed(config.batch_sizes, budget)
   found = _schemes(config.init, largest, config.exponent, budget, config.epoch)
-  config.schemes = found | _following(found, config.optimizer.optimizer)
+  config.schemes = found.copy()
+  for variants in (_following, _with_moments, _with_root_of_gain):
+    config.schemes.update(variants(found, config.optimizer.optimizer))
   return config

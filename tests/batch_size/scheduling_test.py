@@ -171,15 +171,15 @@ def test_a_schedule_needs_no_statistics_in_the_optimizers_of_flax():
     assert jnp.asarray(optax.tree.get(opt_state, 'batch_size')) == 16
 
 
-def test_scheduled_examples_saturate_instead_of_wrapping_around():
+def test_a_schedule_of_int32_stays_at_its_end_beyond():
   transform = adaopt.schedule_batch_size(optax.linear_schedule(8, 100, 100))
   state = adaopt.batch_size.ScheduleBatchSizeState(
-    jnp.int32(100), jnp.int32(2**31 - 10)
+    jnp.int32(100), jnp.int32(2**31 - 10), jnp.int32(0)
   )
   for _ in range(2):
     _, state = transform.update(UPDATES, state)
   assert state.batch_size == 100
-  assert state.examples == 2**31 - 1
+  assert (int(state.examples), int(state.turns)) == (190, 1)
 
 
 @pytest.mark.parametrize(

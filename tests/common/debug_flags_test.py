@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import adaopt
-from adaopt import criteria
+from adaopt import batch_size, criteria, transforms
 
 SIZES = dict(init_batch_size=8, max_batch_size=64)
 
@@ -84,6 +84,28 @@ MAKERS = (
       LINEAR
     ),
     'normalized_lr_gd': lambda: adaopt.normalized_lr_gd(0.1),
+    'critical_batch_size': lambda: adaopt.adapt_batch_size(
+      criteria.critical_batch_size(100.0, 0.5), **SIZES
+    ),
+    'stage_schedule': lambda: adaopt.schedule_batch_size(
+      batch_size.stage_schedule('0:8 12:16 3B:32')
+    ),
+    'hold_until': lambda: batch_size.hold_until(
+      adaopt.adapt_batch_size(adaopt.norm_test(0.5), **SIZES), 12
+    ),
+    'seesaw_from_schedule': lambda: adaopt.scale_by_example_schedule(
+      batch_size.seesaw_from_schedule(LINEAR, 8, 16, num_examples=100)[0]
+    ),
+    'scale_by_legw': lambda: transforms.scale_by_legw(
+      base_batch_size=4, warmup_examples=16
+    ),
+    'scale_by_power_schedule': lambda: transforms.scale_by_power_schedule(
+      max_learning_rate=0.1, tokens_per_example=16
+    ),
+    'reset_moments': lambda: transforms.reset_moments(optax.trace(0.5)),
+    'rescale_second_moment': lambda: transforms.rescale_second_moment(
+      optax.scale_by_rms()
+    ),
   }
 )
 
@@ -207,6 +229,8 @@ def test_a_state_without_the_flag_serves_with_it_and_back(flag):
 def test_gradients_of_other_dtypes_are_cast_by_intent(name, dtype):
   if name == 'preconditioned_by_adam':
     pytest.skip('optax.scale_by_adam itself mixes dtypes')
+  if (name, dtype) == ('rescale_second_moment', 'complex64'):
+    pytest.skip('optax.scale_by_rms itself mixes dtypes')
   cast = lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree)
   params = cast(PARAMS)
   statistics = STATISTICS[0]._replace(mean=cast(STATISTICS[0].mean))

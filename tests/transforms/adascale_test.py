@@ -55,6 +55,36 @@ def test_gain_and_progress_are_those_of_the_formula(decay):
   assert gains[0] == 1.0  # S = 1
 
 
+@pytest.mark.parametrize('exponent', [0.0, 0.5, 1.0])
+def test_the_factor_is_a_power_of_the_gain_and_the_progress_is_its_sum(
+  exponent,
+):
+  transform = adaopt.scale_by_adascale(base_batch_size=8, exponent=exponent)
+  updates, tau = jnp.ones([]), 0.0
+  state = transform.init(updates)
+  for step in ((0.5, 3.0, 32), (1.0, 2.0, 64), (0.1, 9.0, 16)):
+    scaled, state = transform.update(
+      updates, state, statistics=_statistics(*step)
+    )
+    np.testing.assert_allclose(scaled, state.gain**exponent, rtol=1e-6)
+    tau += float(state.gain)
+    assert state.gain > 1.1
+  np.testing.assert_allclose(state.progress, tau, rtol=1e-6)
+
+
+def test_of_noise_alone_the_gain_for_adam_is_the_root_rule():
+  transform = adaopt.scale_by_adascale(
+    base_batch_size=4, exponent=0.5, floor=1e-6
+  )
+  gradient = jnp.float32(1.0)
+  # ‖ḡ‖² = v / b: no signal.
+  scaled, _ = transform.update(
+    gradient, transform.init(gradient), statistics=_statistics(1.0, 64.0, 64)
+  )
+  # The floor leaves 1e-6 · 16 of the gain, half of that of its root.
+  np.testing.assert_allclose(scaled, 4.0, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   ('step', 'expected'),
   [
@@ -237,6 +267,7 @@ def test_it_trains_with_a_size_that_is_held():
     (dict(schedule=0.1), r'schedule must be a function .* got 0\.1'),
     (dict(decay=1.0), r'decay must be below 1, got 1\.0'),
     (dict(floor=2.0), r'floor must be at most 1, got 2\.0'),
+    (dict(exponent=-1.0), r'exponent must be .* at least 0, got -1\.0'),
   ],
 )
 def test_a_constant_out_of_range_is_refused(options, message):

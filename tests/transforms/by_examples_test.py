@@ -41,18 +41,20 @@ def test_scale_by_example_schedule_counts_examples_not_steps():
   assert state.examples == 181
 
 
-def test_example_count_saturates_instead_of_wrapping_around():
+def test_a_schedule_of_int32_stays_at_its_end_beyond():
   transform = adaopt.scale_by_example_schedule(
     optax.linear_schedule(1.0, 0.25, transition_steps=100)
   )
   updates = jnp.array([1.0])
-  state = adaopt.transforms.ScaleByExampleScheduleState(jnp.int32(2**31 - 10))
+  state = adaopt.transforms.ScaleByExampleScheduleState(
+    jnp.int32(2**31 - 10), jnp.int32(0)
+  )
   for _ in range(2):
     scaled, state = transform.update(
       updates, state, statistics=_statistics(64, updates)
     )
   np.testing.assert_array_equal(scaled, [0.25])
-  assert state.examples == 2**31 - 1
+  assert (int(state.examples), int(state.turns)) == (118, 1)
 
 
 @pytest.mark.parametrize(

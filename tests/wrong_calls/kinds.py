@@ -87,6 +87,7 @@ def integers(minimum: int, bits: int = 31) -> Kind:
 
 
 count = integers(1)
+long_count = integers(1, bits=62)
 seed = integers(0, bits=32)
 
 flag = kind('must be True or False', 'no', None, 2, [], abs, jnp.ones(2))

@@ -43,6 +43,16 @@ CASES = [
     dict(learning_rate=kinds.positive, decay=kinds.decay),
   ),
   Case(
+    criteria.critical_batch_size,
+    dict(scale=2e8, alpha=0.21),
+    dict(
+      scale=kinds.positive,
+      alpha=kinds.positive,
+      tokens_per_example=kinds.positive,
+      decay=kinds.decay,
+    ),
+  ),
+  Case(
     criteria.sign_noise_scale,
     dict(theta=0.5),
     dict(theta=kinds.positive, decay=kinds.decay),

@@ -74,6 +74,72 @@ CASES = [
     ),
     named=dict(boundaries='boundar'),
   ),
+  Case(
+    batch_size.seesaw_from_schedule,
+    dict(
+      schedule=optax.cosine_decay_schedule(0.1, 100),
+      init_batch_size=4,
+      max_batch_size=64,
+      num_examples=100,
+    ),
+    dict(
+      schedule=kinds.only_schedule
+      + kind('above 0', lambda n: 0.0 * n, shown='got 0.0')
+      + kind('not rise after its maximum', lambda n: (n - 50) ** 2, shown='got')
+      + kind('must be finite', lambda n: n + jnp.nan, shown='got nan'),
+      init_batch_size=kinds.count
+      + kind('start lower or allow more', 128, shown='init_batch_size=128'),
+      max_batch_size=kinds.count
+      + kind('start lower or allow more', 1, shown='max_batch_size=1'),
+      num_examples=kinds.count,
+      factor=kinds.factor
+      + kind('take a larger one', 1.0001, shown='factor=1.0001'),
+    ),
+  ),
+  Case(
+    batch_size.stage_schedule,
+    dict(text='0:4 100:8', tokens_per_example=2),
+    dict(
+      text=kind("such as '0:768 250B:1536'", None, 4, 0.5, b'0:4', [], abs)
+      + kind("such as '0:768 250B:1536'", '', ' ')
+      + kind("begin it with '0:size'", '5:4', '1K:4 2K:8')
+      + kind('must rise', '0:4 5:8 5:16', '0:4 1K:8 10:16')
+      + kind('threshold:size such as 250B:1536', '4', '0:x', '0:-4', '0=4')
+      + kind('threshold:size such as 250B:1536', '0:4 5', shown="got '5'")
+      + kind('threshold:size such as 250B:1536', '0:4 5b:8', shown="'5b:8'")
+      + kind('a whole number', '0:4 0.5:8', shown="got '0.5:8'")
+      + kind('an integer of at least 1 and below 2^31', '0:0', shown='got 0'),
+      tokens_per_example=kinds.count,
+    ),
+  ),
+  Case(
+    batch_size.late_switch,
+    dict(init_batch_size=4, max_batch_size=64, num_examples=100, fraction=0.8),
+    dict(
+      init_batch_size=kinds.count
+      + kind('start lower or allow more', 128, shown='init_batch_size=128'),
+      max_batch_size=kinds.count
+      + kind('start lower or allow more', 1, shown='max_batch_size=1'),
+      num_examples=kinds.long_count,
+      fraction=kinds.positive + kind('below 1', 1, 1.5, np.float32(2)),
+    ),
+  ),
+  Case(
+    batch_size.hold_until,
+    dict(transform=adaopt.schedule_batch_size(4), num_examples=100),
+    dict(
+      transform=kinds.optimizer
+      + kinds.without_batch_size
+      + kind(
+        'what is within accumulate',
+        adaopt.accumulate(ADAPTIVE),
+        shown='counts whole batches',
+      ),
+      num_examples=kinds.long_count,
+    ),
+    lambda **arguments: batch_size.hold_until(**arguments).init(G),
+    named=dict(transform=''),
+  ),
   *(
     Case(
       public,
@@ -95,7 +161,46 @@ CASES = [
       schedule=kinds.only_schedule,
       decay=kinds.decay,
       floor=kinds.floor,
+      exponent=kinds.not_negative,
     ),
+  ),
+  Case(
+    transforms.scale_by_legw,
+    dict(base_batch_size=4, warmup_examples=100),
+    dict(base_batch_size=kinds.positive, warmup_examples=kinds.positive),
+  ),
+  Case(
+    transforms.scale_by_power_schedule,
+    dict(max_learning_rate=0.02, tokens_per_example=1024),
+    dict(
+      max_learning_rate=kinds.positive,
+      tokens_per_example=kinds.positive,
+      amplitude=kinds.positive,
+      exponent=kinds.positive,
+    ),
+  ),
+  Case(
+    transforms.reset_moments,
+    dict(optimizer=optax.scale_by_adam()),
+    dict(
+      optimizer=kinds.optimizer
+      + kind('chain what holds it outside', ADAPTIVE, shown='batch size that'),
+      factor=kinds.factor,
+    ),
+    lambda **arguments: transforms.reset_moments(**arguments).init(G),
+    named=dict(optimizer=''),
+  ),
+  Case(
+    transforms.rescale_second_moment,
+    dict(optimizer=optax.scale_by_adam()),
+    dict(
+      optimizer=kinds.optimizer
+      + kind('a field nu', optax.sgd(0.1), shown='got the state tuple'),
+      decay=kinds.decay,
+      floor=kinds.floor,
+    ),
+    lambda **arguments: transforms.rescale_second_moment(**arguments).init(G),
+    named=dict(optimizer=''),
   ),
   Case(transforms.scale_by_batch_size, {}, dict(exponent=kinds.not_negative)),
   Case(

@@ -1,6 +1,7 @@
 """Wrong statistics in the update of a transform."""
 
 import jax.numpy as jnp
+import optax
 
 import adaopt
 from adaopt import batch_size, optimizers, transforms
@@ -61,6 +62,33 @@ in_updates = [
   updates_of(
     transforms.scale_by_adascale,
     adaopt.scale_by_adascale(base_batch_size=2),
+    kinds.sized_statistics,
+  ),
+  updates_of(
+    batch_size.hold_until,
+    batch_size.hold_until(adaopt.schedule_batch_size(4), 8),
+    kinds.required_statistics[1:],  # It does without.
+  ),
+  updates_of(
+    transforms.scale_by_legw,
+    transforms.scale_by_legw(base_batch_size=2, warmup_examples=8),
+    kinds.sized_statistics,
+  ),
+  updates_of(
+    transforms.scale_by_power_schedule,
+    transforms.scale_by_power_schedule(
+      max_learning_rate=0.1, tokens_per_example=1
+    ),
+    kinds.sized_statistics,
+  ),
+  updates_of(
+    transforms.reset_moments,
+    transforms.reset_moments(optax.scale_by_adam()),
+    kinds.sized_statistics,
+  ),
+  updates_of(
+    transforms.rescale_second_moment,
+    transforms.rescale_second_moment(optax.scale_by_adam()),
     kinds.sized_statistics,
   ),
   updates_of(

@@ -63,7 +63,9 @@ for row in ROWS:
 RESULTS = (
   batch_size.AccumulateState,
   batch_size.AdaptBatchSizeState,
+  batch_size.HoldUntilState,
   batch_size.ScheduleBatchSizeState,
+  criteria.CriticalBatchSizeState,
   criteria.GoodputState,
   criteria.GradientDiversityState,
   criteria.Seconds,
@@ -83,7 +85,11 @@ RESULTS = (
   transforms.ScaleByAdagradState,
   transforms.ScaleByAdascaleState,
   transforms.ScaleByBatchSizeState,
+  transforms.RescaleSecondMomentState,
+  transforms.ResetMomentsState,
   transforms.ScaleByExampleScheduleState,
+  transforms.ScaleByLegwState,
+  transforms.ScaleByPowerScheduleState,
 )
 # Arguments of which no value is wrong: what a message calls who asks, and
 # those that go to the loss function as they are.
