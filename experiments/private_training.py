@@ -41,7 +41,7 @@ _EPSILONS = flags.DEFINE_multi_float(
   'epsilon', [1.0, 3.0, 8.0, math.inf], 'ε of a run; may be repeated.'
 )
 _EPOCHS = flags.DEFINE_float(
-  'epochs', 15.0, 'Expected passes over the data.', lower_bound=1e-3
+  'epochs', 10.0, 'Expected passes over the data.', lower_bound=1e-3
 )
 
 DELTA = 1e-5
@@ -49,14 +49,13 @@ BATCH_SIZE = 512  # expected
 MAX_NORM = 1.0
 LEARNING_RATE = 0.5
 MOMENTUM = 0.9
-MODEL = models.CNN()
-"""28 938 parameters."""
+MODEL = models.MODELS['small_cnn']()
 
 
 class Outcome(NamedTuple):
   """One row: one ε, one seed."""
 
-  epsilon: str
+  scheme: str  # ε
   seed: int
   sigma: float
   steps: int
@@ -198,7 +197,7 @@ def train(
     counts.append(count)
   clipped, drawn = np.sum(jax.device_get(counts), 0)
   return Outcome(
-    epsilon=f'{epsilon:g}',
+    scheme=f'ε = {epsilon:g}',
     seed=seed,
     sigma=sigma,
     steps=num_steps,
