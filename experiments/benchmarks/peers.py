@@ -90,16 +90,21 @@ def by_backpack(model, x, y) -> Callable[[], Any]:
   return run
 
 
-def functions(
-  name: str, network: networks.Network
-) -> dict[str, Callable[[], Any]]:
-  """The functions of PyTorch and its libraries that support a network."""
+def data(network: networks.Network) -> tuple[torch.Tensor, torch.Tensor]:
+  """The same inputs and labels, channels first."""
   x, y = (torch.from_numpy(np.array(a)) for a in networks.examples(network))
   x = x if network.image is None else x.float()
   if x.ndim == 4:
     x = x.permute(0, 3, 1, 2).contiguous()
+  return x, y.long()
+
+
+def functions(
+  name: str, network: networks.Network
+) -> dict[str, Callable[[], Any]]:
+  """The functions of PyTorch and its libraries that support a network."""
+  args = data(network)
   make = torch_networks.MODELS[name]
-  args = x, y.long()
   found = {'torch plain gradient': plain(make(), *args)}
   if name in FUNC:
     found['torch.func'] = by_func(make(), *args)

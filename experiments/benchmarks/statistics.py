@@ -7,10 +7,8 @@ import functools
 import importlib
 import pathlib
 import sys
-import time
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,7 @@ from absl import app, flags
 
 import adaopt
 from experiments import options
-from experiments.benchmarks import networks, timing
+from experiments.benchmarks import timing, variants
 from experiments.plots import ratios as ratio_plots
 
 _NETWORKS = flags.DEFINE_multi_enum(
@@ -91,9 +89,8 @@ def in_groups(loss_fn: Callable) -> Callable:
   return estimate
 
 
-PLAIN = 'plain gradient'
 VARIANTS = {
-  PLAIN: jax.value_and_grad,
+  variants.PLAIN: jax.value_and_grad,
   'v': ours('variance'),
   'v on demand': on_demand,
   'v and v∥': ours('variance', 'variance_along_mean'),
@@ -104,31 +101,6 @@ VARIANTS = {
 }
 
 
-class Compiled(NamedTuple):
-  """A variant, ready to run."""
-
-  run: Callable[[], Any]
-  seconds: float  # to trace and compile
-  temporary: int  # bytes
-
-
-def compile_variants(network: networks.Network) -> dict[str, Compiled]:
-  """Compiles every variant for a network."""
-  batch = networks.examples(network)
-  params = network.model.init(jax.random.key(1), batch[0][:1])
-  loss_fn = networks.loss_of(network)
-  compiled = {}
-  for name, variant in VARIANTS.items():
-    begin = time.perf_counter()
-    function = jax.jit(variant(loss_fn)).lower(params, batch).compile()
-    compiled[name] = Compiled(
-      functools.partial(function, params, batch),
-      time.perf_counter() - begin,
-      function.memory_analysis().temp_size_in_bytes,
-    )
-  return compiled
-
-
 def load_peers() -> ModuleType | None:
   """The module of the PyTorch peers, if --peers is set."""
   if not _PEERS.value:
@@ -137,53 +109,6 @@ def load_peers() -> ModuleType | None:
     return importlib.import_module('experiments.benchmarks.peers')
   except ImportError as error:
     sys.exit(f'--peers needs torch and backpack-for-pytorch: {error}.')
-
-
-class Times(NamedTuple):
-  """Median milliseconds on one network."""
-
-  ours: dict[str, float]  # of every variant
-  peers: dict[str, float]  # of the PyTorch peers
-
-
-def measure(
-  networks_by_name: dict[str, networks.Network], peers: ModuleType | None
-) -> tuple[dict[str, dict[str, Compiled]], dict[str, Times]]:
-  """Compiles and times all networks, printing a row of ratios for each."""
-  others = [name for name in VARIANTS if name != PLAIN]
-  timing.print_header('network', 'b', f'{PLAIN}, ms', *others)
-  compiled, times = {}, {}
-  for name, network in networks_by_name.items():
-    variants = compiled[name] = compile_variants(network)
-    run = {variant: one.run for variant, one in variants.items()}
-    ours = timing.in_turns(run)
-    # Timed apart: threads of one library keep spinning while the other runs.
-    foreign = peers.functions(name, network) if peers else {}
-    times[name] = Times(ours, timing.in_turns(foreign))
-    plain = ours[PLAIN]
-    ratios = (f'{ours[other] / plain:.2f}' for other in others)
-    timing.print_row(name, network.batch_size, f'{plain:.1f}', *ratios)
-  return compiled, times
-
-
-def print_costs(compiled: dict[str, dict[str, Compiled]]) -> None:
-  """Prints memory and compile times."""
-  timing.print_header('temporary memory, MB', *VARIANTS)
-  for name, variants in compiled.items():
-    megabytes = (f'{v.temporary / 1e6:.1f}' for v in variants.values())
-    timing.print_row(name, *megabytes)
-  timing.print_header('trace and compile, s', *VARIANTS)
-  for name, variants in compiled.items():
-    timing.print_row(name, *(f'{v.seconds:.1f}' for v in variants.values()))
-
-
-def print_peers(times: dict[str, Times]) -> None:
-  """Prints the times of the PyTorch peers next to JAX's and ours."""
-  columns = dict.fromkeys(key for one in times.values() for key in one.peers)
-  timing.print_header('ms', f'JAX {PLAIN}', 'adaopt v', *columns)
-  for name, (ours, peers) in times.items():
-    cells = (f'{peers[key]:.1f}' if key in peers else '' for key in columns)
-    timing.print_row(name, f'{ours[PLAIN]:.1f}', f'{ours["v"]:.1f}', *cells)
 
 
 def main(argv: list[str]) -> None:
@@ -205,7 +130,11 @@ def main(argv: list[str]) -> None:
     print_peers(times)
   if picture:
     ratios = {
-      name: {key: t / ours[PLAIN] for key, t in ours.items() if key != PLAIN}
+      name: {
+        key: t / ours[variants.PLAIN]
+        for key, t in ours.items()
+        if key != variants.PLAIN
+      }
       for name, (ours, _) in times.items()
     }
     ratio_plots.save(ratios, picture)

@@ -1,0 +1,105 @@
+"""Times sums of clipped gradients against a plain gradient.
+
+python -m experiments.benchmarks.clipping [--clipping_peers]
+"""
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import app, flags
+from jax_privacy import clipping as jax_privacy_clipping
+
+import adaopt
+from experiments import options
+from experiments.benchmarks import timing, variants
+
+_PEERS = flags.DEFINE_bool(
+  'clipping_peers', False, 'Whether to time Opacus and BackPACK too.'
+)
+
+MAX_NORM = 1.0
+PARTS = 2
+"""The number of micro-batches."""
+
+
+def ours(loss_fn: Callable) -> Callable:
+  """adaopt's sum."""
+  return adaopt.per_example.clipped_sum(loss_fn, MAX_NORM)
+
+
+def in_micro_batches(loss_fn: Callable) -> Callable:
+  """adaopt's sum of micro-batches, added up by optax."""
+  kinds = optax.microbatching.AccumulationType
+  whole = (kinds.MEAN, kinds.SUM, kinds.CONCAT)
+
+  def clipped(params, batch):
+    size = len(batch[0]) // PARTS
+    return optax.microbatching.microbatch(ours(loss_fn), 1, size, whole)(
+      params, batch
+    )
+
+  return clipped
+
+
+def per_example(loss_fn: Callable) -> Callable:
+  """The same from one gradient per example."""
+
+  def clipped(params, batch):
+    one = jax.tree.map(lambda x: x[:, None], batch)
+    gradient = jax.value_and_grad(loss_fn)
+    values, gradients = jax.vmap(gradient, (None, 0))(params, one)
+    norms = jax.vmap(optax.tree.norm)(gradients)
+    weights = jnp.minimum(1, MAX_NORM / norms)
+    total = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), gradients)
+    return jnp.mean(values), total, norms
+
+  return clipped
+
+
+OURS = 'clipped_sum'
+VARIANTS = {
+  variants.PLAIN: jax.value_and_grad,
+  OURS: ours,
+  f'in {PARTS} micro-batches': in_micro_batches,
+  'vmap(grad)': per_example,
+  'jax_privacy': functools.partial(
+    jax_privacy_clipping.clipped_grad,
+    l2_clip_norm=MAX_NORM,
+    return_values=True,
+    return_grad_norms=True,
+  ),
+}
+
+
+def load_peers() -> ModuleType | None:
+  """The module of the PyTorch peers, if --clipping_peers is set."""
+  if not _PEERS.value:
+    return None
+  try:
+    return importlib.import_module('experiments.benchmarks.clipping_peers')
+  except ImportError as error:
+    sys.exit(
+      f'--clipping_peers needs torch, opacus and backpack-for-pytorch: {error}.'
+    )
+
+
+def main(argv: list[str]) -> None:
+  """Prints times, then memory and compile times."""
+  del argv
+  options.quiet()
+  peers = load_peers()
+  timing.print_machine()
+  compiled, times = variants.measure(VARIANTS, peers and peers.functions)
+  variants.print_costs(compiled)
+  if peers:
+    variants.print_peers(times, OURS)
+
+
+if __name__ == '__main__':
+  app.run(main)
