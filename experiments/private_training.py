@@ -4,10 +4,10 @@ python -m experiments.private_training --workdir=DIR --data_dir=DIR [--seeds=3]
 
 Every step draws its examples independently (Poisson sampling), sums their
 gradients clipped to a norm of C by `adaopt.per_example.clipped_sum`, adds
-Gaussian noise of deviation σ C by `optax.add_noise`, and divides by the expected
-batch size. The accountant of dp_accounting finds the σ at which all steps
-together are (ε, δ)-private against one example that is added or removed. ε = ∞
-is the same run without clipping and without noise.
+Gaussian noise of deviation σ C by `optax.add_noise`, and divides by the
+expected batch size. The accountant of dp_accounting finds the σ at which all
+steps together are (ε, δ)-private against one example that is added or removed.
+ε = ∞ is the same run without clipping and without noise.
 
 The noise comes from JAX's generator, which is not made for cryptography.
 """

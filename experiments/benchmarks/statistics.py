@@ -20,12 +20,6 @@ from experiments import options
 from experiments.benchmarks import timing, variants
 from experiments.plots import ratios as ratio_plots
 
-_NETWORKS = flags.DEFINE_multi_enum(
-  'network',
-  list(networks.NETWORKS),
-  networks.NETWORKS,
-  'Network to time; may be repeated. Default: all.',
-)
 _PEERS = flags.DEFINE_bool(
   'peers', False, 'Whether to time torch.func and BackPACK too.'
 )
@@ -123,11 +117,10 @@ def main(argv: list[str]) -> None:
       sys.exit(f'--picture: {error}')
   peers = load_peers()
   timing.print_machine()
-  chosen = {name: networks.NETWORKS[name] for name in _NETWORKS.value}
-  compiled, times = measure(chosen, peers)
-  print_costs(compiled)
+  compiled, times = variants.measure(VARIANTS, peers and peers.functions)
+  variants.print_costs(compiled)
   if peers:
-    print_peers(times)
+    variants.print_peers(times, 'v')
   if picture:
     ratios = {
       name: {

@@ -2,6 +2,7 @@
 
 import functools
 
+import dp_accounting
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
+from jax_privacy import clipping
 
 import adaopt
 from adaopt import per_example
@@ -379,3 +381,60 @@ def test_on_devices_as_on_one():
 def test_bounds_that_do_not_fit_the_parameters(bounds, words):
   with pytest.raises(ValueError, match=words):
     per_example.clipped_sum(loss_fn, bounds)(PARAMS, X)
+
+
+SCALARS = np.float32([0, 7, -2])
+
+
+def squared_distance(params, x):
+  return 0.5 * jnp.mean((x - params) ** 2)
+
+
+@pytest.mark.filterwarnings('ignore:optax.global_norm is deprecated')
+@pytest.mark.parametrize('bound', [1.0, 3.5, np.inf])
+@pytest.mark.parametrize('size', [1, 3])
+def test_the_sums_are_those_of_jax_privacy(bound, size):
+  """Of the documented example, of networks, and of users with 3 examples."""
+  for loss, params, x in (
+    (squared_distance, np.float32(3), np.tile(SCALARS, 2)),
+    (loss_fn, PARAMS, X[:6]),
+  ):
+    theirs = clipping.clipped_grad(
+      loss,
+      l2_clip_norm=bound,
+      keep_batch_dim=False,
+      return_values=True,
+      return_grad_norms=True,
+    )
+    units = x.reshape(-1, size, *x.shape[1:])
+    expected, aux = jax.jit(theirs)(params, units)
+    ours = per_example.clipped_sum(loss, bound, group_size=size)
+    value, total, norms = jax.jit(ours)(params, x)
+    close(oracles.ravel(total), oracles.ravel(expected))
+    close(norms, aux.grad_norms)
+    close(value, np.mean(aux.values))
+
+
+def test_it_serves_where_jax_privacy_expects_a_bounded_function():
+  """Padding, neighbours and sensitivity, as its own tests ask for them."""
+
+  def clipped(params, x, is_padding_example=None):
+    mask = None if is_padding_example is None else ~is_padding_example
+    return per_example.clipped_sum(loss_fn, BOUND)(params, x, mask=mask)[1]
+
+  bounded = clipping.BoundedSensitivityCallable(clipped, BOUND, has_aux=False)
+  run = jax.jit(bounded)
+  whole = oracles.ravel(run(PARAMS, X, is_padding_example=np.zeros(8, bool)))
+  relations = dp_accounting.NeighboringRelation
+  changed = X.copy()
+  changed[3] = [-10, 10, 20, 20, 0]
+  neighbours = (
+    (run(PARAMS, changed), relations.REPLACE_ONE),
+    (run(PARAMS, X, is_padding_example=ONE), relations.REPLACE_SPECIAL),
+    (run(PARAMS, np.delete(X, 3, 0)), relations.ADD_OR_REMOVE_ONE),
+  )
+  for neighbour, relation in neighbours:
+    distance = np.linalg.norm(whole - oracles.ravel(neighbour))
+    # One part of 2^23 of the sum of eight.
+    assert distance <= bounded.sensitivity(relation) * (1 + 1e-6)
+    assert distance > 0
