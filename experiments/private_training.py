@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tqdm
 from absl import flags
 from dp_accounting import pld
 
@@ -89,7 +90,7 @@ def noise_multiplier(
     >>> from experiments import private_training
     >>> sigma = private_training.noise_multiplier(3.0, 1e-5, 0.01, 100)
     >>> print(f'{sigma:.2f}')
-    0.62
+    0.65
   """
   if epsilon == math.inf:
     return 0.0
@@ -99,8 +100,12 @@ def noise_multiplier(
     drawn = dp_accounting.PoissonSampledDpEvent(rate, gaussian)
     return dp_accounting.SelfComposedDpEvent(drawn, num_steps)
 
+  # A coarse grid of privacy losses rounds ε up, in seconds.
+  accountant = functools.partial(
+    pld.PLDAccountant, value_discretization_interval=1e-3
+  )
   return dp_accounting.calibrate_dp_mechanism(
-    pld.PLDAccountant, event, target_epsilon=epsilon, target_delta=delta
+    accountant, event, target_epsilon=epsilon, target_delta=delta
   )
 
 
@@ -191,13 +196,16 @@ def train(
   params = MODEL.init(init, train['input'][:1])
   optimizer = private(sigma, max_norm, noise)
   state, step = optimizer.init(params), step_of(optimizer, max_norm)
-  counts = []
-  for positions, drawn in poisson_batches(n, rate, num_steps, seed):
+  scheme, counts = f'ε = {epsilon:g}', []
+  batches = poisson_batches(n, rate, num_steps, seed)
+  for positions, drawn in tqdm.tqdm(
+    batches, f'{scheme}, seed {seed}', num_steps, disable=None
+  ):
     params, state, count = step(params, state, train, positions, drawn)
     counts.append(count)
   clipped, drawn = np.sum(jax.device_get(counts), 0)
   return Outcome(
-    scheme=f'ε = {epsilon:g}',
+    scheme=scheme,
     seed=seed,
     sigma=sigma,
     steps=num_steps,
