@@ -1,4 +1,4 @@
-"""DP-SGD: a CNN on MNIST, to an ε that is stated before the run.
+"""DP-SGD: a perceptron on MNIST, to an ε that is stated before the run.
 
 python -m experiments.private_training --workdir=DIR --data_dir=DIR [--seeds=3]
 
@@ -50,7 +50,7 @@ BATCH_SIZE = 512  # expected
 MAX_NORM = 1.0
 LEARNING_RATE = 0.5
 MOMENTUM = 0.9
-MODEL = models.MODELS['small_cnn']()
+MODEL = models.MLP()
 
 
 class Outcome(NamedTuple):
