@@ -204,6 +204,48 @@ def of_estimates(program, losses, rows) -> Iterator[Comparison]:
   yield Comparison('products', along, share * products, share * product_error)
 
 
+def of_sums(program, losses, rows) -> Iterator[Comparison]:
+  """Sums with weights of one's own, some of them 0, and clipped by tensor."""
+  rng = _random(program)
+  count = len(rows.totals)
+  own = np.where(
+    rows.weights == 0, 0, 1 / np.where(rows.weights, rows.weights, 1)
+  )
+  if program.mean == 'examples':
+    own = np.ones(count)
+  shares = rng.normal(size=count) * (np.arange(count) != 1)
+  g = {
+    name: own.reshape(-1, *[1] * (gradient.ndim - 1)) * gradient
+    for name, gradient in rows.gradients.items()
+  }
+  lengths = {
+    name: np.linalg.norm(x.reshape(count, -1), axis=1) for name, x in g.items()
+  }
+  # Above 0: a tensor may have no gradient at all.
+  bounds = {name: float(np.median(x)) + 1e-3 for name, x in lengths.items()}
+  weighted_sum = adaopt.per_example.weighted_sum(losses.of_batch)
+  clipped_sum = adaopt.per_example.clipped_sum(losses.of_batch, bounds)
+
+  @jax.jit
+  def both(params, batch, shares):
+    return weighted_sum(params, batch, shares)[1], clipped_sum(params, batch)
+
+  weighted, (_, clipped, norms) = jax.device_get(
+    both(losses.params, losses.batch, np.float32(shares))
+  )
+  error = np.max(own) * rows.error
+  for name, x in g.items():
+    expected = np.tensordot(np.float32(shares), x, 1)
+    most = np.sum(np.abs(shares)) * error
+    yield Comparison(f'weighted {name}', weighted[name], expected, most)
+    yield Comparison(f'norms {name}', norms[name], lengths[name], error)
+    bound = bounds[name]
+    scales = np.minimum(1, bound / np.maximum(lengths[name], bound / 2))
+    expected = np.tensordot(scales, x, 1)
+    # A clipped gradient moves by no more than the gradient.
+    yield Comparison(f'clipped {name}', clipped[name], expected, count * error)
+
+
 def _in_order(dataset, seed, positions):
   del seed
   return jax.tree.map(lambda x: x[positions], dataset)
@@ -258,6 +300,7 @@ WAYS = {
   'reductions': of_reductions,
   'statistics': of_statistics,
   'estimates': of_estimates,
+  'sums': of_sums,
   'steps': of_steps,
   'many params': of_many_params,
   'devices': of_devices,
