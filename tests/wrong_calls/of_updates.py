@@ -64,6 +64,21 @@ in_updates = [
     kinds.sized_statistics,
   ),
   updates_of(
+    transforms.scale_by_adam,
+    transforms.scale_by_adam(),
+    kinds.required_statistics
+    + kind(
+      'unless only= leaves it out',
+      adaopt.GradientStatistics(4, G),
+      shown='which is None',
+    )
+    + kind(
+      'pass those of the parameters',
+      STATISTICS._replace(mean={'w': G}, coordinate_variance={'w': G}),
+      shown='got',
+    ),
+  ),
+  updates_of(
     transforms.follow_batch_size,
     adaopt.follow_batch_size(INJECTED, decays='b2'),
     kinds.sized_statistics,
