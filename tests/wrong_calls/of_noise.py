@@ -1,5 +1,6 @@
 """Wrong calls of `noise`."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -16,6 +17,11 @@ no_state = kind(
   'pass the state of one',
   *(None, (), 1.0, optax.sgd(0.1).init(G), abs),
   shown='0 noise_scale',
+)
+without_variance = kind(
+  'unless only= leaves it out',
+  adaopt.GradientStatistics(4, G),
+  shown='which is None',
 )
 CASES = [
   Case(noise.noise_scale, dict(half_life=10), dict(half_life=kinds.positive)),
@@ -89,5 +95,83 @@ CASES = [
       + kind('must be like', {'w': G}, None, shown='got'),
     ),
     named=dict(gradient='', squared_norms='squared_norms'),
+  ),
+  *(
+    Case(
+      public,
+      dict(statistics=STATISTICS),
+      dict(
+        statistics=kind(
+          'such as value_and_statistics returns',
+          *(None, {}, G, abs, 'x', 1.0),
+          shown='got',
+        )
+        + without_variance
+      ),
+      named=dict(statistics='tatistics'),
+    )
+    for public in (
+      noise.gradient_snr,
+      noise.debiased_gradient_snr,
+      noise.stopping_evidence,
+    )
+  ),
+  *(
+    Case(
+      public,
+      dict(statistics=STATISTICS, curvature=G),
+      dict(
+        statistics=kind(
+          'such as value_and_statistics returns',
+          *(None, {}, G, abs, 'x', 1.0),
+          shown='got',
+        )
+        + without_variance,
+        curvature=kind('must be like', {'w': G}, None, shown='got')
+        + kind('must have the shape', jnp.ones(3), 1.0, shown='got [')
+        + kind('arrays of numbers', 'a', abs, shown='curvature')
+        + kind('must be real numbers', G * 1j, shown='got complex64'),
+        damping=kinds.not_negative,
+      ),
+      named=dict(statistics='tatistics'),
+    )
+    for public in (noise.tic_trace, noise.tic_diagonal)
+  ),
+  Case(
+    noise.hessian_diagonal,
+    dict(loss=lambda p: jnp.sum(p**2), params=G, key=jax.random.key(0)),
+    dict(
+      loss=kinds.functions_of('of params')
+      + kind('cannot be called', kinds.no_argument, shown='no_argument')
+      + kind('a real scalar', kinds.returns_none, shown='got None')
+      + kind('a real scalar', kinds.returns_text, shown="got '0.5'")
+      + kind('a real scalar', kinds.returns_vector, shown='got float32[3]')
+      + kind('a real scalar', kinds.returns_complex, shown='got 1j'),
+      params=kinds.params
+      + kind('must be real', jnp.ones(2, complex), shown='got complex64'),
+      key=kind('must be a random key', None, 0.5, 'x', abs)
+      + kind('must be a random key', G, shown='got float32[2]')
+      + kind(
+        'must be a random key',
+        jax.random.split(jax.random.key(0), 3),
+        shown='[3]',
+      ),
+      num_probes=kinds.count,
+    ),
+    named=dict(params='param'),
+  ),
+  Case(
+    noise.average_of,
+    dict(measure=noise.stopping_evidence, half_life=10),
+    dict(
+      measure=kinds.functions_of('of the statistics')
+      + kind('cannot be called', kinds.no_argument, shown='no_argument')
+      + kind('must return real numbers', kinds.returns_none, shown='got None')
+      + kind('must return real', kinds.returns_text, shown="'0.5'")
+      + kind('must return real', kinds.returns_vector, shown='float32[3]')
+      + kind('must return real', kinds.returns_complex, shown='1j'),
+      half_life=kinds.positive,
+    ),
+    lambda **arguments: noise.average_of(**arguments).init(G),
   ),
 ]

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 import adaopt
-from adaopt import batch_size, optimizers, transforms
+from adaopt import batch_size, noise, optimizers, transforms
 from tests.wrong_calls import kinds
 from tests.wrong_calls.right import (
   ADAPTIVE,
@@ -96,6 +96,16 @@ in_updates = [
       'pass those of the parameters',
       STATISTICS._replace(mean={'w': G}, variance={'w': 1.0}),
       shown='got',
+    ),
+  ),
+  updates_of(
+    noise.average_of,
+    noise.average_of(noise.stopping_evidence, half_life=100),
+    kinds.required_statistics
+    + kind(
+      'unless only= leaves it out',
+      adaopt.GradientStatistics(4, G),
+      shown='which is None',
     ),
   ),
   updates_of(
