@@ -65,9 +65,9 @@ def gradient_snr(statistics: base.GradientStatistics) -> PerTensor:
 def debiased_gradient_snr(statistics: base.GradientStatistics) -> PerTensor:
   r"""`gradient_snr` without the noise in ḡ²: the mean of r_k − 1 / b.
 
-  E ḡ_k² = (∇F)_k² + V_k / b, so that without signal it is 0 on average. What
-  the estimate of V in the denominator leaves is a factor of 1 + 2 / (b − 3) on
-  r_k of Gaussian gradients.
+  E ḡ_k² = (∇F)_k² + V_k / b, so that without signal it is about 0 on average.
+  The estimate of V in the denominator leaves a factor of 1 + 2 / (b − 3) on r_k
+  of Gaussian gradients, and a larger one where few examples make V.
 
   Args:
     statistics: As for `gradient_snr`.

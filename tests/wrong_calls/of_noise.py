@@ -174,4 +174,54 @@ CASES = [
     ),
     lambda **arguments: noise.average_of(**arguments).init(G),
   ),
+  Case(
+    noise.between_steps,
+    dict(instrument=NOISE, batch_size=4),
+    dict(instrument=kinds.optimizer, batch_size=kinds.count),
+  ),
+  Case(
+    noise.two_level,
+    dict(gradients={'w': jnp.ones([3, 2, 4])}),
+    dict(
+      gradients=kind('no array', None, {}, shown='no array')
+      + kind('leading', {'w': 1.0}, 2.0, shown='scalar')
+      + kind('must be equal', [jnp.ones(2), jnp.ones(3)], shown='2, ')
+      + kind('only arrays of numbers', 'a', {'w': abs}, shown="'a")
+      + kind('at least two of each', jnp.ones([3, 1]), shown='[3, 1]')
+      + kind('at least two of each', jnp.ones([1, 3]), shown='[1, 3]')
+      + kind(
+        'at least two of each',
+        [jnp.ones([3, 2]), jnp.ones([3, 4])],
+        shown='[3, 2], [3, 4]',
+      ),
+    ),
+    named=dict(gradients='gradients'),
+  ),
+  Case(
+    noise.two_level_from_sums,
+    dict(between=jnp.ones(3), within=jnp.ones(3), group_size=4),
+    {
+      name: kind('at least two groups', 1.0, jnp.ones([3, 1]), shown='[')
+      + kind('at least two groups', jnp.ones(2), jnp.ones(1), shown='[3]')
+      + kind('must be numbers', 'x', abs, {}, shown='got')
+      + kind('must be real numbers', jnp.ones(3) * 1j, shown='got complex')
+      for name in ('between', 'within')
+    }
+    | dict(group_size=kinds.integers(2)),
+  ),
+  Case(
+    noise.best_group_size,
+    dict(
+      components=noise.two_level(jnp.arange(6.0).reshape(3, 2)),
+      group_cost=1.0,
+      member_cost=2.0,
+    ),
+    dict(
+      components=kind(
+        'of two_level(gradients)', None, {}, 'x', 1.0, G, abs, shown='got'
+      ),
+      group_cost=kinds.positive,
+      member_cost=kinds.positive,
+    ),
+  ),
 ]
