@@ -73,8 +73,8 @@ def check_decays(**values: Any) -> None:
   """Raises ValueError unless each named decay of an average is in [0, 1)."""
   for name, value in values.items():
     # What stands for an array, such as a decay that follows the batch size.
-    as_array = getattr(value, '__jax_array__', lambda value=value: value)
-    decay = as_array()
+    as_array = getattr(value, '__jax_array__', None)
+    decay = value if as_array is None else as_array()
     check_not_negative(**{name: decay})
     if is_concrete(decay) and not decay < 1:
       raise ValueError(f'{name} must be below 1, got {decay}.')

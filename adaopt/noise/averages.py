@@ -98,16 +98,26 @@ def average_of(
 
     def weighed(weight, x):
       moved = weight + entering.astype(weight.dtype) * (1 - weight)
-      return jnp.where(jnp.isfinite(x), moved, weight)
+      return jnp.where(_is_number(x), moved, weight)
 
     def averaged(old, weight, x):
       share = entering.astype(old.dtype) / jnp.where(weight > 0, weight, 1)
       before = jnp.where(share < 1, old, 0)
       moved = before + share * (x.astype(old.dtype) - before)
-      return jnp.where(jnp.isfinite(x) & (share > 0), moved, old)
+      return jnp.where(_is_number(x) & (share > 0), moved, old)
 
     weight = jax.tree.map(weighed, state.weight, found)
     average = jax.tree.map(averaged, state.average, weight, found)
     return updates, AverageState(weight, average)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _is_number(x):
+  """Whether x is finite, also under flags, where numbers stand for others."""
+  known = jnp.isfinite(x)
+  if arithmetic.is_debugging():
+    known &= (x != arithmetic.missing()) & (
+      jnp.abs(x) < arithmetic.beyond(x.dtype)
+    )
+  return known

@@ -6,7 +6,7 @@ the weight of a pixel that is always black, is no evidence and does not count.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def gradient_snr(statistics: base.GradientStatistics) -> PerTensor:
     Schneider et al., `Cockpit: A Practical Debugging Tool for the Training of
     Deep Neural Networks <https://arxiv.org/abs/2102.06604>`_, 2021
   """
-  return _averaged(statistics, 'gradient_snr', lambda snr, b: snr)
+  return _averaged(statistics, 'gradient_snr', lambda b: (0, 1))
 
 
 def debiased_gradient_snr(statistics: base.GradientStatistics) -> PerTensor:
@@ -91,11 +91,7 @@ def debiased_gradient_snr(statistics: base.GradientStatistics) -> PerTensor:
     Liu et al., `Understanding Why Neural Networks Generalize Well Through GSNR
     of Parameters <https://arxiv.org/abs/2001.07384>`_, 2020
   """
-  return _averaged(
-    statistics,
-    'debiased_gradient_snr',
-    lambda snr, b: snr - 1 / jnp.asarray(b, snr.dtype),
-  )
+  return _averaged(statistics, 'debiased_gradient_snr', lambda b: (-1 / b, 1))
 
 
 def stopping_evidence(statistics: base.GradientStatistics) -> PerTensor:
@@ -131,39 +127,42 @@ def stopping_evidence(statistics: base.GradientStatistics) -> PerTensor:
     Mahsereci et al., `Early Stopping without a Validation Set
     <https://arxiv.org/abs/1703.09580>`_, 2017
   """
-  return _averaged(
-    statistics,
-    'stopping_evidence',
-    lambda snr, b: 1 - jnp.asarray(b, snr.dtype) * snr,
-  )
+  return _averaged(statistics, 'stopping_evidence', lambda b: (1, -b))
 
 
 def _averaged(
   statistics: base.GradientStatistics,
   name: str,
-  read: Callable[[jax.Array, jax.Array], jax.Array],
+  line: Callable[[jax.Array], tuple[Any, Any]],
 ) -> PerTensor:
-  """read(r, b) of the mean r of ḡ_k² / V_k, over coordinates with evidence."""
+  """c + a r of the mean r of ḡ_k² / V_k over coordinates with evidence.
+
+  Args:
+    statistics: With `coordinate_variance`.
+    name: The name of who asks, for the message.
+    line: b → (c, a).
+
+  Returns:
+    The numbers.
+  """
   variance = evidence.coordinate_variance(statistics, name)
 
   def sums(g, v):
-    snr = _bounded(evidence.ratio(arithmetic.abs_sq(g), v))
+    snr = evidence.ratio(arithmetic.abs_sq(g), v)
     known = ~arithmetic.is_missing(snr)
-    count = jnp.sum(known, dtype=snr.dtype)
-    return jnp.stack([jnp.sum(jnp.where(known, snr, 0)), count])
+    endless = known & (snr >= arithmetic.beyond(snr.dtype))
+    count = lambda these: jnp.sum(these, dtype=snr.dtype)
+    total = jnp.sum(jnp.where(known & ~endless, snr, 0))
+    return jnp.stack([total, count(known), count(endless)])
 
   def mean(found):
-    total, count = found
-    snr = total / jnp.where(count > 0, count, 1)
-    measured = read(snr, statistics.batch_size)
-    return jnp.where(count > 0, measured, arithmetic.missing())
+    total, known, endless = found
+    b = jnp.asarray(statistics.batch_size, total.dtype)
+    offset, slope = line(b)
+    average = offset + slope * total / jnp.maximum(known, 1)
+    beyond = jnp.sign(slope) * arithmetic.beyond(total.dtype)
+    average = jnp.where(endless > 0, beyond, average)
+    return jnp.where(known > 0, average, arithmetic.missing())
 
   found = jax.tree.map(sums, statistics.mean, variance)
   return PerTensor(mean(sum(jax.tree.leaves(found))), jax.tree.map(mean, found))
-
-
-def _bounded(snr: jax.Array) -> jax.Array:
-  """snr, and under JAX's debug flags so small that no sum of it overflows."""
-  if not arithmetic.is_debugging():
-    return snr
-  return jnp.minimum(snr, jnp.sqrt(jnp.finfo(snr.dtype).max))

@@ -148,9 +148,8 @@ def _square_at(n, statistics, name):
   variance = evidence.coordinate_variance(statistics, name)
 
   def moment(g, v):
-    noise = arithmetic.divide(v, n) - arithmetic.divide(
-      v, statistics.batch_size
-    )
+    share = 1 / n - 1 / jnp.asarray(statistics.batch_size, v.dtype)
+    noise = jnp.asarray(share, v.dtype) * v
     return jnp.maximum(arithmetic.abs_sq(g) + noise, 0)
 
   return jax.tree.map(moment, statistics.mean, variance)
@@ -240,7 +239,8 @@ def scale_by_adam(
     )
 
   def unbiased(average, decay, count):
-    return average / (1 - decay**count).astype(average.dtype)
+    count = count.astype(jnp.finfo(average.dtype).dtype)
+    return average / jnp.asarray(1 - decay**count, average.dtype)
 
   def moved(average, x, decay):
     x = x.astype(average.dtype)
@@ -275,8 +275,10 @@ def scale_by_adam(
     nu = jax.tree.map(lambda n, s: moved(n, s, b2), state.nu, squares)
 
     def scaled(g, m, n):
+      top = unbiased(m, b1, count)
       root = jnp.sqrt(unbiased(n, b2, count) + eps_root) + eps
-      return (unbiased(m, b1, count) / root).astype(g.dtype)
+      root = jnp.where(top == 0, 1, root)  # 0 / 0 is 0
+      return (top / root.astype(top.dtype)).astype(g.dtype)
 
     updates = jax.tree.map(scaled, updates, mu, nu)
     return updates, optax.ScaleByAdamState(count, mu, nu)
