@@ -180,7 +180,9 @@ def scale_by_adam(
   An update with statistics=None, and a coordinate whose moment is not finite,
   such as the variance of one example, leaves ν̂ as it is; in the first update it
   is |g|² there. What scales the gradient before, such as a clip, does not scale
-  the moment. With a moment made of V `train_step` measures V in every step.
+  the moment. With a moment made of V `train_step` measures V in every step, and
+  takes tensors that are not trained only outside of the transform, as in
+  `optax.partition`.
 
   Args:
     b1: β₁ in [0, 1).

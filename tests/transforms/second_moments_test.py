@@ -234,6 +234,29 @@ def test_a_mask_leaves_its_tensors_out():
   assert updates['b'] == -1.0
 
 
+def test_a_partition_trains_some_of_the_tensors():
+  adam = optax.chain(transforms.scale_by_adam(eps=0.0), optax.scale(-1.0))
+  optimizer = optax.chain(
+    adaopt.schedule_batch_size(2),
+    optax.partition(
+      {'adam': adam, 'frozen': optax.set_to_zero()},
+      {'a': 'adam', 'b': 'frozen'},
+    ),
+  )
+  step = adaopt.train_step(
+    lambda params, batch: jnp.mean((params['a'] + params['b'] - batch) ** 2),
+    optimizer,
+    micro_batch_size=2,
+    draw=lambda dataset, seed, positions: dataset[positions % 2],
+  )
+  params = {'a': jnp.array(0.0), 'b': jnp.array(0.0)}
+  state = adaopt.init_train_state(params, optimizer)
+  state, _ = step(state, jnp.array([1.0, 3.0]))
+  # Gradients of −2 and −6.
+  np.testing.assert_allclose(state.params['a'], 4 / np.sqrt(20), rtol=1e-5)
+  assert state.params['b'] == 0
+
+
 def test_decays_follow_the_batch_size():
   adam = optax.inject_hyperparams(
     transforms.scale_by_adam, static_args=('second_moment',)
