@@ -190,9 +190,12 @@ def between_steps(
   so that ‖ḡ‖² − v / 2b = ⟨g_t, g_{t−1}⟩. Each gradient is in one pair, which
   leaves pairs independent and the standard errors of `noise_scale` right.
 
-  The parameters move between the two: v is too large by (b / 2) times
-  ‖∇F_t − ∇F_{t−1}‖², which is small beside it where the steps are, and the
-  signal is ⟨∇F_t, ∇F_{t−1}⟩.
+  The parameters move between the two, along the noise of the first, too. With
+  SGD of rate α, on the Hessian H and for the covariance Σ of examples, v is
+  too large by α tr(H Σ) and the signal too small by α tr(H Σ) / b +
+  α ⟨∇F, H ∇F⟩, to first order in α. The noise scale is overstated: measured
+  here, 1.4 to 1.9 times with Adam at its usual rate. Take `noise_scale` with
+  exact statistics, or micro-batches, where it is to be right.
 
   Args:
     instrument: Such as `noise_scale`.

@@ -95,6 +95,37 @@ def test_steps_between_the_two_add_what_is_told():
   np.testing.assert_allclose(total.signal, 10)
 
 
+def test_sgd_between_the_two_shifts_them_as_told():
+  rng = np.random.default_rng(0)
+  rate, h = 0.1, np.array([0.5, 2.0, 4.0])
+  sigma, slope, trials = (
+    np.array([1.0, 2.0, 0.5]),
+    np.array([1, -1, 0.5]),
+    20000,
+  )
+  errors = rng.normal(size=(2, trials, 3)) * sigma / np.sqrt(B)
+  before = slope + errors[0]
+  after = slope - rate * h * before + errors[1]
+  instrument = _instrument()
+  state = jax.vmap(instrument.init)(jnp.float32(before))
+  for g in (before, after):
+    _, state = jax.vmap(instrument.update)(jnp.float32(g), state)
+  v, signal = np.array(state.instrument_state.mean[:, 0]).T
+  trace = np.sum(h * sigma**2)
+  along = np.sum(h * slope**2)
+  # And what is of second order on a quadratic.
+  second = (
+    rate**2 * (B * np.sum((h * slope) ** 2) + np.sum((h * sigma) ** 2)) / 2
+  )
+  for found, expected in (
+    (v, np.sum(sigma**2) + rate * trace + second),
+    (signal, np.sum(slope**2) - rate * (along + trace / B)),
+  ):
+    error = np.std(found) / np.sqrt(trials)
+    np.testing.assert_allclose(np.mean(found), expected, atol=4 * error)
+    assert error < 0.02 * abs(expected)
+
+
 def test_a_plain_loop_of_optax_reads_it():
   optimizer = optax.chain(_instrument(), optax.sgd(0.01))
   rng = np.random.default_rng(0)
