@@ -10,7 +10,7 @@ a ḡ² + c V:
 | `square_of_mean` | ḡ² | (∇F)² + V / b |
 | `mean_of_squares` | (1/b) Σ g_i² = ḡ² + (1 − 1/b) V | (∇F)² + V |
 | `variance_of_gradients` | V | V |
-| `square_at_batch_size(n)` | max(ḡ² + (1/n − 1/b) V, 0) | (∇F)² + V / n |
+| `square_at_batch_size(n)` | ḡ² + (1/n − 1/b) V, floored | (∇F)² + V / n |
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from adaopt._common import arithmetic, arrays, base, checks, functions, passing
-from adaopt.criteria import evidence, selecting
+from adaopt.criteria import averaging, evidence, selecting
 
 SecondMoment = Callable[[base.GradientStatistics], optax.Updates]
 
@@ -101,27 +101,32 @@ def mean_of_squares(statistics: base.GradientStatistics) -> optax.Updates:
     >>> print(adaopt.transforms.mean_of_squares(statistics))
     [12.  6.]
   """
-  return _square_at(1, statistics, 'mean_of_squares')
+  return _square_at(1, statistics, 'mean_of_squares', 1)
 
 
-def square_at_batch_size(batch_size: jax.typing.ArrayLike) -> SecondMoment:
+def square_at_batch_size(
+  batch_size: jax.typing.ArrayLike, *, floor: jax.typing.ArrayLike = 0.01
+) -> SecondMoment:
   """The square of the mean that a batch of n examples would have.
 
-  max(|ḡ|² + (1/n − 1/b) V, 0), which is `mean_of_squares` at n = 1 and
-  `square_of_mean` at n = b. In expectation it is (∇F)² + V / n, whatever b is:
-  with it the preconditioner of Adam stays that of batches of n examples while
-  the batch grows. Beyond n = b the noise of ḡ² is taken out, all of it at
-  n = ∞; what falls below 0 by chance is 0.
+  max(|ḡ|² + (1/n − 1/b) V, floor · |ḡ|²), which is `mean_of_squares` at n = 1
+  and `square_of_mean` at n = b. In expectation it is (∇F)² + V / n, whatever b
+  is: with it the preconditioner of Adam stays that of batches of n examples
+  while the batch grows. Beyond n = b the noise of ḡ² is taken out, all of it at
+  n = ∞, down to the floor: of a coordinate of which a single example of the
+  batch has a gradient nothing is left, and Adam would divide by ε.
 
   Args:
     batch_size: n > 0, also ∞.
+    floor: The smallest share of |ḡ|² that is left, in (0, 1].
 
   Returns:
     A function from statistics with `coordinate_variance` to a tree like the
     gradient, real, in float32 or wider.
 
   Raises:
-    ValueError: If n is not positive; from the function if V was not computed.
+    ValueError: If n is not positive or floor is out of range; from the function
+      if V was not computed.
 
   Example:
     >>> import adaopt
@@ -135,8 +140,9 @@ def square_at_batch_size(batch_size: jax.typing.ArrayLike) -> SecondMoment:
   """
   if not _is_infinite(batch_size):
     checks.check_positive(batch_size=batch_size)
+  averaging.check_floor(floor)
   return lambda statistics: _square_at(
-    batch_size, statistics, 'square_at_batch_size'
+    batch_size, statistics, 'square_at_batch_size', floor
   )
 
 
@@ -144,13 +150,14 @@ def _is_infinite(x: Any) -> bool:
   return isinstance(x, float) and x == float('inf')
 
 
-def _square_at(n, statistics, name):
+def _square_at(n, statistics, name, floor):
   variance = evidence.coordinate_variance(statistics, name)
 
   def moment(g, v):
     share = 1 / n - 1 / jnp.asarray(statistics.batch_size, v.dtype)
     noise = jnp.asarray(share, v.dtype) * v
-    return jnp.maximum(arithmetic.abs_sq(g) + noise, 0)
+    square = arithmetic.abs_sq(g)
+    return jnp.maximum(square + noise, jnp.asarray(floor, v.dtype) * square)
 
   return jax.tree.map(moment, statistics.mean, variance)
 

@@ -24,7 +24,7 @@ MOMENTS = {
   'square of mean': transforms.square_of_mean,
   'mean of squares': transforms.mean_of_squares,
   'variance': transforms.variance_of_gradients,
-  'at 3': transforms.square_at_batch_size(3),
+  'at 3': transforms.square_at_batch_size(3, floor=0.1),
   'all signal': transforms.square_at_batch_size(INF),
 }
 
@@ -36,8 +36,13 @@ def _expected(name, rows):
     'square of mean': abs(mean) ** 2,
     'mean of squares': oracles.mean(abs(rows) ** 2),
     'variance': variance,
-    'at 3': np.maximum(abs(mean) ** 2 + (1 / 3 - 1 / len(rows)) * variance, 0),
-    'all signal': np.maximum(abs(mean) ** 2 - variance / len(rows), 0),
+    'at 3': np.maximum(
+      abs(mean) ** 2 + (1 / 3 - 1 / len(rows)) * variance,
+      0.1 * abs(mean) ** 2,
+    ),
+    'all signal': np.maximum(
+      abs(mean) ** 2 - variance / len(rows), 0.01 * abs(mean) ** 2
+    ),
   }[name]
 
 
@@ -116,7 +121,8 @@ def test_moments_fall_with_the_size_between_their_ends(g, v, b, n):
   assert at(1) == float(transforms.mean_of_squares(statistics))
   assert abs(at(b) - float(transforms.square_of_mean(statistics))) <= atol
   assert at(INF) <= at(2 * n) + atol <= at(n) + 2 * atol
-  assert at(INF) >= 0
+  # Below 1e-30 squares are not normal numbers of float32.
+  assert at(INF) >= 0.0099 * g**2 - 1e-30
 
 
 def _oracle(name, draws, b1, b2, eps, eps_root):

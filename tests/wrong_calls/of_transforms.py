@@ -141,7 +141,8 @@ CASES = [
     transforms.square_at_batch_size,
     dict(batch_size=4),
     dict(
-      batch_size=tuple(w for w in kinds.positive if w.value is not kinds.INF)
+      batch_size=tuple(w for w in kinds.positive if w.value is not kinds.INF),
+      floor=kinds.floor,
     ),
   ),
   *(
