@@ -6,7 +6,9 @@ Trains an MLP on Fashion-MNIST by Adam with batches of 128 that never change and
 `adaopt.noise_scale` in the chain. Every 16 steps v and ‖∇F‖² are computed over
 all 60 000 examples too, and averaged with the same half-life. Then the
 parameters are held and the instrument sees 500 more batches, so that nothing
-moves but the noise.
+moves but the noise. The signal-to-noise ratio by coordinate (GSNR) is measured
+too, by these batches and over all examples, of which is the evidence for
+stopping.
 
 Writes the table and the advice (noise.md), the picture (noise.png), and both
 noise scales as JSON lines and TensorBoard events.
@@ -23,7 +25,7 @@ import optax
 from absl import flags
 
 import adaopt
-from adaopt import noise
+from adaopt import noise, transforms
 from experiments import (
   command_line,
   datasets,
@@ -73,14 +75,38 @@ def exact(
   return jnp.concatenate([jnp.sum(x, 0, keepdims=True), x])
 
 
+def whole(
+  loss_fn: adaopt.LossFn, params: optax.Params, dataset: dict[str, jax.Array]
+) -> adaopt.GradientStatistics:
+  """The statistics of a whole data set, as of one batch, in chunks."""
+  only = ('coordinate_variance',)
+  estimate = adaopt.value_and_statistics(loss_fn, only=only)
+
+  def of_chunk(chunk):
+    _, statistics = estimate(params, chunk)
+    return statistics.mean, transforms.mean_of_squares(statistics)
+
+  chunks = jax.tree.map(lambda x: x.reshape(-1, CHUNK, *x.shape[1:]), dataset)
+  average = lambda tree: jax.tree.map(lambda x: jnp.mean(x, 0), tree)
+  mean, second = map(average, jax.lax.map(of_chunk, chunks))
+  n = len(dataset['label'])
+  return adaopt.GradientStatistics(
+    jnp.int32(n),
+    mean,
+    coordinate_variance=jax.tree.map(
+      lambda s, g: n / (n - 1) * jnp.maximum(s - g * g, 0), second, mean
+    ),
+  )
+
+
 def hold(
   loss_fn: adaopt.LossFn,
   params: optax.Params,
   dataset: dict[str, jax.Array],
   *,
   num_steps: int = HELD_STEPS,
-) -> tuple[noise.NoiseReport, jax.Array]:
-  """The instrument at fixed parameters, in a loop without an optimizer.
+) -> tuple[noise.NoiseReport, jax.Array, noise.PerTensor]:
+  """The instruments at fixed parameters, in a loop without an optimizer.
 
   Args:
     loss_fn: (params, batch) → the mean loss.
@@ -89,10 +115,15 @@ def hold(
     num_steps: The number of batches.
 
   Returns:
-    The report, and v / ‖ḡ‖² of each batch by itself, [num_steps].
+    The report, v / ‖ḡ‖² of each batch by itself, [num_steps], and the average
+    debiased GSNR.
   """
-  instrument = adaopt.noise_scale(half_life=1e9)
-  estimate = adaopt.value_and_statistics(loss_fn, only=('variance',))
+  instrument = optax.chain(
+    adaopt.noise_scale(half_life=1e9),
+    noise.average_of(noise.debiased_gradient_snr, half_life=1e9),
+  )
+  only = ('variance', 'coordinate_variance')
+  estimate = adaopt.value_and_statistics(loss_fn, only=only)
   number = len(dataset['label'])
 
   @jax.jit
@@ -107,7 +138,8 @@ def hold(
   for key in jax.random.split(jax.random.key(1), num_steps):
     state, single = step(state, key)
     alone.append(single)
-  return adaopt.noise_report(state, params), jnp.stack(alone)
+  report = adaopt.noise_report(state, params)
+  return report, jnp.stack(alone), optax.tree.get(state, 'average')
 
 
 def record_of(report: noise.NoiseReport) -> dict[str, float]:
@@ -127,6 +159,24 @@ def table(report: noise.NoiseReport, truth: np.ndarray) -> str:
     apart = (row.noise_scale - scale) / row.standard_error
     numbers = scale, row.noise_scale, row.standard_error
     lines.append([row.name, *(f'{x:.0f}' for x in numbers), f'{apart:.1f}'])
+  return results.markdown(lines)
+
+
+def snr_table(
+  report: noise.NoiseReport,
+  found: noise.PerTensor,
+  statistics: adaopt.GradientStatistics,
+) -> str:
+  """GSNR by batches and over all examples, and the evidence of the latter."""
+  lines = [['tensor', 'GSNR, all', 'GSNR, batches', 'stopping, all']]
+  names = [row.name for row in (report.total, *report.tensors)]
+  columns = [
+    noise.gradient_snr(statistics),
+    found,
+    noise.stopping_evidence(statistics),
+  ]
+  for name, *numbers in zip(names, *map(jax.tree.leaves, columns), strict=True):
+    lines.append([name, *(f'{float(x):.3g}' for x in numbers)])
   return results.markdown(lines)
 
 
@@ -201,13 +251,14 @@ def main(argv: list[str]) -> None:
   records.close(log)
   columns = {name: np.array([s[name] for s in scales]) for name in names}
   noise_plots.save(reports, columns, folder / 'noise.png')
-  still, alone = hold(loss_fn, held, dataset)
+  still, alone, snr = hold(loss_fn, held, dataset)
   text = '\n\n'.join(
     [
       adaopt.noise_table(report),
       adaopt.noise_advice(report),
       'At the end of training, with parameters held:',
       table(still, np.asarray(measure(held), float)),
+      snr_table(still, snr, whole(loss_fn, held, dataset)),
       f'A batch of {BATCH_SIZE} by itself, v / ‖ḡ‖²: {jnp.mean(alone):.0f} on '
       f'average, {jnp.max(alone):.0f} at most.',
     ]

@@ -81,6 +81,11 @@ def missing() -> float:
   return -1.0 if is_debugging() else float('nan')
 
 
+def beyond(dtype: Any) -> jax.typing.ArrayLike:
+  """Stands for infinity in a dtype: ∞, or the largest number to debug."""
+  return jnp.finfo(dtype).max if is_debugging() else jnp.inf
+
+
 def is_missing(x: jax.typing.ArrayLike) -> jax.Array:
   """Whether there is no number ≥ 0, however that was said."""
   return ~(jnp.asarray(x) >= 0)

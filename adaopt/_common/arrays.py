@@ -38,3 +38,29 @@ def check_real(**values: Any) -> None:
   for name, value in values.items():
     if not checks.is_number(value) or jnp.iscomplexobj(value):
       raise ValueError(f'{name} must be real numbers, got {described(value)}.')
+
+
+def check_diagonal(gradient: Any, **results: Any) -> None:
+  """Raises ValueError unless each function's result is like the gradient.
+
+  Args:
+    gradient: A tree of arrays.
+    **results: What a function of this name returned: a tree of real numbers in
+      the shapes of the gradient, or one number for a tensor.
+  """
+  structure = jax.tree.structure(gradient)
+  for name, diagonal in results.items():
+    if jax.tree.structure(diagonal) != structure:
+      raise ValueError(
+        f'{name} must return a diagonal like the gradient, got '
+        f'{jax.tree.structure(diagonal)} for {structure}.'
+      )
+    for entry, g in zip(
+      jax.tree.leaves(diagonal), jax.tree.leaves(gradient), strict=True
+    ):
+      real = checks.is_number(entry) and not jnp.iscomplexobj(entry)
+      if not real or np.shape(entry) not in ((), jnp.shape(g)):
+        raise ValueError(
+          f'{name} must return real numbers like the gradient, '
+          f'{list(jnp.shape(g))}, got {described(entry)}.'
+        )

@@ -93,7 +93,7 @@ def keys_of(
   """
   if key is None:
     return None
-  if not _is_key(key):
+  if not is_key(key):
     raise ValueError(
       'key must be a key as jax.random.key makes it, or one for each example; '
       f'got {getattr(key, "dtype", type(key).__name__)}. A key of the older '
@@ -136,7 +136,7 @@ def check_model_state(model_state: Any) -> None:
   """Raises ValueError if a leaf is a random key or no array."""
   checks.check_arrays(model_state=model_state)
   for path, leaf in jax.tree.leaves_with_path(model_state):
-    if _is_key(leaf):
+    if is_key(leaf):
       raise ValueError(
         f'model_state{jax.tree_util.keystr(path)} is a random key, which would '
         'be the same for every example; a loss function that draws random '
@@ -144,7 +144,8 @@ def check_model_state(model_state: Any) -> None:
       )
 
 
-def _is_key(leaf):
+def is_key(leaf: Any) -> bool:
+  """Whether a leaf holds random keys, as jax.random.key makes them."""
   dtype = getattr(leaf, 'dtype', None)
   return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
@@ -152,7 +153,7 @@ def _is_key(leaf):
 def check_args(args: Any) -> None:
   """Raises ValueError if an argument for all examples is a random key."""
   for leaf in jax.tree.leaves(args):
-    if _is_key(leaf):
+    if is_key(leaf):
       raise ValueError(
         'an argument of loss_fn is a random key, and every example would draw '
         'the same numbers; name that parameter key and pass key=.'

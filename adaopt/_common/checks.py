@@ -69,6 +69,17 @@ def check_not_negative(**values: Any) -> None:
   check_at_least(0, **values)
 
 
+def check_decays(**values: Any) -> None:
+  """Raises ValueError unless each named decay of an average is in [0, 1)."""
+  for name, value in values.items():
+    # What stands for an array, such as a decay that follows the batch size.
+    as_array = getattr(value, '__jax_array__', None)
+    decay = value if as_array is None else as_array()
+    check_not_negative(**{name: decay})
+    if is_concrete(decay) and not decay < 1:
+      raise ValueError(f'{name} must be below 1, got {decay}.')
+
+
 def check_integer(minimum: int, *, bits: int = 31, **values: Any) -> None:
   """Raises ValueError unless each is an integer of [minimum, 2^bits)."""
   for name, value in values.items():

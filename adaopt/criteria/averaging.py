@@ -129,9 +129,7 @@ def ratio_of_averages(
 
 def check_decay(decay: jax.typing.ArrayLike) -> None:
   """Raises ValueError unless the decay is in [0, 1)."""
-  checks.check_not_negative(decay=decay)
-  if checks.is_concrete(decay) and not decay < 1:
-    raise ValueError(f'decay must be below 1, got {decay}.')
+  checks.check_decays(decay=decay)
 
 
 def check_floor(floor: jax.typing.ArrayLike) -> None:

@@ -32,8 +32,7 @@ def ratio(noise: jax.Array, signal: jax.Array) -> jax.Array:
   silent = signal == 0
   # Never x/0, at which `jax_debug_nans` and `jax_debug_infs` stop without jit.
   quotient = noise / jnp.where(silent, 1, signal)
-  largest = jnp.finfo(quotient.dtype).max
-  beyond = largest if arithmetic.is_debugging() else jnp.inf
+  beyond = arithmetic.beyond(quotient.dtype)
   missing = arithmetic.missing()
   quotient = jnp.where(silent, jnp.where(noise > 0, beyond, missing), quotient)
   return arithmetic.returnable(jnp.where(finite, quotient, missing))

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from adaopt._common import arithmetic, arrays, base, checks, fields, functions
@@ -83,20 +82,7 @@ def preconditioned_norm_test(
         'opt_state= to optimizer.update.'
       )
     d = preconditioner(opt_state)
-    if jax.tree.structure(d) != jax.tree.structure(statistics.mean):
-      raise ValueError(
-        'preconditioner must return a diagonal like the gradient, got '
-        f'{jax.tree.structure(d)} for {jax.tree.structure(statistics.mean)}.'
-      )
-    for entry, g in zip(
-      jax.tree.leaves(d), jax.tree.leaves(statistics.mean), strict=True
-    ):
-      real = checks.is_number(entry) and not jnp.iscomplexobj(entry)
-      if not real or np.shape(entry) not in ((), jnp.shape(g)):
-        raise ValueError(
-          'preconditioner must return real numbers like the gradient, '
-          f'{list(jnp.shape(g))}, got {arrays.described(entry)}.'
-        )
+    arrays.check_diagonal(statistics.mean, preconditioner=d)
     squares = jax.tree.map(arithmetic.abs_sq, statistics.mean)
     noise = arithmetic.total(jax.tree.map(jnp.multiply, variance, d))
     signal = arithmetic.total(jax.tree.map(jnp.multiply, squares, d))
@@ -219,9 +205,8 @@ def adam_preconditioner(
     Kingma and Ba, `Adam: A Method for Stochastic Optimization
     <https://arxiv.org/abs/1412.6980>`_, 2015
   """
-  checks.check_not_negative(b2=b2, eps=eps, eps_root=eps_root)
-  if checks.is_concrete(b2) and not b2 < 1:
-    raise ValueError(f'b2 must be below 1, got {b2}.')
+  checks.check_decays(b2=b2)
+  checks.check_not_negative(eps=eps, eps_root=eps_root)
 
   def is_adam(node):
     return isinstance(node, optax.ScaleByAdamState)

@@ -133,3 +133,36 @@ def restrict(tree: Any, tensors: Tensors) -> Any:
     return tree
   pairs = zip(tensors.paths, leaves_of(tree), strict=True)
   return dict(itertools.compress(pairs, tensors.selected))
+
+
+def beside(updates: Any, tree: Any, name: str) -> Any:
+  """The tensors of a tree of which there is an update.
+
+  Args:
+    updates: A tree like the parameters, in which gaps hold the places of
+      tensors that are not updated.
+    tree: A tree like the parameters, of values of any shape.
+    name: Of who asks, for the message.
+
+  Returns:
+    A tree like the updates, gaps included.
+
+  Raises:
+    ValueError: If a tensor of one is not a tensor of the other.
+  """
+  structure = structure_of(updates)
+  try:
+    tensors = structure.flatten_up_to(tree)
+    found = [
+      gap if is_gap(gap) else x
+      for gap, x in zip(leaves_of(updates), tensors, strict=True)
+    ]
+    if not jax.tree_util.all_leaves(found, is_leaf=is_gap):
+      raise ValueError('a tensor of the updates is a tree of the statistics')
+  except ValueError as error:
+    raise ValueError(
+      f'{name} needs statistics of the tensors that it is passed updates of, '
+      f'{structure}, got {jax.tree.structure(tree)}; pass those of the '
+      'parameters.'
+    ) from error
+  return structure.unflatten(found)

@@ -136,7 +136,11 @@ def _noise_and_signal(statistics, updates, state):
     )
   dtype = state.mean.dtype
   of = lambda reduce, tree: jnp.array(
-    [reduce(x).astype(dtype) for x in _like(updates, tree)], dtype
+    [
+      reduce(x).astype(dtype)
+      for x in jax.tree.leaves(selecting.beside(updates, tree, 'noise_scale'))
+    ],
+    dtype,
   )
   v = of(jnp.sum, variance)
   m = of(arithmetic.squared_norm, statistics.mean)
@@ -148,28 +152,6 @@ def _noise_and_signal(statistics, updates, state):
   signal = m - arithmetic.divide(v, statistics.batch_size)
   x = jnp.stack([v, signal], axis=1)
   return jnp.concatenate([jnp.sum(x, 0, keepdims=True), x])
-
-
-def _like(updates, tree):
-  """The tensors of a tree of which there is an update, in order."""
-  gaps = selecting.leaves_of(updates)
-  structure = selecting.structure_of(updates)
-  try:
-    tensors = structure.flatten_up_to(tree)
-    found = [
-      x
-      for gap, x in zip(gaps, tensors, strict=True)
-      if not selecting.is_gap(gap)
-    ]
-    if not jax.tree_util.all_leaves(found):
-      raise ValueError('a tensor of the updates is a tree of the statistics')
-  except ValueError as error:
-    raise ValueError(
-      'noise_scale needs statistics of the tensors that it is passed updates '
-      f'of, {structure}, got {jax.tree.structure(tree)}; pass those of the '
-      'parameters.'
-    ) from error
-  return found
 
 
 def _moved(state, x, batch_size, half_life):

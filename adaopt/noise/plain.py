@@ -1,10 +1,11 @@
-"""Gradient statistics from plain gradients: micro-batches, sizes and devices.
+"""Gradient statistics from plain gradients: micro-batches, devices and steps.
 
 The gradients of examples are not needed to tell noise from signal: those of
 micro-batches vary by 1 / q of what those of examples do.
 """
 
 from collections.abc import Hashable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -166,3 +167,103 @@ def from_two_sizes(
     mean=gradient,
     variance=jax.tree.map(variance, squared_norms, gradient),
   )
+
+
+class BetweenStepsState(NamedTuple):
+  """State of `between_steps`."""
+
+  is_waiting: jax.Array  # [] bool, whether a gradient waits for the next one
+  gradient: optax.Updates  # like params, the one that waits
+  instrument_state: optax.OptState
+
+
+def between_steps(
+  instrument: optax.GradientTransformation, *, batch_size: int
+) -> optax.GradientTransformationExtraArgs:
+  r"""An instrument for a loop with one plain gradient a step, of b examples.
+
+  Two successive gradients are two micro-batches, and every other step the
+  instrument is passed the statistics of 2b examples,
+
+    ḡ = (g_t + g_{t−1}) / 2,  v = (b / 2) ‖g_t − g_{t−1}‖²,
+
+  so that ‖ḡ‖² − v / 2b = ⟨g_t, g_{t−1}⟩. Each gradient is in one pair, which
+  leaves pairs independent and the standard errors of `noise_scale` right.
+
+  The parameters move between the two, along the noise of the first, too. With
+  SGD of rate α, on the Hessian H and for the covariance Σ of examples, v is
+  too large by α tr(H Σ) and the signal too small by α tr(H Σ) / b +
+  α ⟨∇F, H ∇F⟩, to first order in α. The noise scale is overstated: measured
+  here, 1.4 to 1.9 times with Adam at its usual rate. Take `noise_scale` with
+  exact statistics, or micro-batches, where it is to be right.
+
+  Args:
+    instrument: Such as `noise_scale`.
+    batch_size: b, of every step.
+
+  Returns:
+    A transform that leaves updates alone and needs no `statistics=`. It goes
+    first in a chain, before what changes the gradients, and keeps one of them.
+    `noise_report` reads its state.
+
+  Raises:
+    ValueError: If instrument is no transform, or batch_size is out of range.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> optimizer = optax.chain(
+    ...   adaopt.noise.between_steps(
+    ...     adaopt.noise_scale(half_life=1000), batch_size=16),
+    ...   optax.adam(1e-3))
+    >>> params = jnp.zeros(2)
+    >>> state = optimizer.init(params)
+    >>> for gradient in ([1.0, 4.0], [3.0, 4.0]):
+    ...   updates, state = optimizer.update(jnp.array(gradient), state, params)
+    >>> total = adaopt.noise_report(state, params).total
+    >>> print(total.noise, total.signal)  # 16 · 2² / 2, and 3 + 16
+    32.0 19.0
+
+  References:
+    Qiao et al., `Pollux: Co-adaptive Cluster Scheduling for Goodput-Optimized
+    Deep Learning <https://arxiv.org/abs/2008.12260>`_, 2021 (AdaptDL)
+  """
+  checks.check_optimizer(instrument, 'instrument')
+  checks.check_integer(1, batch_size=batch_size)
+  instrument = optax.with_extra_args_support(instrument)
+
+  def init_fn(params):
+    return BetweenStepsState(
+      is_waiting=jnp.bool_(False),
+      gradient=optax.tree.zeros_like(params),
+      instrument_state=instrument.init(params),
+    )
+
+  def measure(before, gradient, state, params):
+    wide = lambda g: g.astype(arithmetic.accumulator_dtype(g))
+    half = jax.tree.map(lambda g, h: (wide(g) - wide(h)) / 2, gradient, before)
+    statistics = base.GradientStatistics(
+      batch_size=jnp.asarray(2 * batch_size, jnp.int32),
+      mean=jax.tree.map(lambda h, d: wide(h) + d, before, half),
+      variance=jax.tree.map(
+        lambda d: 2 * batch_size * arithmetic.squared_norm(d), half
+      ),
+    )
+    return instrument.update(gradient, state, params, statistics=statistics)[1]
+
+  def update_fn(updates, state, params=None, **extra_args):
+    del extra_args
+    instrument_state = jax.lax.cond(
+      state.is_waiting,
+      measure,
+      lambda before, gradient, state, params: state,
+      *(state.gradient, updates, state.instrument_state, params),
+    )
+    return updates, BetweenStepsState(
+      is_waiting=~state.is_waiting,
+      gradient=optax.tree.cast_like(updates, state.gradient),
+      instrument_state=instrument_state,
+    )
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)

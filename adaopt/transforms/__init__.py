@@ -1,4 +1,4 @@
-"""Transforms of updates: AdaGrad's, and learning rates that follow a batch."""
+"""Transforms of updates: AdaGrad's, Adam's, and rates that follow a batch."""
 
 from adaopt.transforms.adagrad import (
   ScaleByAdagradNormState,
@@ -33,6 +33,13 @@ from adaopt.transforms.residuals import (
   mean_residual,
   scale_by_mean_residual,
 )
+from adaopt.transforms.second_moments import (
+  mean_of_squares,
+  scale_by_adam,
+  square_at_batch_size,
+  square_of_mean,
+  variance_of_gradients,
+)
 
 __all__ = [
   'FollowBatchSizeState',
@@ -47,15 +54,20 @@ __all__ = [
   'ScaleByPowerScheduleState',
   'follow_batch_size',
   'log_odds',
+  'mean_of_squares',
   'mean_residual',
   'rescale_second_moment',
   'reset_moments',
   'scale_by_adagrad',
   'scale_by_adagrad_norm',
+  'scale_by_adam',
   'scale_by_adascale',
   'scale_by_batch_size',
   'scale_by_example_schedule',
   'scale_by_legw',
   'scale_by_mean_residual',
   'scale_by_power_schedule',
+  'square_at_batch_size',
+  'square_of_mean',
+  'variance_of_gradients',
 ]

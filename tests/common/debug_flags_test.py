@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import adaopt
-from adaopt import batch_size, criteria, transforms
+from adaopt import batch_size, criteria, noise, transforms
 
 SIZES = dict(init_batch_size=8, max_batch_size=64)
 
@@ -58,6 +58,16 @@ MAKERS = (
     ),
     'preconditioned_by_adam': _preconditioned_by_adam,
     'noise_scale': lambda: adaopt.noise_scale(half_life=100),
+    'between_steps': lambda: noise.between_steps(
+      adaopt.noise_scale(half_life=100), batch_size=8
+    ),
+    'average_of': lambda: noise.average_of(
+      noise.stopping_evidence, half_life=100
+    ),
+    'scale_by_adam': lambda: transforms.scale_by_adam(),
+    'scale_by_adam_by_the_signal': lambda: transforms.scale_by_adam(
+      second_moment=transforms.square_at_batch_size(float('inf'))
+    ),
     'schedule_batch_size': lambda: adaopt.schedule_batch_size(8),
     'schedule_batch_size_by_a_schedule': lambda: adaopt.schedule_batch_size(
       optax.linear_schedule(8.0, 64.0, 100)

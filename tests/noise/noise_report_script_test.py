@@ -1,5 +1,6 @@
 """A report of a run that is written without its numbers."""
 
+import functools
 import json
 
 import jax
@@ -43,7 +44,7 @@ def test_the_whole_data_set_is_measured_in_chunks_exactly(dataset):
 
 
 def test_the_instrument_at_held_parameters_agrees_with_the_data_set(dataset):
-  report, alone = noise_report.hold(_loss, PARAMS, dataset, num_steps=20)
+  report, alone, snr = noise_report.hold(_loss, PARAMS, dataset, num_steps=20)
   assert report.examples == 20 * noise_report.BATCH_SIZE
   assert alone.shape == (20,)
   truth = np.asarray(noise_report.exact(_loss, PARAMS, dataset))
@@ -51,6 +52,22 @@ def test_the_instrument_at_held_parameters_agrees_with_the_data_set(dataset):
   assert abs(error) < 4 * report.total.standard_error
   lines = noise_report.table(report, truth).splitlines()
   assert [line.split()[1] for line in lines[2:]] == ['total', 'w']
+  statistics = noise_report.whole(_loss, PARAMS, dataset)
+  expected = noise.gradient_snr(statistics).total
+  # 20 batches of 128 draws: r_k within about 2 √(r_k / 2560) of each of 6.
+  np.testing.assert_allclose(snr.total, expected, atol=0.1 * expected**0.5)
+  lines = noise_report.snr_table(report, snr, statistics).splitlines()
+  assert [line.split()[1] for line in lines[2:]] == ['total', 'w']
+
+
+def test_the_statistics_of_the_whole_data_set_are_those_of_one_batch(dataset):
+  found = noise_report.whole(_loss, PARAMS, dataset)
+  _, expected = adaopt.value_and_statistics(_loss)(PARAMS, dataset)
+  assert found.batch_size == 100
+  # Differences of sums of 100 float32 numbers.
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4)
+  close(found.mean['w'], expected.mean['w'], atol=1e-6)
+  close(found.coordinate_variance['w'], expected.coordinate_variance['w'])
 
 
 def test_records_and_pictures_of_what_is_known_and_what_is_not(tmp_path):

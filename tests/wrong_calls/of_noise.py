@@ -1,5 +1,6 @@
 """Wrong calls of `noise`."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -16,6 +17,11 @@ no_state = kind(
   'pass the state of one',
   *(None, (), 1.0, optax.sgd(0.1).init(G), abs),
   shown='0 noise_scale',
+)
+without_variance = kind(
+  'unless only= leaves it out',
+  adaopt.GradientStatistics(4, G),
+  shown='which is None',
 )
 CASES = [
   Case(noise.noise_scale, dict(half_life=10), dict(half_life=kinds.positive)),
@@ -89,5 +95,133 @@ CASES = [
       + kind('must be like', {'w': G}, None, shown='got'),
     ),
     named=dict(gradient='', squared_norms='squared_norms'),
+  ),
+  *(
+    Case(
+      public,
+      dict(statistics=STATISTICS),
+      dict(
+        statistics=kind(
+          'such as value_and_statistics returns',
+          *(None, {}, G, abs, 'x', 1.0),
+          shown='got',
+        )
+        + without_variance
+      ),
+      named=dict(statistics='tatistics'),
+    )
+    for public in (
+      noise.gradient_snr,
+      noise.debiased_gradient_snr,
+      noise.stopping_evidence,
+    )
+  ),
+  *(
+    Case(
+      public,
+      dict(statistics=STATISTICS, curvature=G),
+      dict(
+        statistics=kind(
+          'such as value_and_statistics returns',
+          *(None, {}, G, abs, 'x', 1.0),
+          shown='got',
+        )
+        + without_variance,
+        curvature=kind('must be like', {'w': G}, None, shown='got')
+        + kind('must have the shape', jnp.ones(3), 1.0, shown='got [')
+        + kind('arrays of numbers', 'a', abs, shown='curvature')
+        + kind('must be real numbers', G * 1j, shown='got complex64'),
+        damping=kinds.not_negative,
+      ),
+      named=dict(statistics='tatistics'),
+    )
+    for public in (noise.tic_trace, noise.tic_diagonal)
+  ),
+  Case(
+    noise.hessian_diagonal,
+    dict(loss=lambda p: jnp.sum(p**2), params=G, key=jax.random.key(0)),
+    dict(
+      loss=kinds.functions_of('of params')
+      + kind('cannot be called', kinds.no_argument, shown='no_argument')
+      + kind('a real scalar', kinds.returns_none, shown='got None')
+      + kind('a real scalar', kinds.returns_text, shown="got '0.5'")
+      + kind('a real scalar', kinds.returns_vector, shown='got float32[3]')
+      + kind('a real scalar', kinds.returns_complex, shown='got 1j'),
+      params=kinds.params
+      + kind('must be real', jnp.ones(2, complex), shown='got complex64'),
+      key=kind('must be a random key', None, 0.5, 'x', abs)
+      + kind('must be a random key', G, shown='got float32[2]')
+      + kind(
+        'must be a random key',
+        jax.random.split(jax.random.key(0), 3),
+        shown='[3]',
+      ),
+      num_probes=kinds.count,
+    ),
+    named=dict(params='param'),
+  ),
+  Case(
+    noise.average_of,
+    dict(measure=noise.stopping_evidence, half_life=10),
+    dict(
+      measure=kinds.functions_of('of the statistics')
+      + kind('cannot be called', kinds.no_argument, shown='no_argument')
+      + kind('must return real numbers', kinds.returns_none, shown='got None')
+      + kind('must return real', kinds.returns_text, shown="'0.5'")
+      + kind('must return real', kinds.returns_vector, shown='float32[3]')
+      + kind('must return real', kinds.returns_complex, shown='1j'),
+      half_life=kinds.positive,
+    ),
+    lambda **arguments: noise.average_of(**arguments).init(G),
+  ),
+  Case(
+    noise.between_steps,
+    dict(instrument=NOISE, batch_size=4),
+    dict(instrument=kinds.optimizer, batch_size=kinds.count),
+  ),
+  Case(
+    noise.two_level,
+    dict(gradients={'w': jnp.ones([3, 2, 4])}),
+    dict(
+      gradients=kind('no array', None, {}, shown='no array')
+      + kind('leading', {'w': 1.0}, 2.0, shown='scalar')
+      + kind('must be equal', [jnp.ones(2), jnp.ones(3)], shown='2, ')
+      + kind('only arrays of numbers', 'a', {'w': abs}, shown="'a")
+      + kind('at least two of each', jnp.ones([3, 1]), shown='[3, 1]')
+      + kind('at least two of each', jnp.ones([1, 3]), shown='[1, 3]')
+      + kind(
+        'at least two of each',
+        [jnp.ones([3, 2]), jnp.ones([3, 4])],
+        shown='[3, 2], [3, 4]',
+      ),
+    ),
+    named=dict(gradients='gradients'),
+  ),
+  Case(
+    noise.two_level_from_sums,
+    dict(between=jnp.ones(3), within=jnp.ones(3), group_size=4),
+    {
+      name: kind('at least two groups', 1.0, jnp.ones([3, 1]), shown='[')
+      + kind('at least two groups', jnp.ones(2), jnp.ones(1), shown='[3]')
+      + kind('must be numbers', 'x', abs, {}, shown='got')
+      + kind('must be real numbers', jnp.ones(3) * 1j, shown='got complex')
+      for name in ('between', 'within')
+    }
+    | dict(group_size=kinds.integers(2)),
+  ),
+  Case(
+    noise.best_group_size,
+    dict(
+      components=noise.two_level(jnp.arange(6.0).reshape(3, 2)),
+      group_cost=1.0,
+      member_cost=2.0,
+    ),
+    dict(
+      components=kind(
+        'of two_level(gradients)', None, {}, 'x', 1.0, G, abs, shown='got'
+      ),
+      group_cost=kinds.positive,
+      member_cost=kinds.positive,
+    ),
   ),
 ]

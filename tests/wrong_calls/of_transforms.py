@@ -7,8 +7,14 @@ import optax
 import adaopt
 from adaopt import batch_size, transforms
 from tests.wrong_calls import kinds
-from tests.wrong_calls.right import ADAPTIVE, INJECTED, G
+from tests.wrong_calls.right import ADAPTIVE, INJECTED, STATISTICS, G, update
 from tests.wrong_calls.table import Case, kind
+
+WITHOUT_VARIANCE = kind(
+  'unless only= leaves it out',
+  adaopt.GradientStatistics(4, G),
+  shown='which is None',
+)
 
 CASES = [
   Case(
@@ -201,6 +207,68 @@ CASES = [
     ),
     lambda **arguments: transforms.rescale_second_moment(**arguments).init(G),
     named=dict(optimizer=''),
+  ),
+  Case(
+    transforms.scale_by_adam,
+    {},
+    dict(
+      b1=kinds.decay,
+      b2=kinds.decay,
+      eps=kinds.not_negative,
+      eps_root=kinds.not_negative,
+      second_moment=kinds.functions_of('of the statistics')
+      + kind('cannot be called', kinds.no_argument, shown='no_argument'),
+    ),
+  ),
+  Case(
+    transforms.scale_by_adam,
+    dict(second_moment=transforms.square_of_mean),
+    dict(
+      second_moment=kind(
+        'a diagonal like the gradient', kinds.returns_none, shown='got PyTree'
+      )
+      + kind('like the gradient', lambda _: {'w': G}, shown='got PyTree')
+      + kind('like the gradient', kinds.returns_vector, shown='got float32[3]')
+      + kind('like the gradient', kinds.returns_complex, shown='got 1j')
+      + kind('like the gradient', kinds.returns_text, shown="got '0.5'")
+      + kind(
+        'batch_size must be a number',
+        transforms.square_at_batch_size,
+        shown='got GradientStatistics',
+      ),
+    ),
+    lambda **arguments: update(
+      transforms.scale_by_adam(**arguments), statistics=STATISTICS
+    ),
+    named=dict(second_moment=''),
+  ),
+  Case(
+    transforms.square_at_batch_size,
+    dict(batch_size=4),
+    dict(
+      batch_size=tuple(w for w in kinds.positive if w.value is not kinds.INF),
+      floor=kinds.floor,
+    ),
+  ),
+  *(
+    Case(
+      public,
+      dict(statistics=STATISTICS),
+      dict(
+        statistics=kind(
+          'such as value_and_statistics returns',
+          *(None, {}, G, abs, 'x', 1.0),
+          shown='got',
+        )
+        + without_variance
+      ),
+      named=dict(statistics='tatistics'),
+    )
+    for public, without_variance in (
+      (transforms.square_of_mean, ()),
+      (transforms.mean_of_squares, WITHOUT_VARIANCE),
+      (transforms.variance_of_gradients, WITHOUT_VARIANCE),
+    )
   ),
   Case(transforms.scale_by_batch_size, {}, dict(exponent=kinds.not_negative)),
   Case(

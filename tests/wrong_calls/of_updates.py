@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 
 import adaopt
-from adaopt import batch_size, optimizers, transforms
+from adaopt import batch_size, noise, optimizers, transforms
 from tests.wrong_calls import kinds
 from tests.wrong_calls.right import (
   ADAPTIVE,
@@ -92,6 +92,21 @@ in_updates = [
     kinds.sized_statistics,
   ),
   updates_of(
+    transforms.scale_by_adam,
+    transforms.scale_by_adam(),
+    kinds.required_statistics
+    + kind(
+      'unless only= leaves it out',
+      adaopt.GradientStatistics(4, G),
+      shown='which is None',
+    )
+    + kind(
+      'pass those of the parameters',
+      STATISTICS._replace(mean={'w': G}, coordinate_variance={'w': G}),
+      shown='got',
+    ),
+  ),
+  updates_of(
     transforms.follow_batch_size,
     adaopt.follow_batch_size(INJECTED, decays='b2'),
     kinds.sized_statistics,
@@ -109,6 +124,16 @@ in_updates = [
       'pass those of the parameters',
       STATISTICS._replace(mean={'w': G}, variance={'w': 1.0}),
       shown='got',
+    ),
+  ),
+  updates_of(
+    noise.average_of,
+    noise.average_of(noise.stopping_evidence, half_life=100),
+    kinds.required_statistics
+    + kind(
+      'unless only= leaves it out',
+      adaopt.GradientStatistics(4, G),
+      shown='which is None',
     ),
   ),
   updates_of(
