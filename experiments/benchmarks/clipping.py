@@ -95,7 +95,8 @@ def main(argv: list[str]) -> None:
   options.quiet()
   peers = load_peers()
   timing.print_machine()
-  compiled, times = variants.measure(VARIANTS, peers and peers.functions)
+  functions = peers and functools.partial(peers.functions, max_norm=MAX_NORM)
+  compiled, times = variants.measure(VARIANTS, functions)
   variants.print_costs(compiled)
   if peers:
     variants.print_peers(times, OURS)

@@ -8,39 +8,34 @@ from backpack import backpack, extend
 from backpack.extensions import BatchL2Grad
 from opacus import GradSampleModule
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import (
   DPLossFastGradientClipping,
 )
 from torch import nn
 from torch.nn import functional
 
-from experiments.benchmarks import clipping, networks, peers, torch_networks
+from experiments.benchmarks import networks, peers, torch_networks
 
 # BackPACK supports neither GroupNorm nor attention; Opacus knows the layers of
 # images.
 NETWORKS = ('logistic', 'mlp', 'cnn')
 
 
-class _Optimizer:
-  """What Opacus reads of an optimizer between the two backward passes."""
-
-  def __init__(self, parameters):
-    self.parameters = parameters
-
-  def zero_grad(self):
-    for parameter in self.parameters:
-      parameter.grad = None
-
-
-def by_ghost_norms(model, x, y) -> Callable[[], Any]:
+def by_ghost_norms(model, x, y, max_norm) -> Callable[[], Any]:
   """Opacus, two backward passes: norms, then the sum with weights."""
   clipped = GradSampleModuleFastGradientClipping(
-    model, max_grad_norm=clipping.MAX_NORM, loss_reduction='mean'
+    model, max_grad_norm=max_norm, loss_reduction='mean'
+  )
+  optimizer = DPOptimizerFastGradientClipping(
+    torch.optim.SGD(model.parameters(), lr=0.0),
+    noise_multiplier=0.0,
+    max_grad_norm=max_norm,
+    expected_batch_size=len(x),
+    loss_reduction='mean',
   )
   criterion = DPLossFastGradientClipping(
-    clipped,
-    _Optimizer(list(model.parameters())),
-    nn.CrossEntropyLoss(reduction='mean'),
+    clipped, optimizer, nn.CrossEntropyLoss(reduction='mean')
   )
 
   def run():
@@ -50,7 +45,7 @@ def by_ghost_norms(model, x, y) -> Callable[[], Any]:
   return run
 
 
-def by_gradients(model, x, y) -> Callable[[], Any]:
+def by_gradients(model, x, y, max_norm) -> Callable[[], Any]:
   """Opacus, one gradient per example."""
   sampled = GradSampleModule(model, loss_reduction='mean')
 
@@ -59,13 +54,13 @@ def by_gradients(model, x, y) -> Callable[[], Any]:
     functional.cross_entropy(sampled(x), y).backward()
     each = [p.grad_sample for p in model.parameters()]
     norms = sum(g.flatten(1).square().sum(1) for g in each).sqrt()
-    weights = (clipping.MAX_NORM / norms).clamp(max=1)
+    weights = (max_norm / norms).clamp(max=1)
     return [torch.tensordot(weights, g, 1) for g in each]
 
   return run
 
 
-def by_backpack(model, x, y) -> Callable[[], Any]:
+def by_backpack(model, x, y, max_norm) -> Callable[[], Any]:
   """BackPACK, two backward passes: norms, then the sum with weights."""
   model, criterion = extend(model), extend(nn.CrossEntropyLoss())
 
@@ -74,7 +69,7 @@ def by_backpack(model, x, y) -> Callable[[], Any]:
     with backpack(BatchL2Grad()):
       criterion(model(x), y).backward()
     norms = sum(p.batch_l2 for p in model.parameters()).sqrt() * len(x)
-    weights = (clipping.MAX_NORM / norms).clamp(max=1)
+    weights = (max_norm / norms).clamp(max=1)
     model.zero_grad()
     losses = functional.cross_entropy(model(x), y, reduction='none')
     (weights.detach() * losses).sum().backward()
@@ -84,14 +79,14 @@ def by_backpack(model, x, y) -> Callable[[], Any]:
 
 
 def functions(
-  name: str, network: networks.Network
+  name: str, network: networks.Network, max_norm: float
 ) -> dict[str, Callable[[], Any]]:
   """The functions of PyTorch and its libraries that support a network."""
-  x, y = peers.data(network)
+  args = peers.data(network)
   make = torch_networks.MODELS[name]
-  found = {'torch plain gradient': peers.plain(make(), x, y)}
+  found = {'torch plain gradient': peers.plain(make(), *args)}
   if name in NETWORKS:
-    found['Opacus, ghost norms'] = by_ghost_norms(make(), x, y)
-    found['Opacus, a gradient each'] = by_gradients(make(), x, y)
-    found['BackPACK'] = by_backpack(make(), x, y)
+    found['Opacus, ghost norms'] = by_ghost_norms(make(), *args, max_norm)
+    found['Opacus, a gradient each'] = by_gradients(make(), *args, max_norm)
+    found['BackPACK'] = by_backpack(make(), *args, max_norm)
   return found
