@@ -49,6 +49,18 @@ def coordinate_variances(g):
   return sum(abs(row - center) ** 2 for row in g) / (len(g) - 1)
 
 
+def sum_of_matrix_squares(matrices):
+  """Σ_j G_j G_jᴴ, of G_jᵀ if it has more rows than columns. [m, m]."""
+  wide = [m if m.shape[0] <= m.shape[1] else m.T for m in matrices]
+  return sum(m @ np.conj(m).T for m in wide)
+
+
+def matrix_variance(matrices):
+  """Σ_j (G_j − Ḡ) (G_j − Ḡ)ᴴ / (J − 1). [m, m]."""
+  deviations = matrices - np.mean(matrices, 0)
+  return sum_of_matrix_squares(deviations) / (len(matrices) - 1)
+
+
 def total_variance(g):
   """v = Σ_i ‖g_i − ḡ‖² / (b − 1)."""
   center = mean(g)
