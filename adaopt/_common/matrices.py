@@ -15,7 +15,7 @@ from adaopt._common import arithmetic
 
 def is_matrix(x: Any) -> bool:
   """Whether an array, or its shape, has two axes."""
-  return len(jnp.shape(x)) == 2
+  return len(x.shape) == 2
 
 
 def product(x: jax.Array, y: jax.Array) -> jax.Array | None:
@@ -49,7 +49,7 @@ def sum_of_products(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def contracted(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
-  """An einsum of x and conj y, exact to float32: what is subtracted is large."""
+  """An einsum of x and conj y, in full precision: most may be subtracted."""
   x, y = (jnp.asarray(a, arithmetic.accumulator_dtype(a)) for a in (x, y))
   highest = jax.lax.Precision.HIGHEST
   return jnp.einsum(equation, x, jnp.conj(y), precision=highest)
@@ -59,7 +59,7 @@ def shape_of_square(x: Any) -> jax.ShapeDtypeStruct | None:
   """The square of such a matrix; None of other tensors."""
   if not is_matrix(x):
     return None
-  m = min(jnp.shape(x))
+  m = min(x.shape)
   return jax.ShapeDtypeStruct((m, m), arithmetic.accumulator_dtype(x))
 
 

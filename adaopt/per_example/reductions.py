@@ -15,8 +15,8 @@ def sums(factored: factorisation.Factored) -> common.Sums:
     factored: The factors.
 
   Returns:
-    Sums of trees like the parameters, of every tensor. Read them within `pruning.pruned`, which
-    removes what is not read.
+    Sums of trees like the parameters, of every tensor. Read them within
+    `pruning.pruned`, which removes what is not read.
   """
   each = [
     choice.sums(

@@ -68,6 +68,7 @@ def statistics_of(
     mean=of(statistics.mean),
     variance=of(statistics.variance),
     coordinate_variance=of(statistics.coordinate_variance),
+    matrix_variance=of(statistics.matrix_variance),
     weight_covariance=of(statistics.weight_covariance),
   )
 

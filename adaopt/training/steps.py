@@ -18,6 +18,7 @@ from adaopt.statistics import (
   merging,
   model_states,
   reading,
+  spreads,
   trained,
 )
 from adaopt.training import (
@@ -216,7 +217,7 @@ def _completed(measured):
   """The statistics, missing numbers in the place of what was not measured."""
   weighted = measured.weight is not None
   like = reading.shapes_of(measured.mean, weighted=weighted)
-  names = 'variance', 'coordinate_variance', 'weight_covariance'
+  names = (*(kind.statistic for kind in spreads.SPREADS), 'weight_covariance')
   return measured._replace(
     **{
       name: measuring.or_missing(getattr(measured, name), getattr(like, name))

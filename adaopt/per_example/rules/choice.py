@@ -39,9 +39,9 @@ def preferred(
   *, norms: bool = False, squares: bool = False, matrices: bool = False
 ) -> Preference:
   """The preference of whoever reads some of the sums."""
-  if matrices:
-    return MATRICES_FIRST
-  return SQUARES_FIRST if squares and not norms else NORMS_FIRST
+  if norms or not (squares or matrices):
+    return NORMS_FIRST
+  return MATRICES_FIRST if matrices else SQUARES_FIRST
 
 
 def choose(tail: common.AnyTail, preference: Preference) -> common.Rule:
