@@ -55,12 +55,6 @@ def sum_of_matrix_squares(matrices):
   return sum(m @ np.conj(m).T for m in wide)
 
 
-def matrix_variance(matrices):
-  """Σ_j (G_j − Ḡ) (G_j − Ḡ)ᴴ / (J − 1). [m, m]."""
-  deviations = matrices - np.mean(matrices, 0)
-  return sum_of_matrix_squares(deviations) / (len(matrices) - 1)
-
-
 def total_variance(g):
   """v = Σ_i ‖g_i − ḡ‖² / (b − 1)."""
   center = mean(g)
@@ -179,6 +173,18 @@ def ratio_tensor_variances(a, w, params, size=1):
     variances.append(ratio_variance(a[:, columns], w, size))
     start = columns.stop
   return np.array(variances)
+
+
+def ratio_matrix_variances(a, w, params, size=1):
+  """C = q Σ_j U_j U_jᴴ / (J − 1) of each matrix of params, in a list."""
+  found, start = [], 0
+  for leaf in jax.tree.leaves(params):
+    columns = slice(start, start + np.size(leaf))
+    u = ratio_deviations(a[:, columns], w).reshape(-1, *np.shape(leaf))
+    if u.ndim == 3:
+      found.append(size * sum_of_matrix_squares(u) / (len(a) - 1))
+    start = columns.stop
+  return found
 
 
 def ratio_variance_along_mean(a, w, size=1):

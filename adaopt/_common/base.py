@@ -71,27 +71,27 @@ class GradientStatistics(NamedTuple):
       add up to v = tr Cov(g_i). A tree like params of [], float32 or wider.
     coordinate_variance: V_k of every coordinate. Like params, real, float32 or
       wider.
-    matrix_variance: C = (1/(b − 1)) Σ (G_i − Ḡ) (G_i − Ḡ)ᴴ of every tensor that
-      is a matrix, of its transpose if it has more rows than columns: [m, m]
-      with the smaller side m. A tree like params with None for other tensors,
-      float32 or wider.
     variance_along_mean: v∥ = Var_i(⟨g_i, ḡ⟩) / ‖ḡ‖². [] float32 or wider.
     weight: W of a `WeightedLoss`, and None for a mean. [] float32 or wider.
     weight_variance: Var_i(ω_i) of the relative weights ω_i = b w_i / W. []
       float32 or wider.
     weight_covariance: Cov_i(ω_i, u_i), which merging micro-batches takes. Like
       params.
+    matrix_variance: C = (1/(b − 1)) Σ (G_i − Ḡ) (G_i − Ḡ)ᴴ of every tensor that
+      is a matrix, of its transpose if it has more rows than columns: [m, m]
+      with the smaller side m. A tree like params with None for other tensors,
+      float32 or wider.
   """
 
   batch_size: jax.Array
   mean: optax.Updates
   variance: optax.Updates | None = None
   coordinate_variance: optax.Updates | None = None
-  matrix_variance: optax.Updates | None = None
   variance_along_mean: jax.Array | None = None
   weight: jax.Array | None = None
   weight_variance: jax.Array | None = None
   weight_covariance: optax.Updates | None = None
+  matrix_variance: optax.Updates | None = None
 
 
 Criterion: TypeAlias = Callable[[GradientStatistics], jax.Array]

@@ -53,18 +53,6 @@ class Metrics(NamedTuple):
   finite: jax.Array  # [] bool; False: the update was left out
 
 
-def _total_variance(
-  moved: Any, statistics: base.GradientStatistics
-) -> jax.Array:
-  """v of the tensors that are moved where every one was measured, else NaN."""
-  count = sum(jax.tree.leaves(moved))
-  for measured in (statistics.variance, statistics.coordinate_variance):
-    found = [] if measured is None else reading.select(moved, measured)
-    if len(jax.tree.leaves(found)) == count:
-      return arithmetic.returnable(arithmetic.total(found))
-  return jnp.full([], arithmetic.missing(), float)
-
-
 def train_step(
   loss_fn: base.LossFn,
   optimizer: optax.GradientTransformation,
@@ -289,7 +277,7 @@ def _update(recipe, plan, state, dataset, moments, along):
     loss=value,
     aux=moments.aux,
     squared_norm=arithmetic.squared_norm(statistics.mean),
-    variance=_total_variance(plan.moved, measured),
+    variance=trained.total_variance(plan.moved, measured),
     variance_along_mean=arithmetic.returnable(statistics.variance_along_mean),
     required=fields.find(opt_state, 'required', missing),
     finite=finite,
