@@ -5,6 +5,8 @@ that it is [m, m] with the smaller side m. A tensor is a matrix if it has two
 axes; the square of any other is None.
 """
 
+import itertools
+import math
 from typing import Any
 
 import jax
@@ -61,6 +63,27 @@ def shape_of_square(x: Any) -> jax.ShapeDtypeStruct | None:
     return None
   m = min(x.shape)
   return jax.ShapeDtypeStruct((m, m), arithmetic.accumulator_dtype(x))
+
+
+def raveled(squares: Any) -> jax.Array | None:
+  """All squares of a tree in one array, [Σ m²]; None for None."""
+  if squares is None:
+    return None
+  flat = [jnp.ravel(x) for x in jax.tree.leaves(squares)]
+  return jnp.concatenate(flat) if flat else jnp.zeros([0])
+
+
+def unraveled(flat: jax.Array | None, tensors: Any) -> Any:
+  """The squares of tensors from one array of them all; None for None."""
+  if flat is None:
+    return None
+  shapes, structure = jax.tree.flatten(jax.tree.map(shape_of_square, tensors))
+  ends = itertools.accumulate((math.prod(s.shape) for s in shapes), initial=0)
+  found = [
+    flat[begin:end].reshape(s.shape).astype(s.dtype)
+    for s, (begin, end) in zip(shapes, itertools.pairwise(ends), strict=True)
+  ]
+  return structure.unflatten(found)
 
 
 def trace_of_root(square: jax.Array) -> jax.Array:

@@ -1,7 +1,5 @@
 """The accumulating form: batches that a loop feeds a micro-batch at a time."""
 
-import itertools
-import math
 from typing import NamedTuple
 
 import jax
@@ -286,10 +284,7 @@ def _state(
   in the structure of the parameters would pass for parameters, whose sharding
   `optax.tree.map_params` then gave them.
   """
-  spread, matrix_spread = moments.spread, moments.matrix_spread
-  if matrix_spread is not None:
-    flat = [jnp.ravel(x) for x in jax.tree.leaves(matrix_spread)]
-    matrix_spread = jnp.concatenate(flat) if flat else jnp.zeros([0])
+  spread = moments.spread
   return AccumulateState(
     accumulated=moments.examples,
     samples=moments.samples,
@@ -302,7 +297,7 @@ def _state(
     weight=moments.weight,
     squared_weight=moments.squared_weight,
     weighted_spread=moments.weighted_spread,
-    matrix_spread=matrix_spread,
+    matrix_spread=matrices.raveled(moments.matrix_spread),
   )
 
 
@@ -323,21 +318,6 @@ def _held(state: AccumulateState) -> merging.Moments:
     mean=state.mean,
     spread=spread,
     coordinate_spread=state.coordinate_spread,
-    matrix_spread=_unraveled(state.matrix_spread, state.mean),
+    matrix_spread=matrices.unraveled(state.matrix_spread, state.mean),
     weighted_spread=state.weighted_spread,
   )
-
-
-def _unraveled(flat, mean):
-  """The spreads of the matrices of a gradient, from one array of them all."""
-  if flat is None:
-    return None
-  shapes, structure = jax.tree.flatten(
-    jax.tree.map(matrices.shape_of_square, mean)
-  )
-  ends = itertools.accumulate((math.prod(s.shape) for s in shapes), initial=0)
-  found = [
-    flat[begin:end].reshape(s.shape).astype(s.dtype)
-    for s, (begin, end) in zip(shapes, itertools.pairwise(ends), strict=True)
-  ]
-  return structure.unflatten(found)

@@ -125,11 +125,11 @@ def from_sums(
 
   def spread(kind, sums):
     def one(square, product, tensor):
-      signal = squares_of_weights.astype(tensor.dtype) * tensor
+      signal = kind.product(tensor, tensor)
+      signal = squares_of_weights.astype(signal.dtype) * signal
       if product is not None:
-        signal = 2 * product - signal
-      excess = square - kind.product(signal, tensor)
-      return of_several(factor * kind.clamped(excess))
+        signal = 2 * kind.product(product, tensor) - signal
+      return of_several(factor * kind.clamped(square - signal))
 
     return arithmetic.map_present(one, sums, products, mean)
 
