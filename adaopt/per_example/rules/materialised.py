@@ -48,8 +48,12 @@ def by_chunks(
       restored = jax.vmap(recipe.restore)(gradients)
       return total + matrices.sum_of_products(restored, restored)
 
-    square = matrices.shape_of_square(jax.eval_shape(recipe.restore, zeros))
-    init = zeros, zeros, jnp.real(zeros), optax.tree.zeros_like(square)
+    def square(gradient):
+      restored = recipe.restore(gradient)
+      return matrices.product(restored, restored)
+
+    no_squares = optax.tree.zeros_like(jax.eval_shape(square, zeros))
+    init = zeros, zeros, jnp.real(zeros), no_squares
     (total, weighted, squares, matrix_squares), norms = _loop(
       reduce, init, recipe, tail.axes, coefficients
     )
