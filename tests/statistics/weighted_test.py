@@ -521,6 +521,7 @@ def test_accumulated_micro_batches_are_one_batch(bounds, size):
       found = found._replace(
         variance=nan(like.variance),
         coordinate_variance=nan(like.coordinate_variance),
+        matrix_variance=nan(like.matrix_variance),
         weight_covariance=jax.tree.map(jnp.zeros_like, found.mean),
       )
     return value, found
