@@ -111,11 +111,11 @@ def _of_others(gradient, variance):
 def _of_matrix(gradient, variance):
   """tr C^(1/2) and ‖Ḡ‖_*; without eigenvalues where no noise was measured."""
   square = matrices.product(gradient, gradient)
-  missing = jnp.full([], jnp.nan, jnp.finfo(square.dtype).dtype)
+  missing = lambda x: jnp.full([], jnp.nan, arithmetic.real_dtype(x))
   return jax.lax.cond(
     ~arithmetic.is_missing(jnp.real(jnp.trace(variance))),
     lambda *squares: tuple(map(matrices.trace_of_root, squares)),
-    lambda *_: (missing, missing),
+    lambda *squares: tuple(map(missing, squares)),
     variance,
     square,
   )

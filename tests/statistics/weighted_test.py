@@ -361,6 +361,7 @@ def test_a_step_has_the_statistics_of_its_batch(driver, micro_batch_size, size):
     oracles.ravel(found.coordinate_variance),
     oracles.ratio_coordinate_variances(a, w, size),
   )
+  assert_matrices(found.matrix_variance, a, w, size, params, RTOL)
   close(metrics.variance, oracles.ratio_variance(a, w, size))
 
 
@@ -538,6 +539,7 @@ def test_accumulated_micro_batches_are_one_batch(bounds, size):
     oracles.ravel(found.coordinate_variance),
     oracles.ratio_coordinate_variances(a, w, size),
   )
+  assert_matrices(found.matrix_variance, a, w, size, make_params(), RTOL)
 
 
 @pytest.mark.parametrize('empty', [0, 1, 2])
