@@ -25,6 +25,11 @@ def spectral_noise_scale(
   E |N_k| ≤ √V_k. N Nᴴ is that of the smaller side. How tensors are put together
   is derived here; where none is a matrix it gives `sign_noise_scale`.
 
+  A test takes the eigenvalues of two [m, m] for every matrix, which cost far more
+  than a gradient where m is in the thousands: test seldom, by `test_interval`. No
+  other step takes them. On a CPU they are LAPACK's, whose threads wait for each
+  other beside other work; OPENBLAS_NUM_THREADS=1 keeps them from it.
+
   Few examples show a part of the noise: b of them, with T rows each, at most
   (b − 1) T directions of a matrix, so that C has fewer than its m eigenvalues
   and n is too small. What is orthogonalised has two axes, as in
