@@ -22,13 +22,14 @@ def spectral_noise_scale(
   coordinate of the others by a bounded step. The dual of the largest of these
   norms measures the gradient: the sum of nuclear and ℓ₁ norms. The noise N of
   one example has E ‖N‖_* ≤ tr (E N Nᴴ)^(1/2), as the root is concave, and
-  E |N_k| ≤ √V_k. N Nᴴ is that of the smaller side. How tensors are put together
-  is derived here; where none is a matrix it gives `sign_noise_scale`.
+  E |N_k| ≤ √V_k. N Nᴴ is that of the smaller side. The bound and the sum over
+  tensors are derived here, from the norms of the paper.
 
-  A test takes the eigenvalues of two [m, m] for every matrix, which cost far more
-  than a gradient where m is in the thousands: test seldom, by `test_interval`. No
-  other step takes them. On a CPU they are LAPACK's, whose threads wait for each
-  other beside other work; OPENBLAS_NUM_THREADS=1 keeps them from it.
+  A test takes the eigenvalues of two [m, m] for every matrix, which cost ten
+  gradients of a small batch where m is 1000: test seldom, by `test_interval`.
+  In `fit` and `train_step` no other step takes them. On a CPU they are LAPACK's,
+  whose threads wait for each other beside other work; OPENBLAS_NUM_THREADS=1
+  keeps them from it.
 
   Few examples show a part of the noise: b of them, with T rows each, at most
   (b − 1) T directions of a matrix, so that C has fewer than its m eigenvalues
