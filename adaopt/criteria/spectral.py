@@ -27,7 +27,7 @@ def spectral_noise_scale(
 
   A test takes the eigenvalues of two [m, m] for every matrix, which cost ten
   gradients of a small batch where m is 1000: test seldom, by `test_interval`.
-  In `fit` and `train_step` no other step takes them. On a CPU they are LAPACK's,
+  In `fit` and `train_step` no other step does. On a CPU they are LAPACK's,
   whose threads wait for each other beside other work; OPENBLAS_NUM_THREADS=1
   keeps them from it.
 
