@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import adaopt
+from adaopt._common import matrices
 from adaopt.statistics import merging
 from tests import per_example_cases
 
@@ -81,6 +82,22 @@ def test_its_trace_is_the_variance_of_the_tensor():
     if matrix is not None:
       # Roundings of the whole gradient, of which each is a part.
       np.testing.assert_allclose(np.trace(matrix), v, 1e-4, 1e-6)
+
+
+@pytest.mark.parametrize('shape', [(2, 3), (4, 3)])
+def test_of_complex_matrices_it_is_hermitian(shape):
+  rng = np.random.default_rng(0)
+  normal = lambda *shape: rng.normal(size=shape) + 1j * rng.normal(size=shape)
+  params, x = normal(*shape), normal(6, 2, shape[0])
+  loss_fn = lambda w, x: jnp.mean(jnp.abs(x @ w - 1) ** 2)
+  with jax.enable_x64(True):
+    g = oracles.sample_gradients(loss_fn, params, x)
+    _, found = adaopt.value_and_statistics(loss_fn, only=ONLY)(params, x)
+    bound = matrices.trace_of_root(found.matrix_variance)
+  (expected,) = oracles.ratio_matrix_variances(g, np.ones(6), params)
+  assert_matrices(found.matrix_variance, [expected])
+  roots = np.sqrt(np.linalg.eigvalsh(expected))
+  np.testing.assert_allclose(bound, np.sum(roots), 1e-10)
 
 
 def linear_loss(params, batch):
