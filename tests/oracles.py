@@ -49,6 +49,12 @@ def coordinate_variances(g):
   return sum(abs(row - center) ** 2 for row in g) / (len(g) - 1)
 
 
+def sum_of_matrix_squares(matrices):
+  """Σ_j G_j G_jᴴ, of G_jᵀ if it has more rows than columns. [m, m]."""
+  wide = [m if m.shape[0] <= m.shape[1] else m.T for m in matrices]
+  return sum(m @ np.conj(m).T for m in wide)
+
+
 def total_variance(g):
   """v = Σ_i ‖g_i − ḡ‖² / (b − 1)."""
   center = mean(g)
@@ -167,6 +173,18 @@ def ratio_tensor_variances(a, w, params, size=1):
     variances.append(ratio_variance(a[:, columns], w, size))
     start = columns.stop
   return np.array(variances)
+
+
+def ratio_matrix_variances(a, w, params, size=1):
+  """C = q Σ_j U_j U_jᴴ / (J − 1) of each matrix of params, in a list."""
+  found, start = [], 0
+  for leaf in jax.tree.leaves(params):
+    columns = slice(start, start + np.size(leaf))
+    u = ratio_deviations(a[:, columns], w).reshape(-1, *np.shape(leaf))
+    if u.ndim == 3:
+      found.append(size * sum_of_matrix_squares(u) / (len(a) - 1))
+    start = columns.stop
+  return found
 
 
 def ratio_variance_along_mean(a, w, size=1):

@@ -142,6 +142,7 @@ MODELS = {f'conv {k}': (m, IMAGES) for k, m in CONVOLUTIONS.items()} | {
   'instance norm': (Normalised(nn.InstanceNorm()), IMAGES),
   'embed': (nn.Embed(40, 5), 'tokens'),
   'embed few': (nn.Embed(7, 5), 'tokens'),
+  'embed wide': (nn.Embed(12, 15), 'tokens'),
   'lookup clip': (Lookup('clip'), 'tokens'),
   'lookup fill': (Lookup('fill'), 'tokens'),
   'lookup wrap': (Lookup('wrap'), 'tokens'),

@@ -77,6 +77,10 @@ class GradientStatistics(NamedTuple):
       float32 or wider.
     weight_covariance: Cov_i(ω_i, u_i), which merging micro-batches takes. Like
       params.
+    matrix_variance: C = (1/(b − 1)) Σ (G_i − Ḡ) (G_i − Ḡ)ᴴ of every tensor that
+      is a matrix, of its transpose if it has more rows than columns: [m, m]
+      with the smaller side m. A tree like params with None for other tensors,
+      float32 or wider.
   """
 
   batch_size: jax.Array
@@ -87,6 +91,7 @@ class GradientStatistics(NamedTuple):
   weight: jax.Array | None = None
   weight_variance: jax.Array | None = None
   weight_covariance: optax.Updates | None = None
+  matrix_variance: optax.Updates | None = None
 
 
 Criterion: TypeAlias = Callable[[GradientStatistics], jax.Array]

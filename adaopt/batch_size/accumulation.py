@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, checks, fields, passing
+from adaopt._common import arithmetic, checks, fields, matrices, passing
 from adaopt.batch_size import micro_batches
-from adaopt.statistics import merging, reading
+from adaopt.statistics import merging, reading, spreads
 
 
 class AccumulateState(NamedTuple):
@@ -25,6 +25,7 @@ class AccumulateState(NamedTuple):
   weight: jax.Array | None = None  # [] float32 or wider, of weighted losses
   squared_weight: jax.Array | None = None  # [] likewise, if a spread is held
   weighted_spread: optax.Updates | None = None  # like params, likewise
+  matrix_spread: jax.Array | None = None  # [Σ m²], of matrices, if it is read
 
 
 def has_updated(state: optax.OptState) -> jax.Array:
@@ -163,7 +164,7 @@ def accumulate(
 
   def is_complete(merged, inner_state):
     enough = merged.examples >= fields.batch_size_of(inner_state)
-    if merged.spread is None and merged.coordinate_spread is None:
+    if all(getattr(merged, kind.field) is None for kind in spreads.SPREADS):
       return enough
     due = fields.is_test_due(inner_state)
     return enough & ((merged.samples > 1) | ~jnp.asarray(due is None or due))
@@ -228,27 +229,27 @@ def _reads_at_init(optimizer, params, inner_state, weighted):
   # with a placeholder for the parameters: then every spread is held. An update
   # that is wrong raises the same in the loop.
   if not jax.tree.leaves(params):
-    return True, True
+    return dict.fromkeys(spreads.SPREADS, True)
   try:
     every = reading.shapes_of(params, weighted=weighted)
     reads = reading.reads_of(update, every, params, inner_state)
   except Exception:  # pylint: disable=broad-except
-    return True, True
+    return dict.fromkeys(spreads.SPREADS, True)
   read = reads.tested
-  return any(jax.tree.leaves(read.variance)), any(
-    jax.tree.leaves(read.coordinate_variance)
-  )
+  return {
+    kind: any(jax.tree.leaves(getattr(read, kind.statistic)))
+    for kind in spreads.SPREADS
+  }
 
 
 def _zeros(
-  params: optax.Params, holds: tuple[bool, bool], weighted: bool
+  params: optax.Params, holds: dict[spreads.Spread, bool], weighted: bool
 ) -> merging.Moments:
   """The moments of no example, with the spreads that are held."""
   like = lambda dtype_of, shape_of: jax.tree.map(
     lambda p: jnp.zeros_like(shape_of(p), dtype=dtype_of(p)), params
   )
-  spread, coordinate_spread = holds
-  both = weighted and (spread or coordinate_spread)
+  both = weighted and any(holds.values())
   return merging.Moments(
     examples=jnp.zeros([], jnp.int32),
     samples=jnp.zeros([], jnp.int32),
@@ -258,10 +259,15 @@ def _zeros(
     aux=(),
     mean=like(arithmetic.accumulator_dtype, lambda p: p),
     spread=like(arithmetic.real_dtype, lambda p: jnp.zeros([]))
-    if spread
+    if holds[spreads.TOTAL]
     else None,
     coordinate_spread=like(arithmetic.real_dtype, lambda p: p)
-    if coordinate_spread
+    if holds[spreads.BY_COORDINATE]
+    else None,
+    matrix_spread=optax.tree.zeros_like(
+      jax.tree.map(matrices.shape_of_square, params)
+    )
+    if holds[spreads.OF_MATRICES]
     else None,
     weighted_spread=like(arithmetic.accumulator_dtype, lambda p: p)
     if both
@@ -274,8 +280,8 @@ def _state(
 ) -> AccumulateState:
   """The state that holds these moments.
 
-  Spreads of tensors are in one array, [T]: a tree of scalars in the structure
-  of the parameters would pass for parameters, whose sharding
+  Spreads of tensors are in one array, [T], and so are those of matrices: a tree
+  in the structure of the parameters would pass for parameters, whose sharding
   `optax.tree.map_params` then gave them.
   """
   spread = moments.spread
@@ -291,6 +297,7 @@ def _state(
     weight=moments.weight,
     squared_weight=moments.squared_weight,
     weighted_spread=moments.weighted_spread,
+    matrix_spread=matrices.raveled(moments.matrix_spread),
   )
 
 
@@ -311,5 +318,6 @@ def _held(state: AccumulateState) -> merging.Moments:
     mean=state.mean,
     spread=spread,
     coordinate_spread=state.coordinate_spread,
+    matrix_spread=matrices.unraveled(state.matrix_spread, state.mean),
     weighted_spread=state.weighted_spread,
   )

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, base, checks, passing
-from adaopt.statistics import merging
+from adaopt._common import arithmetic, base, checks, matrices, passing
+from adaopt.statistics import merging, spreads
 
 
 def statistics_in(
@@ -46,6 +46,9 @@ def _of_one_sample(
   return equal._replace(
     variance=jax.tree.map(lambda g: jnp.zeros([]), statistics.mean),
     coordinate_variance=optax.tree.zeros_like(statistics.mean),
+    matrix_variance=optax.tree.zeros_like(
+      jax.tree.map(matrices.shape_of_square, statistics.mean)
+    ),
   )
 
 
@@ -91,10 +94,11 @@ def moments_of(
         'optimizer reads it; value_and_statistics computes it unless only= '
         'leaves it out.'
       )
-    if jax.tree.structure(noise) != jax.tree.structure(gradient):
+    if jax.tree.structure(noise) != jax.tree.structure(like):
       raise ValueError(
-        f'statistics.{name} must hold an entry for every tensor of the '
-        f'gradient, {jax.tree.structure(gradient)}, got '
+        f'statistics.{name} must hold an entry for every '
+        f'{"matrix" if name == "matrix_variance" else "tensor"} of the '
+        f'gradient, {jax.tree.structure(like)}, got '
         f'{jax.tree.structure(noise)}; a mask belongs inside, around the '
         'optimizer.'
       )
@@ -129,8 +133,10 @@ def moments_of(
     ),
     aux=(),
     mean=jax.tree.map(present, optax.tree.cast_like(gradient, like.mean)),
-    spread=spread('variance', like.spread),
-    coordinate_spread=spread('coordinate_variance', like.coordinate_spread),
+    **{
+      kind.field: spread(kind.statistic, getattr(like, kind.field))
+      for kind in spreads.SPREADS
+    },
     weighted_spread=spread('weight_covariance', like.weighted_spread),
   )
 

@@ -19,6 +19,7 @@ from adaopt.criteria.diversity import (
 )
 from adaopt.criteria.evidence import (
   coordinate_variance,
+  matrix_variance,
   ratio,
   squared_norm,
   total_variance,
@@ -48,6 +49,7 @@ from adaopt.criteria.preconditioned import (
   preconditioned_norm_test,
 )
 from adaopt.criteria.restricting import of_tensors
+from adaopt.criteria.spectral import spectral_noise_scale
 from adaopt.criteria.wall_clock import (
   GoodputState,
   Seconds,
@@ -78,6 +80,7 @@ __all__ = [
   'gradient_diversity',
   'gradient_noise_scale',
   'inner_product_test',
+  'matrix_variance',
   'norm_test',
   'of_tensors',
   'orthogonality_test',
@@ -85,6 +88,7 @@ __all__ = [
   'ratio',
   'ratio_of_averages',
   'sign_noise_scale',
+  'spectral_noise_scale',
   'squared_norm',
   'total_variance',
   'variance_along_mean',

@@ -123,6 +123,24 @@ def coordinate_variance(
   return _need(statistics, 'coordinate_variance', test, _COMPUTED)
 
 
+def matrix_variance(
+  statistics: base.GradientStatistics, test: str
+) -> optax.Updates:
+  """C of every matrix.
+
+  Args:
+    statistics: With `matrix_variance`.
+    test: The name of who asks, for the message.
+
+  Returns:
+    C [m, m] of matrices and None of other tensors. A tree like the gradient.
+
+  Raises:
+    ValueError: If C was not computed.
+  """
+  return _need(statistics, 'matrix_variance', test, _COMPUTED)
+
+
 def squared_norm(statistics: base.GradientStatistics) -> jax.Array:
   """‖ḡ‖², in float32 or wider. []."""
   check_statistics(statistics, 'squared_norm')

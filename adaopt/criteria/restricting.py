@@ -6,7 +6,13 @@ import jax.numpy as jnp
 from adaopt._common import base
 from adaopt.criteria import evidence, selecting
 
-_LIKE_PARAMS = ('mean', 'variance', 'coordinate_variance', 'weight_covariance')
+_LIKE_PARAMS = (
+  'mean',
+  'variance',
+  'coordinate_variance',
+  'matrix_variance',
+  'weight_covariance',
+)
 
 
 def of_tensors(

@@ -32,8 +32,8 @@ def between_micro_batches(
     micro_batch_size: q.
 
   Returns:
-    Statistics of J q examples, without `coordinate_variance`. Their variance is
-    NaN for J = 1.
+    Statistics of J q examples, with no variance but `variance`. It is NaN for
+    J = 1.
 
   Raises:
     ValueError: If micro_batch_size is out of range, or the gradients are not of
@@ -78,8 +78,8 @@ def between_devices(
     micro_batch_size: q, the number of examples of a device.
 
   Returns:
-    Statistics of P q examples, the same on all devices, without
-    `coordinate_variance`. Their variance is NaN for P = 1.
+    Statistics of P q examples, the same on all devices, with no variance but
+    `variance`. It is NaN for P = 1.
 
   Raises:
     ValueError: If micro_batch_size is out of range.
@@ -127,7 +127,7 @@ def from_two_sizes(
     micro_batch_size: q.
 
   Returns:
-    Statistics of b examples, without `coordinate_variance`.
+    Statistics of b examples, with no variance but `variance`.
 
   Raises:
     ValueError: If a size is out of range, or q is not below b.

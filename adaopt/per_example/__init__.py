@@ -97,6 +97,7 @@ Glossary:
   shared: Equal for all samples. The opposite is per-sample.
   source: A value that followed equations start from; for a tail a factor or a
     shared value.
+  square: g gᴴ of a gradient that is a matrix, on its smaller side.
   stack: A gradient that a scan emits, a slice in every step (`stacks`).
   sum: An equation that adds two values (`cut.SUMS`).
   tail: The last equations of a gradient, which are not evaluated per sample.

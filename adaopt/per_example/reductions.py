@@ -11,14 +11,14 @@ from adaopt.per_example.rules import choice, common
 
 
 def sums(factored: factorisation.Factored) -> common.Sums:
-  """Σ_j g_j / W, Σ_j c_j g_j, ‖g_j‖² and Σ_j |g_j|² of every tensor.
+  """Σ_j g_j / W, Σ_j c_j g_j, ‖g_j‖², Σ_j |g_j|² and Σ_j g_j g_jᴴ.
 
   Args:
     factored: The factors.
 
   Returns:
-    Sums of trees like the parameters. Read them within `pruning.pruned`, which
-    removes what is not read.
+    Sums of trees like the parameters, of every tensor. Read them within
+    `pruning.pruned`, which removes what is not read.
   """
   each = [
     choice.sums(

@@ -3,7 +3,9 @@
 A scan over layers makes the gradient of one layer in every step. Its factors
 are reduced in that step: the scan emits Σ_j g_j of the layer, the ‖g_j‖² and
 what else is read. No step keeps its factors for later ones, what is recomputed
-(`jax.checkpoint`) stays so, and the sums are as large as plain gradients.
+(`jax.checkpoint`) stays so, and the sums are as large as plain gradients. A
+stack of vectors is a matrix, whose square mixes steps: where it is read, every
+step emits the vectors of all samples.
 """
 
 import collections
@@ -17,7 +19,7 @@ import jax.numpy as jnp
 from adaopt.per_example import cut
 from adaopt.per_example.hoisting import loops
 from adaopt.per_example.program import constraints, inlining, ir, scans
-from adaopt.per_example.rules import choice, common
+from adaopt.per_example.rules import choice, common, materialised
 
 
 class Loop(NamedTuple):
@@ -242,12 +244,23 @@ def _reduced(cuts, values, preference, weights, directions, coefficients):
     products = None
     if u is not None:
       products = choice.choose(tail, preference).products(tail, factors, u)
-    found.append(common.Reduced(sums, products))
+    found.append(common.Reduced(sums, products, _each(tail, factors)))
   return found
+
+
+def _each(tail, factors):
+  """The gradients [J, ...] of a step."""
+  if isinstance(tail, common.Shared):
+    return common.scaled(tail.weights, common.widen(tail.gradient)[None])
+  if isinstance(tail, cut.Stacked):
+    moved = functools.partial(common.moved, tail)
+    return jax.vmap(moved)(factors[tail.source].each)
+  return materialised.every(tail, factors)
 
 
 def _summed(reduced):
   """The reductions of a stack from those of its slices."""
   add = lambda each: jax.tree.map(lambda x: jnp.sum(x, 0), each)
   sums = reduced.sums._replace(norms=add(reduced.sums.norms))
-  return common.Reduced(sums, add(reduced.products))
+  each = jnp.moveaxis(reduced.each, 0, 1)
+  return common.Reduced(sums, add(reduced.products), each)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from adaopt._common import arithmetic, base
-from adaopt.statistics import device_checks, merging
+from adaopt.statistics import device_checks, merging, spreads
 
 
 class Among(NamedTuple):
@@ -95,8 +95,8 @@ def merge_over(
     lambda x: merging.divided(x, weights), sums
   )
   moved = jax.tree.map(lambda x: merging.divided(x, all_examples), moved)
-  about = lambda *args: merging.clamped(
-    total(merging.about_mean(center, moments, *args)), moments
+  about = lambda kind: merging.clamped(
+    total(merging.about_mean(center, moments, kind)), moments, kind
   )
   return merging.Moments(
     examples=total(moments.examples),
@@ -106,8 +106,7 @@ def merge_over(
     value=value,
     aux=aux,
     mean=center,
-    spread=about('spread', jnp.sum),
-    coordinate_spread=about('coordinate_spread', lambda x: x),
+    **{kind.field: about(kind) for kind in spreads.SPREADS},
     weighted_spread=total(merging.weighted_about_mean(center, moments)),
     moved=moved,
     moved_spread=total(
@@ -146,9 +145,9 @@ def device_statistics(
     group_size: q, the number of examples of a device.
 
   Returns:
-    (loss, statistics) of D q examples, the same on all devices, without
-    `coordinate_variance`. The variance is NaN for D = 1. `accumulate` takes
-    the statistics with the same group_size.
+    (loss, statistics) of D q examples, the same on all devices, with no
+    variance but `variance`. It is NaN for D = 1. `accumulate` takes the
+    statistics with the same group_size.
 
   Raises:
     ValueError: If group_size is out of range, or if the gradient is the same on

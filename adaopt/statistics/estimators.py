@@ -31,6 +31,7 @@ from adaopt.statistics import (
   merging,
   model_states,
   reading,
+  spreads,
 )
 from adaopt.statistics import opening as opening_of
 
@@ -104,6 +105,7 @@ def _moments(
     mean=sums.total,
     norms=jax.tree.map(jnp.sum, sums.norms),
     squares=sums.squares,
+    matrix_squares=sums.matrix_squares,
     weights=_weights(factored.aux, mask, sums.weighted),
     **_sums_of(factored.aux, mask),
   )
@@ -111,7 +113,7 @@ def _moments(
 
 def _without_spreads(moments: merging.Moments) -> merging.Moments:
   return moments._replace(
-    spread=None, coordinate_spread=None, weighted_spread=None
+    weighted_spread=None, **{kind.field: None for kind in spreads.SPREADS}
   )
 
 
@@ -122,7 +124,7 @@ def measure_moments(
   mask: jax.Array,
   preference: choice.Preference = choice.NORMS_FIRST,
 ) -> merging.Moments:
-  """The moments of a micro-batch, with both spreads.
+  """The moments of a micro-batch, with all spreads.
 
   For use within `pruning.pruned`, which removes what is not read.
 
@@ -326,16 +328,17 @@ def value_and_statistics(
 
   Under `jit` it computes no statistic that the rest of the program does not
   read: pass all of them to an optimizer, and the step costs what its criterion
-  needs. Only for a test by coordinate of a network on sequences does
-  only=('coordinate_variance',) save more, one product of matrices a layer.
+  needs. Only for a test by coordinate, or of matrices, of a network on
+  sequences does only=('coordinate_variance',), or 'matrix_variance' beside it,
+  save more, one product of matrices a layer.
 
   Args:
     loss_fn: (params, batch, *args) → the mean loss over the batch, or
       (loss, aux), see `LossFn`. It is called with batches of `group_size`
       examples. Losses that are a ratio return a `WeightedLoss`.
-    only: Which of `variance`, `coordinate_variance` and `variance_along_mean`
-      to compute where there is no `jit` to tell; the others are None. () for
-      only the mean.
+    only: Which of `variance`, `coordinate_variance`, `matrix_variance` and
+      `variance_along_mean` to compute where there is no `jit` to tell; the
+      others are None. () for only the mean.
     group_size: q, the number of consecutive examples averaged in a sample. 1
       is exact; layers that couple examples, such as BatchNorm in training
       mode, need more.
@@ -442,8 +445,11 @@ def _mean_measured(loss, among):
 
 def _measured(loss, only, among):
   """(params, samples, mask) → moments, rows, the statistics in `only`."""
-  by_coordinate = 'coordinate_variance' in only and 'variance' not in only
-  preference = choice.SQUARES_FIRST if by_coordinate else choice.NORMS_FIRST
+  preference = choice.preferred(
+    norms='variance' in only,
+    squares='coordinate_variance' in only,
+    matrices='matrix_variance' in only,
+  )
 
   def measured(params, samples, mask):
     q = _group_size(samples)

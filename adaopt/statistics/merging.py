@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from adaopt._common import arithmetic, base
+from adaopt.statistics import spreads
 
 
 class Moments(NamedTuple):
@@ -37,6 +38,8 @@ class Moments(NamedTuple):
   # M = Σ ‖a_j − w_j ḡ‖² / b_j of every tensor, [] each.
   spread: optax.Updates | None
   coordinate_spread: optax.Updates | None  # M_k = Σ |a_jk − w_j ḡ_k|² / b_j
+  # Σ (A_j − w_j Ḡ) (A_j − w_j Ḡ)ᴴ / b_j of matrices, [m, m]; else None.
+  matrix_spread: optax.Updates | None = None
   # C = Σ w_j (a_j − w_j ḡ) / b_j, like params; None: 0, as of a mean.
   weighted_spread: optax.Updates | None = None
   moved: Any = ()  # the mean over examples of what they add to a model state
@@ -77,6 +80,7 @@ def from_sums(
   mean: optax.Updates,
   norms: optax.Updates,
   squares: optax.Updates,
+  matrix_squares: optax.Updates | None = None,
   weights: tuple[jax.Array, jax.Array, optax.Updates] | None = None,
   moved: Any = (),
   squared_moved: Any = (),
@@ -87,7 +91,8 @@ def from_sums(
 
     M_k = (Σ_j |a_jk|² − 2 Re Σ_j w_j a_jk conj(ḡ_k) + s |ḡ_k|²) / q,
 
-  clamped at 0, and exactly 0 for J = 1; of a mean, with g_j = a_j / q,
+  and likewise the others, clamped at 0 where they are numbers, and exactly 0
+  for J = 1; of a mean, with g_j = a_j / q,
   M_k = q (Σ_j |g_jk|² − J |ḡ_k|²). The rounding error is about 1e-7 · Q |ḡ_k|²,
   so it matters only where the noise is far below the signal and no test asks
   for more examples.
@@ -101,6 +106,7 @@ def from_sums(
       Σ_j g_j / J. Where the weights add up to 0, it is 0.
     norms: Σ_j of their squared norms, of every tensor, [] each.
     squares: Σ_j of their squares, like params.
+    matrix_squares: Σ_j A_j A_jᴴ, see `matrices`; None of what is no matrix.
     weights: Of weighted losses w, s and Σ_j w_j a_j, like params.
     moved: Σ_j of what samples add to the model state.
     squared_moved: Σ_j of its squares.
@@ -117,13 +123,15 @@ def from_sums(
   )
   of_several = lambda x: jnp.where(count > 1, x, jnp.zeros_like(x))
 
-  def spread(square, product, tensor, reduce):
-    power = reduce(arithmetic.abs_sq(tensor))
-    signal = squares_of_weights.astype(square.dtype) * power
-    if product is not None:
-      along = reduce(jnp.real(product * jnp.conj(tensor)))
-      signal = 2 * along - signal
-    return of_several(factor * jnp.maximum(square - signal, 0))
+  def spread(kind, sums):
+    def one(square, product, tensor):
+      signal = kind.product(tensor, tensor)
+      signal = squares_of_weights.astype(signal.dtype) * signal
+      if product is not None:
+        signal = 2 * kind.product(product, tensor) - signal
+      return of_several(factor * kind.clamped(square - signal))
+
+    return arithmetic.map_present(one, sums, products, mean)
 
   def weighted_spread(product, tensor):
     covariance = product - squares_of_weights.astype(product.dtype) * tensor
@@ -138,12 +146,9 @@ def from_sums(
     value=divided(value, total_weight),
     aux=jax.tree.map(lambda x: divided(x, total_weight), aux),
     mean=mean,
-    spread=arithmetic.map_present(
-      lambda *args: spread(*args, jnp.sum), norms, products, mean
-    ),
-    coordinate_spread=arithmetic.map_present(
-      lambda *args: spread(*args, lambda x: x), squares, products, mean
-    ),
+    spread=spread(spreads.TOTAL, norms),
+    coordinate_spread=spread(spreads.BY_COORDINATE, squares),
+    matrix_spread=spread(spreads.OF_MATRICES, matrix_squares),
     weighted_spread=jax.tree.map(weighted_spread, products, mean)
     if weights
     else None,
@@ -189,7 +194,9 @@ def merge(a: Moments, b: Moments) -> Moments:
   to its own,
 
     ḡ = ḡ_a + (W_b / W) (ḡ_b − ḡ_a),
-    M = Σ_sets M_a + 2 Re C_a conj(δ) + Q_a |δ|²,  C = Σ_sets C_a + Q_a δ.
+    M = Σ_sets M_a + 2 Re C_a conj(δ) + Q_a |δ|²,  C = Σ_sets C_a + Q_a δ,
+
+  and likewise of matrices, with C_a δᴴ + δ C_aᴴ + Q_a δ δᴴ.
 
   Args:
     a: Moments, such as `zeros_like`.
@@ -216,9 +223,9 @@ def merge(a: Moments, b: Moments) -> Moments:
 
   plus = lambda x, y: (x + y).astype(x.dtype)
 
-  def about(*args):
-    both = about_mean(center, a, *args), about_mean(center, b, *args)
-    return clamped(arithmetic.map_present(plus, *both), a)
+  def about(kind):
+    both = about_mean(center, a, kind), about_mean(center, b, kind)
+    return clamped(arithmetic.map_present(plus, *both), a, kind)
 
   def moved_spread(p, q, x, y):
     share = (number(a) * by_examples).astype(p.dtype)
@@ -234,8 +241,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     value=mean(by_weight)(a.value, b.value),
     aux=jax.tree.map(mean(by_weight), a.aux, b.aux),
     mean=center,
-    spread=about('spread', jnp.sum),
-    coordinate_spread=about('coordinate_spread', lambda x: x),
+    **{kind.field: about(kind) for kind in spreads.SPREADS},
     weighted_spread=arithmetic.map_present(
       plus, weighted_about_mean(center, a), weighted_about_mean(center, b)
     ),
@@ -248,26 +254,22 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def about_mean(
-  center: optax.Updates,
-  moments: Moments,
-  name: str,
-  reduce: Callable[[jax.Array], jax.Array],
+  center: optax.Updates, moments: Moments, kind: spreads.Spread
 ) -> optax.Updates:
-  """The spread of this name about a new mean, before `clamped`."""
+  """The spread of this kind about a new mean, before `clamped`."""
 
   def moved(spread, tensor, new, products):
     step = tensor - new
-    factor = squared_weight(moments).astype(spread.dtype)
-    extra = factor * arithmetic.abs_sq(step)
+    change = squared_weight(moments).astype(step.dtype) * step
     if products is not None:
-      extra = extra + 2 * jnp.real(products * jnp.conj(step))
-    return spread + reduce(extra)
+      change = change + 2 * products
+    return spread + kind.product(change, step)
 
   products = moments.weighted_spread
   if products is None:
     products = jax.tree.map(lambda g: None, moments.mean)
   return arithmetic.map_present(
-    moved, getattr(moments, name), moments.mean, center, products
+    moved, getattr(moments, kind.field), moments.mean, center, products
   )
 
 
@@ -284,12 +286,14 @@ def weighted_about_mean(
   )
 
 
-def clamped(spread: optax.Updates, moments: Moments) -> optax.Updates:
+def clamped(
+  spread: optax.Updates, moments: Moments, kind: spreads.Spread
+) -> optax.Updates:
   """A sum of spreads about their mean, which may round to less than 0."""
   # Of means nothing is subtracted, and V has all derivatives where it is 0.
   if moments.weighted_spread is None:
     return spread
-  return jax.tree.map(lambda m: jnp.maximum(m, 0), spread)
+  return jax.tree.map(kind.clamped, spread)
 
 
 def finish(
@@ -327,8 +331,10 @@ def finish(
   return base.GradientStatistics(
     batch_size=moments.examples,
     mean=weighed_mean(moments.mean, moments),
-    variance=jax.tree.map(variance, moments.spread),
-    coordinate_variance=jax.tree.map(variance, moments.coordinate_spread),
+    **{
+      kind.statistic: jax.tree.map(variance, getattr(moments, kind.field))
+      for kind in spreads.SPREADS
+    },
     variance_along_mean=jax.tree.map(variance, along_spread),
     weight=moments.weight,
     weight_variance=jax.tree.map(excess, moments.squared_weight),

@@ -12,9 +12,14 @@ import jax.numpy as jnp
 import optax
 from jax.interpreters import partial_eval
 
-from adaopt._common import arithmetic, base
+from adaopt._common import arithmetic, base, matrices
 
-NOISE = ('variance', 'coordinate_variance', 'variance_along_mean')
+NOISE = (
+  'variance',
+  'coordinate_variance',
+  'matrix_variance',
+  'variance_along_mean',
+)
 """The statistics that take more than a gradient."""
 
 
@@ -99,6 +104,7 @@ def shapes_of(
     mean=like(lambda g: jax.ShapeDtypeStruct(g.shape, g.dtype)),
     variance=like(lambda g: jax.ShapeDtypeStruct((), real(g))),
     coordinate_variance=like(lambda g: jax.ShapeDtypeStruct(g.shape, real(g))),
+    matrix_variance=like(matrices.shape_of_square),
     variance_along_mean=scalar,
     weight=scalar if weighted else None,
     weight_variance=scalar if weighted else None,

@@ -68,8 +68,45 @@ def statistics_of(
     mean=of(statistics.mean),
     variance=of(statistics.variance),
     coordinate_variance=of(statistics.coordinate_variance),
+    matrix_variance=of(statistics.matrix_variance),
     weight_covariance=of(statistics.weight_covariance),
   )
+
+
+def total_variance(
+  moved: Any, statistics: base.GradientStatistics
+) -> jax.Array:
+  """v of the trained tensors, of each from whichever variance was measured.
+
+  Args:
+    moved: A bool for every tensor, whether it is trained.
+    statistics: In which any variance of a tensor may be None.
+
+  Returns:
+    v, []; missing unless every trained tensor has a variance.
+  """
+  nothing = jax.tree.map(lambda _: None, moved)
+  present = lambda tree: nothing if tree is None else tree
+
+  def of_tensor(is_moved, total, coordinates, square):
+    if not is_moved:
+      return None
+    if total is None and coordinates is not None:
+      return jnp.sum(coordinates)
+    if total is None and square is not None:
+      return jnp.real(jnp.trace(square))
+    return total
+
+  found = jax.tree.map(
+    of_tensor,
+    moved,
+    present(statistics.variance),
+    present(statistics.coordinate_variance),
+    present(statistics.matrix_variance),
+  )
+  if len(jax.tree.leaves(found)) < sum(jax.tree.leaves(moved)):
+    return jnp.full([], arithmetic.missing(), float)
+  return arithmetic.returnable(arithmetic.total(found))
 
 
 def check_coordinates(moved: Any, read: Any) -> None:

@@ -16,7 +16,7 @@ from adaopt._common import (
 )
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import choice
-from adaopt.statistics import estimators, merging, reading, trained
+from adaopt.statistics import estimators, merging, reading, spreads, trained
 from adaopt.training import (
   agreeing,
   placing,
@@ -208,14 +208,12 @@ def _measurements(recipe, micro_batch, reads, moved, state, dataset):
   shapes = jax.eval_shape(tested.moments, 0, state, dataset)
 
   def complete(moments):
+    names = (*(kind.field for kind in spreads.SPREADS), 'weighted_spread')
     return moments._replace(
-      spread=or_missing(moments.spread, shapes.spread),
-      coordinate_spread=or_missing(
-        moments.coordinate_spread, shapes.coordinate_spread
-      ),
-      weighted_spread=or_missing(
-        moments.weighted_spread, shapes.weighted_spread
-      ),
+      **{
+        name: or_missing(getattr(moments, name), getattr(shapes, name))
+        for name in names
+      }
     )
 
   return tested, untested._replace(complete=complete)
@@ -235,14 +233,22 @@ def _measurement(recipe, micro_batch, read, moved):
   def selected(loss, params, samples, mask):
     found = estimators.measure_moments(loss, params, samples, mask, preference)
     return found._replace(
-      spread=reading.select(read.variance, found.spread),
-      coordinate_spread=reading.select(
-        read.coordinate_variance, found.coordinate_spread
-      ),
+      **{
+        kind.field: reading.select(
+          getattr(read, kind.statistic), getattr(found, kind.field)
+        )
+        for kind in spreads.SPREADS
+      }
     )
 
-  by_coordinate = any(jax.tree.leaves(read.coordinate_variance))
-  preference = choice.SQUARES_FIRST if by_coordinate else choice.NORMS_FIRST
+  is_read = {
+    kind: any(jax.tree.leaves(getattr(read, kind.statistic)))
+    for kind in spreads.SPREADS
+  }
+  preference = choice.preferred(
+    squares=is_read[spreads.BY_COORDINATE],
+    matrices=is_read[spreads.OF_MATRICES],
+  )
   mean = measured_by(estimators.measure_mean)
   contracted = measured_by(estimators.contract_mean)
 
@@ -252,7 +258,7 @@ def _measurement(recipe, micro_batch, read, moved):
     return measured_by(estimators.measure_along)(*args, direction)
 
   second_pass = along if read.variance_along_mean else None
-  if by_coordinate or any(jax.tree.leaves(read.variance)):
+  if any(is_read.values()):
     mean = contracted = pruning.pruned(measured_by(selected))
   return Measurement(mean, contracted, second_pass)
 

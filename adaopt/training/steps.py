@@ -18,6 +18,7 @@ from adaopt.statistics import (
   merging,
   model_states,
   reading,
+  spreads,
   trained,
 )
 from adaopt.training import (
@@ -50,18 +51,6 @@ class Metrics(NamedTuple):
   variance_along_mean: jax.Array  # [], v∥; NaN where not measured
   required: jax.Array  # [], by the last test; NaN: no evidence or no test
   finite: jax.Array  # [] bool; False: the update was left out
-
-
-def _total_variance(
-  moved: Any, statistics: base.GradientStatistics
-) -> jax.Array:
-  """v of the tensors that are moved where every one was measured, else NaN."""
-  count = sum(jax.tree.leaves(moved))
-  for measured in (statistics.variance, statistics.coordinate_variance):
-    found = [] if measured is None else reading.select(moved, measured)
-    if len(jax.tree.leaves(found)) == count:
-      return arithmetic.returnable(arithmetic.total(found))
-  return jnp.full([], arithmetic.missing(), float)
 
 
 def train_step(
@@ -216,7 +205,7 @@ def _completed(measured):
   """The statistics, missing numbers in the place of what was not measured."""
   weighted = measured.weight is not None
   like = reading.shapes_of(measured.mean, weighted=weighted)
-  names = 'variance', 'coordinate_variance', 'weight_covariance'
+  names = (*(kind.statistic for kind in spreads.SPREADS), 'weight_covariance')
   return measured._replace(
     **{
       name: measuring.or_missing(getattr(measured, name), getattr(like, name))
@@ -288,7 +277,7 @@ def _update(recipe, plan, state, dataset, moments, along):
     loss=value,
     aux=moments.aux,
     squared_norm=arithmetic.squared_norm(statistics.mean),
-    variance=_total_variance(plan.moved, measured),
+    variance=trained.total_variance(plan.moved, measured),
     variance_along_mean=arithmetic.returnable(statistics.variance_along_mean),
     required=fields.find(opt_state, 'required', missing),
     finite=finite,

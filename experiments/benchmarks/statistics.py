@@ -71,6 +71,22 @@ def on_demand(loss_fn: Callable) -> Callable:
   return estimate
 
 
+def spectral(loss_fn: Callable) -> Callable:
+  """adaopt's estimator, and what a test of Muon makes of it."""
+  criterion = adaopt.criteria.spectral_noise_scale(0.6)
+  estimator = adaopt.value_and_statistics(
+    loss_fn, only=('coordinate_variance', 'matrix_variance')
+  )
+
+  def estimate(params, batch):
+    loss, statistics = estimator(params, batch)
+    state = criterion.init(params)
+    required, _ = criterion.update(statistics, state)
+    return loss, statistics.mean, required
+
+  return estimate
+
+
 def in_groups(loss_fn: Callable) -> Callable:
   """adaopt's estimator with micro-batches as samples."""
 
@@ -89,6 +105,7 @@ VARIANTS = {
   'v on demand': on_demand,
   'v and v∥': ours('variance', 'variance_along_mean'),
   'coordinate-wise': ours('coordinate_variance'),
+  'spectral': spectral,
   f'{GROUPS} groups': in_groups,
   'vmap(grad)': per_example,
   'optax': microbatching,

@@ -101,6 +101,7 @@ def test_what_is_read_is_what_the_gradients_say():
   [
     (criteria.total_variance, 'variance'),
     (criteria.coordinate_variance, 'coordinate_variance'),
+    (criteria.matrix_variance, 'matrix_variance'),
     (criteria.variance_along_mean, 'variance_along_mean'),
   ],
 )
@@ -136,6 +137,7 @@ ASKED = {
   'gradient_noise_scale': adaopt.gradient_noise_scale(),
   'cabs': criteria.cabs(0.5),
   'sign_noise_scale': criteria.sign_noise_scale(0.5),
+  'spectral_noise_scale': criteria.spectral_noise_scale(0.5),
   'gradient_diversity': criteria.gradient_diversity(0.5, num_examples=8),
   'preconditioned_norm_test': criteria.preconditioned_norm_test(
     0.5, criteria.adam_preconditioner()

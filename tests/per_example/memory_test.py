@@ -142,7 +142,8 @@ def test_a_large_vocabulary_has_no_table_per_example():
   params = model.init(jax.random.key(1), tokens)
   loss = lambda params, tokens: jnp.mean(model.apply(params, tokens) ** 2)
   estimate = adaopt.value_and_statistics(loss)
-  assert temporary_bytes(estimate, params, tokens) < 3 * 4 * 20_000 * 16
+  # Sums of gradients and of their squares, and what ḡ ḡᴴ is made of.
+  assert temporary_bytes(estimate, params, tokens) < 4 * 4 * 20_000 * 16
 
 
 def test_what_remat_computes_again_stays_behind_a_barrier():

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 import adaopt
@@ -24,7 +25,7 @@ def check(make, dtype, rtol):
 
   @jax.jit
   def reduce(params, x, weights, directions):
-    by_norms, by_squares = (
+    by_norms, by_squares, by_matrices = (
       factorisation.factorise(
         loss,
         params,
@@ -34,12 +35,17 @@ def check(make, dtype, rtol):
         weigh=lambda _: (COEFFICIENTS, TOTAL),
         direction=directions,
       )
-      for preference in (choice.NORMS_FIRST, choice.SQUARES_FIRST)
+      for preference in (
+        choice.NORMS_FIRST,
+        choice.SQUARES_FIRST,
+        choice.MATRICES_FIRST,
+      )
     )
     return (
       (by_norms.values, by_norms.aux),
       reductions.sums(by_norms),
       reductions.sums(by_squares),
+      reductions.sums(by_matrices),
       reductions.products(by_norms, directions),
     )
 
@@ -50,20 +56,26 @@ def check(make, dtype, rtol):
   (values, aux), gradients = jax.device_get(jax.jit(value_and_grad)(params, x))
   np.testing.assert_allclose(results[0], values * WEIGHTS, rtol, rtol)
   np.testing.assert_allclose(results[1], aux, rtol, rtol)
-  trees = (gradients, *sums[0], *sums[1])
+  leaves = lambda tree: jax.tree.leaves(tree, is_leaf=lambda x: x is None)
+  trees = (gradients, *sums[0], *sums[1], *sums[2])
   whole = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients)))
-  for gradient, *reduced in zip(*map(jax.tree.leaves, trees), strict=True):
+  for gradient, *reduced in zip(*map(leaves, trees), strict=True):
     g = np.asarray(gradient) * WEIGHTS.reshape(-1, *[1] * (gradient.ndim - 1))
     # A gradient that cancels, such as an attention key's bias, has no
     # precision of its own, hence the whole gradient as the scale.
     close = lambda a, b, scale: np.testing.assert_allclose(
       a, b, rtol, rtol * scale
     )
-    for total, weighted, norms, squares in (reduced[:4], reduced[4:]):
+    for i in range(0, len(reduced), 5):
+      total, weighted, norms, squares, matrix_squares = reduced[i : i + 5]
       close(total, g.sum(0) / TOTAL, whole)
       close(weighted, np.tensordot(COEFFICIENTS, g, 1), 3 * whole)
       close(norms, np.square(g).sum(tuple(range(1, g.ndim))), whole**2)
       close(squares, np.square(g).sum(0), whole**2)
+      if g.ndim == 3:
+        close(matrix_squares, oracles.sum_of_matrix_squares(g), whole**2)
+      else:
+        assert matrix_squares is None
   expected = sum(
     np.reshape(g, (len(x), -1)) @ np.ravel(u) * WEIGHTS
     for g, u in zip(*map(jax.tree.leaves, (gradients, directions)), strict=True)

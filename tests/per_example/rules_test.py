@@ -16,7 +16,7 @@ from adaopt.per_example.rules import (
 from tests import per_example_cases
 
 
-def rules_of(name):
+def rules_of(name, preference=choice.NORMS_FIRST):
   """The rule of every parameter, by its path."""
   apply, params, x = per_example_cases.CASES[name]()
   loss, tails = per_example_cases.loss_of(apply), []
@@ -29,7 +29,7 @@ def rules_of(name):
   jax.eval_shape(factorise, params, x)
   paths, _ = zip(*jax.tree_util.tree_leaves_with_path(params), strict=True)
   return {
-    jax.tree_util.keystr(path): choice.choose(tail, choice.NORMS_FIRST)
+    jax.tree_util.keystr(path): choice.choose(tail, preference)
     for path, tail in zip(paths, tails, strict=True)
   }
 
@@ -56,6 +56,7 @@ def rules_of(name):
     ('sliced product', 'w', dense.GRAM),
     ('scan over layers, remat', 'kernel', direct.STACKED),
     ('embed', 'embedding', lookup.LOOKUP),
+    ('embed wide', 'embedding', lookup.LOOKUP),
     # The loss is in weight space, which starts where w_j is broadcast, so that
     # the tail is more than a contraction.
     ('positions', 'embedding', materialised.MATERIALISED),
@@ -70,3 +71,19 @@ def rules_of(name):
 def test_layers_take_the_cheap_rule(name, parameter, rule):
   chosen = [r for path, r in rules_of(name).items() if parameter in path]
   assert rule in chosen
+
+
+@pytest.mark.parametrize(
+  ('name', 'parameter', 'rule'),
+  [
+    ('dense', 'kernel', dense.OUTER),
+    # T² (m + n) + T m² against m² n.
+    ('dense on short sequences', 'kernel', dense.FACTORED),
+    ('dense on long sequences', 'kernel', dense.SEQUENCE),
+    ('dense general', 'kernel', dense.SEQUENCE),
+    ('embed', 'embedding', lookup.LOOKUP),
+  ],
+)
+def test_squares_of_matrices_take_the_cheap_rule(name, parameter, rule):
+  rules = rules_of(name, choice.MATRICES_FIRST)
+  assert rule in [r for path, r in rules.items() if parameter in path]

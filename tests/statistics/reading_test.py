@@ -283,6 +283,13 @@ def test_a_criterion_is_given_exactly_what_it_reads(criterion, read):
   assert reads_of(adapted_by(criterion)) == (read, NONE)
 
 
+def test_a_spectral_test_reads_squares_of_matrices_and_coordinates_of_others():
+  optimizer = adapted_by(criteria.spectral_noise_scale(0.6))
+  params = {'w': jnp.ones([3, 2]), 'b': jnp.ones(2), 'k': jnp.ones([2, 2, 2])}
+  read = {'matrix_variance.w', 'coordinate_variance.b', 'coordinate_variance.k'}
+  assert reads_of(optimizer, params) == (read, NONE)
+
+
 @pytest.mark.parametrize(
   ('preconditioner', 'inner'),
   [
@@ -455,6 +462,7 @@ def test_statistics_have_the_shapes_and_types_of_a_gradient():
       'complex': ((2, 4), 'float32'),
     },
     variance_along_mean=((), 'float32'),
+    matrix_variance={'narrow': None, 'complex': ((2, 2), 'complex64')},
   )
   # They are those of statistics that are computed.
   loss_fn = lambda p, x: jnp.mean(

@@ -17,18 +17,18 @@ class Record(NamedTuple):
   mean: Any
   variance: Any
   coordinate_variance: Any
+  matrix_variance: Any
   value: Any
 
 
+NOISE = 'variance', 'coordinate_variance', 'matrix_variance'
+
+
 def criterion(
-  fields: tuple[str, ...] = ('variance', 'coordinate_variance'),
+  fields: tuple[str, ...] = NOISE,
 ) -> adaopt.StatefulCriterion:
   """Asks for nothing, and keeps the mean and these fields in its state."""
-  left_out = {
-    name: None
-    for name in ('variance', 'coordinate_variance')
-    if name not in fields
-  }
+  left_out = {name: None for name in NOISE if name not in fields}
 
   def init(params):
     shapes = reading.shapes_of(params)
@@ -37,6 +37,7 @@ def criterion(
       shapes.mean,
       shapes.variance,
       shapes.coordinate_variance,
+      shapes.matrix_variance,
       value=jax.ShapeDtypeStruct((), jnp.result_type(float)),
     )
     zeros = lambda s: jnp.zeros(s.shape, s.dtype)
@@ -49,6 +50,8 @@ def criterion(
       statistics.mean,
       statistics.variance,
       statistics.coordinate_variance,
+      # `accumulate` holds none where no tensor is a matrix.
+      statistics.matrix_variance or state.matrix_variance,
       state.value if value is None else value,
     )
     return jnp.nan, record._replace(**left_out)

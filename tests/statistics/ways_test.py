@@ -123,7 +123,7 @@ WAYS = {
 
 
 def _expected(name, dataset, batch_size, q, draw):
-  """The oracle's variances, in float64: of tensors and of coordinates."""
+  """The oracle's variances, in float64: of tensors, coordinates, matrices."""
   loss_fn, params = LOSSES[name]
   rows = _rows(dataset, batch_size, draw).astype(np.float64)
   with jax.enable_x64(True):
@@ -133,13 +133,17 @@ def _expected(name, dataset, batch_size, q, draw):
   return (
     q * oracles.tensor_variances(g, params),
     q * oracles.coordinate_variances(g),
+    oracles.ratio_matrix_variances(g, np.ones(len(g)), params, q),
   )
 
 
-def _assert_close(found, tensors, coordinates, rtol):
+def _assert_close(found, tensors, coordinates, matrices, rtol):
   close = functools.partial(np.testing.assert_allclose, rtol=rtol)
   close(oracles.ravel(found.variance), tensors)
   close(oracles.ravel(found.coordinate_variance), coordinates)
+  leaves = jax.tree.leaves(found.matrix_variance)
+  for actual, matrix in zip(leaves, matrices, strict=True):
+    close(actual, matrix, atol=rtol * np.max(np.abs(matrix)))
 
 
 def _all_ways(*args):
@@ -155,6 +159,7 @@ def _all_ways(*args):
       record,
       oracles.ravel(reference.variance),
       oracles.ravel(reference.coordinate_variance),
+      jax.tree.leaves(reference.matrix_variance),
       # Some roundings of float32, 6e-8.
       rtol=1e-6,
     )

@@ -113,6 +113,13 @@ def close(actual, expected, rtol=RTOL, atol=1e-13):
   np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
+def assert_matrices(found, a, w, size, params, rtol):
+  """The variances of matrices, the largest of whose numbers is the scale."""
+  expected = oracles.ratio_matrix_variances(a, w, params, size)
+  for actual, matrix in zip(jax.tree.leaves(found), expected, strict=True):
+    close(actual, matrix, rtol, rtol * np.max(np.abs(matrix)))
+
+
 def assert_statistics(found, a, w, size=1, params=None, rtol=RTOL):
   """The statistics of rows, of those that were computed."""
   params = make_params() if params is None else params
@@ -125,6 +132,8 @@ def assert_statistics(found, a, w, size=1, params=None, rtol=RTOL):
   if found.coordinate_variance is not None:
     expected = oracles.ratio_coordinate_variances(a, w, size)
     close(oracles.ravel(found.coordinate_variance), expected, rtol)
+  if found.matrix_variance is not None:
+    assert_matrices(found.matrix_variance, a, w, size, params, rtol)
   if found.variance_along_mean is not None:
     expected = oracles.ratio_variance_along_mean(a, w, size)
     close(found.variance_along_mean, expected, rtol)
@@ -352,6 +361,7 @@ def test_a_step_has_the_statistics_of_its_batch(driver, micro_batch_size, size):
     oracles.ravel(found.coordinate_variance),
     oracles.ratio_coordinate_variances(a, w, size),
   )
+  assert_matrices(found.matrix_variance, a, w, size, params, RTOL)
   close(metrics.variance, oracles.ratio_variance(a, w, size))
 
 
@@ -512,6 +522,7 @@ def test_accumulated_micro_batches_are_one_batch(bounds, size):
       found = found._replace(
         variance=nan(like.variance),
         coordinate_variance=nan(like.coordinate_variance),
+        matrix_variance=nan(like.matrix_variance),
         weight_covariance=jax.tree.map(jnp.zeros_like, found.mean),
       )
     return value, found
@@ -528,6 +539,7 @@ def test_accumulated_micro_batches_are_one_batch(bounds, size):
     oracles.ravel(found.coordinate_variance),
     oracles.ratio_coordinate_variances(a, w, size),
   )
+  assert_matrices(found.matrix_variance, a, w, size, make_params(), RTOL)
 
 
 @pytest.mark.parametrize('empty', [0, 1, 2])

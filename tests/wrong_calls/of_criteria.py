@@ -58,6 +58,11 @@ CASES = [
     dict(theta=kinds.positive, decay=kinds.decay),
   ),
   Case(
+    criteria.spectral_noise_scale,
+    dict(theta=0.5),
+    dict(theta=kinds.positive, decay=kinds.decay),
+  ),
+  Case(
     criteria.goodput,
     dict(seconds=(1.0, 0.1)),
     dict(

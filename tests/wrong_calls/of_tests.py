@@ -32,6 +32,8 @@ STATEFUL = (
     {},
   ),
 )
+EYE = jnp.eye(2)
+MATRICES = adaopt.GradientStatistics(4, {'w': EYE}, matrix_variance={'w': EYE})
 no_statistics = kind(
   'such as value_and_statistics returns', None, 4.0, {}, G, 'x', shown='got'
 )
@@ -70,17 +72,40 @@ CASES = [
     )
     for public, criterion, extra in STATEFUL
   ),
+  Case(
+    criteria.spectral_noise_scale,
+    dict(statistics=MATRICES),
+    dict(
+      statistics=no_statistics
+      + without_noise
+      + kind(
+        'use sign_noise_scale',
+        MATRICES._replace(mean={'w': G}, matrix_variance={'w': None}),
+        shown='no matrix',
+      )
+      + kind(
+        'unless only= leaves it out',
+        MATRICES._replace(
+          mean={'w': EYE, 'b': G}, matrix_variance={'w': EYE, 'b': None}
+        ),
+        shown='coordinate_variance, which is None',
+      )
+    ),
+    of_state(criteria.spectral_noise_scale(0.5), {}),
+    named=dict(statistics='tatistics'),
+  ),
   *(
     Case(
       public,
-      dict(statistics=STATISTICS, test='mine'),
+      dict(statistics=statistics, test='mine'),
       dict(statistics=no_statistics + without_noise),
       named=dict(statistics='tatistics'),
     )
-    for public in (
-      criteria.total_variance,
-      criteria.variance_along_mean,
-      criteria.coordinate_variance,
+    for public, statistics in (
+      (criteria.total_variance, STATISTICS),
+      (criteria.variance_along_mean, STATISTICS),
+      (criteria.coordinate_variance, STATISTICS),
+      (criteria.matrix_variance, MATRICES),
     )
   ),
   Case(

@@ -10,7 +10,7 @@ from adaopt._common import losses
 from adaopt.per_example import cut
 from adaopt.per_example.rules import common
 from adaopt.per_example.rules.convolution import CONVOLUTION
-from adaopt.per_example.rules.dense import GRAM, OUTER, SEQUENCE
+from adaopt.per_example.rules.dense import FACTORED, GRAM, OUTER, SEQUENCE
 from adaopt.per_example.rules.direct import DIRECT, SHARED, STACKED
 from adaopt.per_example.rules.lookup import LOOKUP
 from adaopt.per_example.rules.materialised import MATERIALISED
@@ -31,6 +31,18 @@ SQUARES_FIRST = (
 """Without Gram matrices, which give norms but no squares."""
 
 NORMS_FIRST = (*SQUARES_FIRST[:4], GRAM, *SQUARES_FIRST[4:])
+
+MATRICES_FIRST = (*SQUARES_FIRST[:4], FACTORED, *SQUARES_FIRST[4:])
+"""With Gram matrices where G Gᴴ takes them."""
+
+
+def preferred(
+  *, norms: bool = False, squares: bool = False, matrices: bool = False
+) -> Preference:
+  """The preference of whoever reads some of the sums."""
+  if norms or not (squares or matrices):
+    return NORMS_FIRST
+  return MATRICES_FIRST if matrices else SQUARES_FIRST
 
 
 def choose(tail: common.AnyTail, preference: Preference) -> common.Rule:

@@ -38,7 +38,7 @@ def shared(weights: jax.Array, factors: Factors, gradient: ir.Value) -> Shared:
 class Sums(NamedTuple):
   """Sums over gradients g_j, of one tensor or of trees of them.
 
-  A rule states all four. Whoever reads only some of them lets
+  A rule states all five. Whoever reads only some of them lets
   `pruning.pruned` or `jax.jit` remove the others.
   """
 
@@ -46,6 +46,7 @@ class Sums(NamedTuple):
   weighted: Any  # Σ_j c_j g_j for coefficients c_j, likewise
   norms: Any  # ‖g_j‖², [J]
   squares: Any  # Σ_j |g_j|², like the tensor
+  matrix_squares: Any  # Σ_j g_j g_jᴴ, see `matrices`; None unless g is one
 
 
 class Reduced(NamedTuple):
@@ -53,6 +54,7 @@ class Reduced(NamedTuple):
 
   sums: Sums
   products: jax.Array | None  # Re Σ g_j · u [J]; None without a direction
+  each: jax.Array  # g_j, [J, ...]; for stacks of vectors, which are matrices
 
 
 class Rule(NamedTuple):
@@ -88,16 +90,16 @@ def only(tail: cut.Tail, name: str) -> bool:
   )
 
 
+_KEEPERS = 'convert_element_type', 'copy'
+"""Moves that leave every element in its place."""
+
+
 def moved(tail: cut.Tail | cut.Stacked, array: jax.Array) -> jax.Array:
   """Applies the moves of a tail to a reduction of what they start from."""
   source, moves = _moves(tail)
   # A reduction keeps its type, which may be wider than the gradient's.
   keep = lambda source: lambda read: [read(source)]
-  instead = {
-    e.outputs: keep(e.inputs[0])
-    for e in moves
-    if e.name in ('convert_element_type', 'copy')
-  }
+  instead = {e.outputs: keep(e.inputs[0]) for e in moves if e.name in _KEEPERS}
   return ir.evaluate(moves, {source: array}, [tail.output], instead)[0]
 
 
@@ -116,6 +118,26 @@ def _moves(tail):
   (contraction,) = tail.contractions
   moves = tuple(e for e in tail.equations if e is not contraction)
   return contraction.outputs[0], moves
+
+
+def squared_axis(tail: cut.Tail, shape: tuple[int, int]) -> int | None:
+  """Which axis of a contracted matrix the square of the gradient is of.
+
+  Args:
+    tail: With one contraction.
+    shape: What the contraction makes, as its rule sees it.
+
+  Returns:
+    0, its rows, or 1; None if more happens to the matrix than a transposition.
+  """
+  source, moves = _moves(tail)
+  names = [e.name for e in moves]
+  if tail.shape(source) != shape or not {*names} <= {*_KEEPERS, 'transpose'}:
+    return None
+  rows, columns = shape
+  if rows == columns:
+    return names.count('transpose') % 2
+  return 0 if rows < columns else 1
 
 
 def scaled(coefficients: jax.Array, x: jax.Array) -> jax.Array:

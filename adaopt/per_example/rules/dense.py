@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import arithmetic
+from adaopt._common import arithmetic, matrices
 from adaopt.per_example import cut
 from adaopt.per_example.rules import common, materialised
 
@@ -100,7 +100,26 @@ def _outer_sums(tail, factors, coefficients):
     weighted=_weighted_sum(tail, x, cotangent, coefficients),
     norms=common.rowwise(square(x) * square(cotangent)),
     squares=_outer_sum(tail, *map(arithmetic.abs_sq, (x, cotangent))),
+    matrix_squares=_outer_squares(tail, factors, coefficients),
   )
+
+
+def _squared_axis(tail):
+  """Whether the square of a gradient is of x (0) or of δ (1); None: neither."""
+  layers, _, *widths = _lengths(tail)
+  return common.squared_axis(tail, tuple(widths)) if layers == 1 else None
+
+
+def _outer_squares(tail, factors, coefficients):
+  """(x δᵀ) (x δᵀ)ᴴ = ‖δ‖² x xᴴ."""
+  axis = _squared_axis(tail)
+  if axis is None:
+    found = materialised.MATERIALISED.sums(tail, factors, coefficients)
+    return found.matrix_squares
+  both = [common.widen(a) for a in _matrices(tail, factors)]
+  rows, others = both[axis], both[1 - axis]
+  scaled = common.scaled(common.squared_rows(others), rows)
+  return matrices.contracted('ji,jk->ik', scaled, rows)
 
 
 def _products(tail, factors, direction):
@@ -144,9 +163,36 @@ def _recipe(tail, factors):
   return materialised.Recipe((x, cotangent), gradient_of, _restore(tail))
 
 
-SEQUENCE = materialised.by_chunks(_is_dense, _recipe)._replace(
-  products=_products
-)
+_BY_CHUNKS = materialised.by_chunks(_is_dense, _recipe)
+
+
+def _squares_from_factors(tail):
+  """Whether G Gᴴ costs less from Gram matrices than from materialised G."""
+  if _squared_axis(tail) is None:
+    return False
+  _, length, *widths = _lengths(tail)
+  smaller, larger = sorted(widths)
+  of_grams = length**2 * (smaller + larger) + length * smaller**2
+  return of_grams < smaller**2 * larger
+
+
+def _matrix_squares(tail, factors, found):
+  """(Xᵀ Δ) (Xᵀ Δ)ᴴ = Xᵀ (Δ Δᴴ) X̄, unless those found cost less."""
+  if not _squares_from_factors(tail):
+    return found.matrix_squares
+  axis, both = _squared_axis(tail), [*_matrices(tail, factors)]
+  rows, others = both[axis], both[1 - axis]
+  grams = matrices.contracted('jto,jso->jts', others, others)
+  mixed = matrices.contracted('jts,jti->jsi', grams, jnp.conj(rows))
+  return matrices.contracted('jsi,jsk->ik', mixed, rows)
+
+
+def _sequence_sums(tail, factors, coefficients):
+  found = _BY_CHUNKS.sums(tail, factors, coefficients)
+  return found._replace(matrix_squares=_matrix_squares(tail, factors, found))
+
+
+SEQUENCE = common.Rule(_is_dense, _sequence_sums, _products)
 
 
 def _gram_sums(tail, factors, coefficients):
@@ -159,11 +205,13 @@ def _gram_sums(tail, factors, coefficients):
     precision=_precision(tail),
   )
   norms = common.rowwise(jnp.real(gram(x) * gram(cotangent)))
+  found = SEQUENCE.sums(tail, factors, coefficients)
   return common.Sums(
     total=_outer_sum(tail, x, cotangent),
     weighted=_weighted_sum(tail, x, cotangent, coefficients),
     norms=jnp.maximum(norms, 0),  # the sum may round to less than 0
-    squares=SEQUENCE.sums(tail, factors, coefficients).squares,
+    squares=found.squares,
+    matrix_squares=found.matrix_squares,
   )
 
 
@@ -177,4 +225,9 @@ GRAM = common.Rule(
   applies=lambda tail: _is_dense(tail) and _prefers_gram(tail),
   sums=_gram_sums,
   products=_products,
+)
+
+
+FACTORED = GRAM._replace(
+  applies=lambda tail: _is_dense(tail) and _squares_from_factors(tail)
 )

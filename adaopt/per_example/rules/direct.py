@@ -4,9 +4,12 @@ Those of biases are factors themselves, not larger than what they are computed
 from. Shared ones differ by weights alone. Stacks come reduced.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
-from adaopt._common import arithmetic
+from adaopt._common import arithmetic, matrices
 from adaopt.per_example import cut
 from adaopt.per_example.rules import common
 
@@ -19,7 +22,15 @@ def _sums(tail, factors, coefficients):
     weighted=jnp.sum(common.scaled(coefficients, gradients), 0),
     norms=common.rowwise(power),
     squares=jnp.sum(power, 0),
+    matrix_squares=_matrix_squares(gradients),
   )
+
+
+def _matrix_squares(gradients):
+  """Σ_j g_j g_jᴴ of gradients [J, ...]; None unless they are matrices."""
+  if gradients.ndim != 3:
+    return None
+  return matrices.sum_of_products(gradients, gradients)
 
 
 def _products(tail, factors, direction):
@@ -39,11 +50,13 @@ def _shared_sums(shared, factors, coefficients):
   weights = shared.weights.astype(gradient.dtype)
   power = arithmetic.abs_sq(gradient)
   squared_weights = arithmetic.abs_sq(weights)
+  sum_of_squares = jnp.sum(squared_weights)
   return common.Sums(
     total=jnp.sum(weights) * gradient,
     weighted=jnp.sum(coefficients.astype(weights.dtype) * weights) * gradient,
     norms=squared_weights * jnp.sum(power),
-    squares=jnp.sum(squared_weights) * power,
+    squares=sum_of_squares * power,
+    matrix_squares=_matrix_squares(jnp.sqrt(sum_of_squares) * gradient[None]),
   )
 
 
@@ -62,11 +75,15 @@ SHARED = common.Rule(
 
 def _stacked_sums(stacked, factors, coefficients):
   del coefficients  # The scan knew them.
-  total, weighted, norms, squares = factors[stacked.source].sums
-  total, weighted, squares = (
-    common.moved(stacked, x) for x in (total, weighted, squares)
+  reduced = factors[stacked.source]
+  sums, moved = reduced.sums, functools.partial(common.moved, stacked)
+  return common.Sums(
+    total=moved(sums.total),
+    weighted=moved(sums.weighted),
+    norms=sums.norms,
+    squares=moved(sums.squares),
+    matrix_squares=_matrix_squares(jax.vmap(moved)(reduced.each)),
   )
-  return common.Sums(total, weighted, norms, squares)
 
 
 STACKED = common.Rule(

@@ -9,8 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import arithmetic
-from adaopt.per_example.rules import common
+from adaopt._common import arithmetic, matrices
+from adaopt.per_example.rules import common, materialised
 
 
 def _adds_rows(tail):
@@ -85,7 +85,26 @@ def _sums(tail, factors, coefficients):
     weighted=_added(tail, keys, common.scaled(coefficients, rows)),
     norms=common.rowwise(power),
     squares=_added(tail, merged_keys, power),
+    matrix_squares=_matrix_squares(tail, factors, coefficients),
   )
+
+
+def _matrix_squares(tail, factors, coefficients):
+  """Of rows Σ_ts e(k_t) e(k_s)ᵀ ⟨δ_t, δ_s⟩, or of columns Σ_k δ_k δ_kᴴ."""
+  (equation,) = tail.contractions
+  shape = tail.shape(equation.inputs[0])
+  axis = common.squared_axis(tail, shape) if len(shape) == 2 else None
+  if axis is None:
+    found = materialised.MATERIALISED.sums(tail, factors, coefficients)
+    return found.matrix_squares
+  keys, rows = _keys_and_rows(tail, factors)
+  if axis == 1:
+    _, rows = _merged(tail, keys, rows)
+    return matrices.contracted('jtd,jte->de', rows, rows)
+  size, _ = shape
+  products = matrices.contracted('jtd,jsd->jts', rows, rows)
+  square = jnp.zeros([size, size], products.dtype)
+  return square.at[keys[:, :, None], keys[:, None]].add(products, mode='drop')
 
 
 def _products(tail, factors, direction):

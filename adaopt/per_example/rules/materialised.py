@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from adaopt._common import arithmetic
+from adaopt._common import arithmetic, matrices
 from adaopt.per_example import cut
 from adaopt.per_example.program import constraints, ir
 from adaopt.per_example.rules import common
@@ -33,15 +34,27 @@ def by_chunks(
     zeros = _zeros(recipe)
 
     def reduce(carry, gradients, coefficients):
-      total, weighted, squares = carry
+      total, weighted, squares, matrix_squares = carry
       return (
         _add(total, gradients),
         _add(weighted, common.scaled(coefficients, gradients)),
         _add(squares, arithmetic.abs_sq(gradients)),
+        add_matrices(matrix_squares, gradients),
       ), _squared_norms(gradients)
 
-    init = zeros, zeros, jnp.real(zeros)
-    (total, weighted, squares), norms = _loop(
+    def add_matrices(total, gradients):
+      if total is None:
+        return None
+      restored = jax.vmap(recipe.restore)(gradients)
+      return total + matrices.sum_of_products(restored, restored)
+
+    def square(gradient):
+      restored = recipe.restore(gradient)
+      return matrices.product(restored, restored)
+
+    no_squares = optax.tree.zeros_like(jax.eval_shape(square, zeros))
+    init = zeros, zeros, jnp.real(zeros), no_squares
+    (total, weighted, squares, matrix_squares), norms = _loop(
       reduce, init, recipe, tail.axes, coefficients
     )
     return common.Sums(
@@ -49,6 +62,7 @@ def by_chunks(
       weighted=recipe.restore(weighted),
       norms=norms.reshape(-1),
       squares=recipe.restore(squares),
+      matrix_squares=matrix_squares,
     )
 
   def products(tail, factors, direction):
@@ -172,6 +186,12 @@ def _as_in_the_tail(tail, factors):
 
   samples = {value: factors[value] for value in tail.factors}
   return Recipe(samples, gradient_of, lambda gradient: gradient)
+
+
+def every(tail: cut.Tail, factors: common.Factors) -> jax.Array:
+  """All gradients at once, [J, ...]."""
+  recipe = _as_in_the_tail(tail, factors)
+  return common.widen(jax.vmap(recipe.gradient_of)(recipe.samples))
 
 
 MATERIALISED = by_chunks(lambda tail: True, _as_in_the_tail)
