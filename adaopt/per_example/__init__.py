@@ -107,8 +107,14 @@ Glossary:
 
 from adaopt.per_example.estimates import (
   inner_products,
+  mean_of_signs,
   second_moment,
   squared_norms,
 )
 
-__all__ = ['inner_products', 'second_moment', 'squared_norms']
+__all__ = [
+  'inner_products',
+  'mean_of_signs',
+  'second_moment',
+  'squared_norms',
+]

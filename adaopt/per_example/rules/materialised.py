@@ -34,11 +34,12 @@ def by_chunks(
     zeros = _zeros(recipe)
 
     def reduce(carry, gradients, coefficients):
-      total, weighted, squares, matrix_squares = carry
+      total, weighted, squares, signs, matrix_squares = carry
       return (
         _add(total, gradients),
         _add(weighted, common.scaled(coefficients, gradients)),
         _add(squares, arithmetic.abs_sq(gradients)),
+        _add(signs, common.signs(gradients)),
         add_matrices(matrix_squares, gradients),
       ), _squared_norms(gradients)
 
@@ -49,8 +50,11 @@ def by_chunks(
       return total + matrices.sum_of_products(restored, restored)
 
     square = matrices.shape_of_square(jax.eval_shape(recipe.restore, zeros))
-    init = zeros, zeros, jnp.real(zeros), optax.tree.zeros_like(square)
-    (total, weighted, squares, matrix_squares), norms = _loop(
+    init = (
+      *(zeros, zeros, jnp.real(zeros), zeros),
+      optax.tree.zeros_like(square),
+    )
+    (total, weighted, squares, signs, matrix_squares), norms = _loop(
       reduce, init, recipe, tail.axes, coefficients
     )
     return common.Sums(
@@ -58,6 +62,7 @@ def by_chunks(
       weighted=recipe.restore(weighted),
       norms=norms.reshape(-1),
       squares=recipe.restore(squares),
+      signs=recipe.restore(signs),
       matrix_squares=matrix_squares,
     )
 
