@@ -109,6 +109,7 @@ Glossary:
 from adaopt.per_example.clipping import clipped_sum, normalized_sum
 from adaopt.per_example.estimates import (
   inner_products,
+  mean_of_signs,
   second_moment,
   squared_norms,
 )
@@ -117,6 +118,7 @@ from adaopt.per_example.weighting import weighted_sum
 __all__ = [
   'clipped_sum',
   'inner_products',
+  'mean_of_signs',
   'normalized_sum',
   'second_moment',
   'squared_norms',

@@ -219,3 +219,58 @@ def second_moment(
     return jax.tree.map(lambda s: (share * s).astype(s.dtype), squares)
 
   return estimate
+
+
+def mean_of_signs(
+  loss_fn: base.LossFn, *, has_aux: bool = False
+) -> Callable[..., optax.Updates]:
+  """(1/b) Σ_i sgn g_i of every coordinate: the vote of the examples.
+
+  The sign of an outer product x δᵀ is that of x times that of δ, so that a
+  dense layer without a sequence takes a product of signs. Where a gradient is a
+  sum, over positions or patches, it is made a few examples at a time.
+
+  A coordinate whose gradient cancels to 0 but for rounding votes as it rounds.
+
+  Args:
+    loss_fn: As for `squared_norms`.
+    has_aux: As for `squared_norms`.
+
+  Returns:
+    f(params, batch, *args, key=, model_state=) → like params, between −1 and 1,
+    in float32 or wider. For complex tensors sgn z = z / |z|.
+
+  Raises:
+    ValueError: As for `squared_norms`.
+
+  Example:
+    >>> import adaopt
+    >>> import jax.numpy as jnp
+    >>> loss_fn = lambda w, x: jnp.mean((x @ w) ** 2) / 2
+    >>> x = jnp.array([[3.0, -4.0], [1.0, 0.0]])
+    >>> w = jnp.array([1.0, 0.0])  # gradients (9, −12) and (1, 0)
+    >>> print(adaopt.per_example.mean_of_signs(loss_fn)(w, x))
+    [ 1.  -0.5]
+
+  References:
+    Roulet and Agarwala, `Per-example Gradients: a New Frontier for
+    Understanding and Improving Optimizers
+    <https://arxiv.org/abs/2510.00236>`_, 2025
+  """
+  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checks.check_flag(has_aux=has_aux)
+
+  def estimate(params, batch, *args, key=None, model_state=None):
+    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
+
+    def measured(params, samples, mask):
+      factored = factorisation.factorise(
+        call.loss, params, samples, mask, preference=choice.SQUARES_FIRST
+      )
+      return reductions.sums(factored).signs
+
+    arguments = varying.alike(params, call.samples, call.mask)
+    signs = pruning.pruned(measured)(*arguments)
+    return jax.tree.map(lambda s: s / len(call.mask), signs)
+
+  return estimate

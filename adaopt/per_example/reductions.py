@@ -11,7 +11,7 @@ from adaopt.per_example.rules import choice, common
 
 
 def sums(factored: factorisation.Factored) -> common.Sums:
-  """Σ_j g_j / W, Σ_j c_j g_j, ‖g_j‖², Σ_j |g_j|² and Σ_j g_j g_jᴴ.
+  """Σ_j of g_j / W, c_j g_j, |g_j|², sgn g_j and g_j g_jᴴ; and ‖g_j‖².
 
   Args:
     factored: The factors.

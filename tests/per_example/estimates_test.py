@@ -1,4 +1,4 @@
-"""squared_norms, inner_products and second_moment, as their users call them."""
+"""Reductions over gradients of examples, as their users call them."""
 
 import functools
 
@@ -55,6 +55,13 @@ def test_they_are_those_of_every_gradient(loss):
   close(norms, np.sum(g**2, 1))
   moment = jax.jit(adaopt.per_example.second_moment(loss))(PARAMS, X)
   close(oracles.ravel(moment), np.mean(g**2, 0))
+  signs = jax.jit(adaopt.per_example.mean_of_signs(loss))(PARAMS, X)
+  # A sum that is 0 but for rounding may have any sign.
+  certain = np.all((g == 0) | (np.abs(g) > 1e-5 * np.max(np.abs(g))), 0)
+  assert np.mean(certain) > 0.9
+  np.testing.assert_allclose(
+    oracles.ravel(signs)[certain], np.mean(np.sign(g), 0)[certain], rtol=1e-6
+  )
   products = jax.jit(adaopt.per_example.inner_products(loss))
   close(products(PARAMS, X, DIRECTION), g @ oracles.ravel(DIRECTION))
 

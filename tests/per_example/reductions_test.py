@@ -66,12 +66,19 @@ def check(make, dtype, rtol):
     close = lambda a, b, scale: np.testing.assert_allclose(
       a, b, rtol, rtol * scale
     )
-    for i in range(0, len(reduced), 5):
-      total, weighted, norms, squares, matrix_squares = reduced[i : i + 5]
+    for i in range(0, len(reduced), 6):
+      total, weighted, norms, squares, signs, matrix_squares = reduced[
+        i : i + 6
+      ]
       close(total, g.sum(0) / TOTAL, whole)
       close(weighted, np.tensordot(COEFFICIENTS, g, 1), 3 * whole)
       close(norms, np.square(g).sum(tuple(range(1, g.ndim))), whole**2)
       close(squares, np.square(g).sum(0), whole**2)
+      # A number that cancels to 0 or so may have any sign.
+      certain = np.all((g == 0) | (np.abs(g) > 10 * rtol * whole), axis=0)
+      np.testing.assert_array_equal(
+        np.where(certain, signs, 0), np.where(certain, np.sign(g).sum(0), 0)
+      )
       if g.ndim == 3:
         close(matrix_squares, oracles.sum_of_matrix_squares(g), whole**2)
       else:

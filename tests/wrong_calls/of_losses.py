@@ -182,6 +182,7 @@ def of_examples(public, *given, **more):
 in_examples = [
   *of_examples(per_example.squared_norms),
   *of_examples(per_example.second_moment),
+  *of_examples(per_example.mean_of_signs),
   *of_examples(per_example.inner_products, direction=PARAMS),
   Case(
     per_example.inner_products,

@@ -38,7 +38,7 @@ def shared(weights: jax.Array, factors: Factors, gradient: ir.Value) -> Shared:
 class Sums(NamedTuple):
   """Sums over gradients g_j, of one tensor or of trees of them.
 
-  A rule states all five. Whoever reads only some of them lets
+  A rule states all six. Whoever reads only some of them lets
   `pruning.pruned` or `jax.jit` remove the others.
   """
 
@@ -46,6 +46,7 @@ class Sums(NamedTuple):
   weighted: Any  # Σ_j c_j g_j for coefficients c_j, likewise
   norms: Any  # ‖g_j‖², [J]
   squares: Any  # Σ_j |g_j|², like the tensor
+  signs: Any  # Σ_j sgn g_j, like the tensor; sgn z = z / |z| if complex
   matrix_squares: Any  # Σ_j g_j g_jᴴ, see `matrices`; None unless g is one
 
 
@@ -138,6 +139,11 @@ def squared_axis(tail: cut.Tail, shape: tuple[int, int]) -> int | None:
   if rows == columns:
     return names.count('transpose') % 2
   return 0 if rows < columns else 1
+
+
+def signs(x: jax.Array) -> jax.Array:
+  """sgn x, in float32 or wider, so that many can be added."""
+  return jnp.sign(widen(x))
 
 
 def scaled(coefficients: jax.Array, x: jax.Array) -> jax.Array:

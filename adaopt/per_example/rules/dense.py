@@ -92,7 +92,7 @@ def _weighted_sum(tail, x, cotangent, coefficients):
 
 
 def _outer_sums(tail, factors, coefficients):
-  """‖x δᵀ‖² = ‖x‖² ‖δ‖², and |x_i δ_o|² = |x_i|² |δ_o|²."""
+  """‖x δᵀ‖² = ‖x‖² ‖δ‖²; squares and signs of x_i δ_o are products of such."""
   x, cotangent = _matrices(tail, factors)
   square = lambda a: common.squared_rows(common.widen(a))
   return common.Sums(
@@ -100,6 +100,7 @@ def _outer_sums(tail, factors, coefficients):
     weighted=_weighted_sum(tail, x, cotangent, coefficients),
     norms=common.rowwise(square(x) * square(cotangent)),
     squares=_outer_sum(tail, *map(arithmetic.abs_sq, (x, cotangent))),
+    signs=_outer_sum(tail, *map(common.signs, (x, cotangent))),
     matrix_squares=_outer_squares(tail, factors, coefficients),
   )
 
@@ -211,6 +212,7 @@ def _gram_sums(tail, factors, coefficients):
     weighted=_weighted_sum(tail, x, cotangent, coefficients),
     norms=jnp.maximum(norms, 0),  # the sum may round to less than 0
     squares=found.squares,
+    signs=found.signs,
     matrix_squares=found.matrix_squares,
   )
 

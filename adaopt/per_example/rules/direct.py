@@ -22,6 +22,7 @@ def _sums(tail, factors, coefficients):
     weighted=jnp.sum(common.scaled(coefficients, gradients), 0),
     norms=common.rowwise(power),
     squares=jnp.sum(power, 0),
+    signs=jnp.sum(common.signs(gradients), 0),
     matrix_squares=_matrix_squares(gradients),
   )
 
@@ -56,6 +57,7 @@ def _shared_sums(shared, factors, coefficients):
     weighted=jnp.sum(coefficients.astype(weights.dtype) * weights) * gradient,
     norms=squared_weights * jnp.sum(power),
     squares=sum_of_squares * power,
+    signs=jnp.sum(common.signs(weights)) * common.signs(gradient),
     matrix_squares=_matrix_squares(jnp.sqrt(sum_of_squares) * gradient[None]),
   )
 
@@ -82,6 +84,7 @@ def _stacked_sums(stacked, factors, coefficients):
     weighted=moved(sums.weighted),
     norms=sums.norms,
     squares=moved(sums.squares),
+    signs=moved(sums.signs),
     matrix_squares=_matrix_squares(jax.vmap(moved)(reduced.each)),
   )
 

@@ -85,6 +85,7 @@ def _sums(tail, factors, coefficients):
     weighted=_added(tail, keys, common.scaled(coefficients, rows)),
     norms=common.rowwise(power),
     squares=_added(tail, merged_keys, power),
+    signs=_added(tail, merged_keys, common.signs(merged)),
     matrix_squares=_matrix_squares(tail, factors, coefficients),
   )
 

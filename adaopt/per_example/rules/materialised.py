@@ -34,11 +34,12 @@ def by_chunks(
     zeros = _zeros(recipe)
 
     def reduce(carry, gradients, coefficients):
-      total, weighted, squares, matrix_squares = carry
+      total, weighted, squares, signs, matrix_squares = carry
       return (
         _add(total, gradients),
         _add(weighted, common.scaled(coefficients, gradients)),
         _add(squares, arithmetic.abs_sq(gradients)),
+        _add(signs, common.signs(gradients)),
         add_matrices(matrix_squares, gradients),
       ), _squared_norms(gradients)
 
@@ -53,8 +54,8 @@ def by_chunks(
       return matrices.product(restored, restored)
 
     no_squares = optax.tree.zeros_like(jax.eval_shape(square, zeros))
-    init = zeros, zeros, jnp.real(zeros), no_squares
-    (total, weighted, squares, matrix_squares), norms = _loop(
+    init = zeros, zeros, jnp.real(zeros), zeros, no_squares
+    (total, weighted, squares, signs, matrix_squares), norms = _loop(
       reduce, init, recipe, tail.axes, coefficients
     )
     return common.Sums(
@@ -62,6 +63,7 @@ def by_chunks(
       weighted=recipe.restore(weighted),
       norms=norms.reshape(-1),
       squares=recipe.restore(squares),
+      signs=recipe.restore(signs),
       matrix_squares=matrix_squares,
     )
 
