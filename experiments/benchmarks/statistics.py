@@ -106,6 +106,7 @@ VARIANTS = {
   'v and v∥': ours('variance', 'variance_along_mean'),
   'coordinate-wise': ours('coordinate_variance'),
   'spectral': spectral,
+  'mean of signs': adaopt.per_example.mean_of_signs,
   f'{GROUPS} groups': in_groups,
   'vmap(grad)': per_example,
   'optax': microbatching,
