@@ -64,15 +64,18 @@ def clipped_sum(
   unit_sums.check(loss_fn, group_size, has_aux)
   _check_max_norm(max_norm)
 
-  def weigh(squares):
+  def weigh(max_norm, squares, _):
     norms = _norms(max_norm, squares)
     finite = _all_finite(norms)
-    clip = lambda bound, norm: jnp.where(
-      finite, jnp.minimum(1, bound / jnp.where(norm > 0, norm, bound)), 0
-    )
+
+    def clip(bound, norm):
+      clips = norm > bound
+      weight = jnp.where(clips, bound, 1) / jnp.where(clips, norm, 1)
+      return jnp.where(finite, weight, 0)
+
     return norms, jax.tree.map(clip, max_norm, norms)
 
-  return _sum_of(loss_fn, weigh, group_size, has_aux)
+  return _sum_of(loss_fn, weigh, max_norm, group_size, has_aux)
 
 
 def normalized_sum(
@@ -116,12 +119,12 @@ def normalized_sum(
   unit_sums.check(loss_fn, group_size, has_aux)
   checks.check_not_negative(gamma=gamma)
 
-  def weigh(squares):
+  def weigh(gamma, squares, _):
     norms = unit_sums.norms_of(squares)
     counts = jnp.isfinite(norms) & (norms > 0)
     return norms, jnp.where(counts, 1 / jnp.where(counts, norms + gamma, 1), 0)
 
-  return _sum_of(loss_fn, weigh, group_size, has_aux)
+  return _sum_of(loss_fn, weigh, gamma, group_size, has_aux)
 
 
 def _check_max_norm(max_norm):
@@ -136,12 +139,12 @@ def _check_max_norm(max_norm):
       raise ValueError(f'max_norm must be above 0, got {bound}.')
 
 
-def _sum_of(loss_fn, weigh, group_size, has_aux):
-  """A sum with weights from norms alone: (‖g_j‖² of tensors) → `Weigh`'s."""
+def _sum_of(loss_fn, weigh, constants, group_size, has_aux):
+  """A sum with weights from norms and constants."""
 
   def summed(params, batch, *args, key=None, model_state=None, mask=None):
     return unit_sums.summed(
-      *(loss_fn, lambda squares, _: weigh(squares), params, batch, *args),
+      *(loss_fn, weigh, constants, params, batch, *args),
       key=key,
       model_state=model_state,
       mask=mask,

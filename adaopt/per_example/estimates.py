@@ -16,15 +16,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import auxiliary, base, calls, checks, losses, varying
-from adaopt.per_example import factorisation, forward, reductions
+from adaopt._common import (
+  auxiliary,
+  base,
+  calls,
+  checks,
+  explicit,
+  losses,
+  varying,
+)
+from adaopt.per_example import (
+  factorisation,
+  forward,
+  reductions,
+  unit_sums,
+)
 from adaopt.per_example.program import constraints, pruning
 from adaopt.per_example.rules import choice, common
 
 
 def _prepare(loss_fn, has_aux, params, batch, args, key, model_state):
   """The call of a loss function in which every example is a sample."""
-  checks.check_params(params)
   return calls.prepare(
     loss_fn,
     params,
@@ -70,6 +82,14 @@ def _averages(values, outcome):
   )
 
 
+def _rows_placed(rows, placing):
+  return placing.by_rows(rows)
+
+
+def _like_params_placed(tree, placing):
+  return placing.like_params(tree)
+
+
 def squared_norms(
   loss_fn: base.LossFn, *, has_aux: bool = False
 ) -> Callable[..., tuple[Any, optax.Updates, jax.Array]]:
@@ -107,7 +127,7 @@ def squared_norms(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   checks.check_flag(has_aux=has_aux)
 
-  def estimate(params, batch, *args, key=None, model_state=None):
+  def measure(loss_fn, params, batch, args, key, model_state):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
 
     def measured(params, samples, mask):
@@ -129,6 +149,12 @@ def squared_norms(
       (value, aux) if has_aux else value,
       optax.tree.cast_like(mean, params),
       scale**2 * sum(jax.tree.leaves(norms)),
+    )
+
+  def estimate(params, batch, *args, key=None, model_state=None):
+    return explicit.on_auto_axes(
+      *(measure, unit_sums.placed, loss_fn),
+      *(params, batch, args, key, model_state),
     )
 
   return estimate
@@ -163,9 +189,8 @@ def inner_products(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   checks.check_flag(has_aux=has_aux)
 
-  def estimate(params, batch, direction, *args, key=None, model_state=None):
+  def measure(loss_fn, params, batch, direction, args, key, model_state):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
-    checks.check_like(params, direction=direction)
     args = varying.alike(params, call.samples, direction)
     params, samples, direction = args
     _, outcome = constraints.of_samples(call.loss, params, samples)(
@@ -173,6 +198,14 @@ def inner_products(
     )
     products = forward.along(call.loss, params, samples, direction)
     return _scale(outcome) * products
+
+  def estimate(params, batch, direction, *args, key=None, model_state=None):
+    checks.check_params(params)
+    checks.check_like(params, direction=direction)
+    return explicit.on_auto_axes(
+      *(measure, _rows_placed, loss_fn),
+      *(params, batch, direction, args, key, model_state),
+    )
 
   return estimate
 
@@ -205,7 +238,7 @@ def second_moment(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   checks.check_flag(has_aux=has_aux)
 
-  def estimate(params, batch, *args, key=None, model_state=None):
+  def measure(loss_fn, params, batch, args, key, model_state):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
 
     def measured(params, samples, mask):
@@ -217,6 +250,12 @@ def second_moment(
     squares, outcome = pruning.pruned(measured)(params, call.samples, call.mask)
     share = _scale(outcome) ** 2 / len(call.mask)
     return jax.tree.map(lambda s: (share * s).astype(s.dtype), squares)
+
+  def estimate(params, batch, *args, key=None, model_state=None):
+    return explicit.on_auto_axes(
+      *(measure, _like_params_placed, loss_fn),
+      *(params, batch, args, key, model_state),
+    )
 
   return estimate
 
@@ -260,7 +299,7 @@ def mean_of_signs(
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   checks.check_flag(has_aux=has_aux)
 
-  def estimate(params, batch, *args, key=None, model_state=None):
+  def measure(loss_fn, params, batch, args, key, model_state):
     call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
 
     def measured(params, samples, mask):
@@ -272,5 +311,11 @@ def mean_of_signs(
     arguments = varying.alike(params, call.samples, call.mask)
     signs = pruning.pruned(measured)(*arguments)
     return jax.tree.map(lambda s: s / len(call.mask), signs)
+
+  def estimate(params, batch, *args, key=None, model_state=None):
+    return explicit.on_auto_axes(
+      *(measure, _like_params_placed, loss_fn),
+      *(params, batch, args, key, model_state),
+    )
 
   return estimate

@@ -11,6 +11,7 @@ where w_j is. A sum is not divided by anything: those of micro-batches add up,
 and so do those of devices.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +19,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import auxiliary, base, calls, checks, losses, varying
+from adaopt._common import (
+  auxiliary,
+  base,
+  calls,
+  checks,
+  explicit,
+  losses,
+  varying,
+)
 from adaopt.per_example import factorisation, reductions
 from adaopt.per_example.program import pruning
 from adaopt.per_example.rules import common
 
 Weigh = Callable[..., tuple[Any, Any]]
-"""(‖g_j‖² of every tensor, losses [J], ⟨g_j, u⟩ [J] for a direction u) → norms
-to return, and weights: [J] for each part of the parameters."""
+"""(constants, ‖g_j‖² of every tensor, losses [J], ⟨g_j, u⟩ [J] for a direction
+u) → norms to return, and weights: [J] for each part of the parameters."""
 
 
 def check(loss_fn: base.LossFn, group_size: int, has_aux: bool) -> None:
@@ -38,6 +47,7 @@ def check(loss_fn: base.LossFn, group_size: int, has_aux: bool) -> None:
 def summed(
   loss_fn: base.LossFn,
   weigh: Weigh,
+  constants: Any,
   params: optax.Params,
   batch: base.Batch,
   *args: Any,
@@ -53,6 +63,7 @@ def summed(
   Args:
     loss_fn: The loss function.
     weigh: See `Weigh`.
+    constants: The numbers and arrays that it takes, a pytree.
     params: The parameters.
     batch: The examples, [b, ...].
     *args: Further arguments of loss_fn.
@@ -67,43 +78,63 @@ def summed(
   Returns:
     (loss or (loss, aux), the sum like params, norms), in float32 or wider.
   """
-  checks.check_params(params)
-  call = calls.prepare(
-    loss_fn,
-    params,
-    batch,
-    *args,
-    key=key,
-    model_state=model_state,
-    mask=mask,
-    group_size=group_size,
-    has_aux=has_aux,
-  )
-  loss = _alone(call.loss)
 
-  def measured(params, samples, mask, direction):
-    factored = factorisation.factorise(
-      loss, params, samples, mask, direction=direction
+  def measure(
+    loss_fn, params, batch, constants, direction, args, key, model_state, mask
+  ):
+    call = calls.prepare(
+      loss_fn,
+      params,
+      batch,
+      *args,
+      key=key,
+      model_state=model_state,
+      mask=mask,
+      group_size=group_size,
+      has_aux=has_aux,
     )
-    counted = lambda x: losses.keep(x, mask)
-    squares = jax.tree.map(counted, reductions.sums(factored).norms)
-    known = [squares, counted(factored.values)]
-    if direction is not None:
-      known.append(counted(reductions.products(factored, direction)))
-    norms, weights = jax.lax.stop_gradient(weigh(*known))
-    coefficients = _of_tensors(jax.tree.map(counted, weights), params)
-    if factored.stacks:
-      factored = factorisation.factorise(
-        loss, params, samples, mask, coefficients=coefficients
-      )
-    total = reductions.weighted(factored, coefficients)
-    return _averages(factored.values, factored.aux, mask), total, norms
+    measured = functools.partial(_measured, _alone(call.loss), weigh)
+    arguments = varying.alike(
+      params, call.samples, call.mask, constants, direction
+    )
+    (value, aux, each), total, norms = pruning.pruned(measured)(*arguments)
+    if has_aux:
+      value = value, auxiliary.joined(aux, each)
+    return value, total, norms
 
-  arguments = varying.alike(params, call.samples, call.mask, direction)
-  (value, aux, each), total, norms = pruning.pruned(measured)(*arguments)
-  if has_aux:
-    value = value, auxiliary.joined(aux, each)
-  return value, total, norms
+  return explicit.on_auto_axes(
+    *(measure, placed, loss_fn),
+    *(params, batch, constants, direction, args, key, model_state, mask),
+  )
+
+
+def placed(
+  result: tuple[Any, optax.Updates, Any], placing: explicit.Placing
+) -> tuple[Any, optax.Updates, Any]:
+  """Values and norms as the examples lie, and a sum as the parameters do."""
+  value, total, norms = result
+  like_params = placing.like_params(total)
+  return placing.by_rows(value), like_params, placing.by_rows(norms)
+
+
+def _measured(loss, weigh, params, samples, mask, constants, direction):
+  """The averages, the sum and the norms, of all units."""
+  factored = factorisation.factorise(
+    loss, params, samples, mask, direction=direction
+  )
+  counted = lambda x: losses.keep(x, mask)
+  squares = jax.tree.map(counted, reductions.sums(factored).norms)
+  known = [squares, counted(factored.values)]
+  if direction is not None:
+    known.append(counted(reductions.products(factored, direction)))
+  norms, weights = jax.lax.stop_gradient(weigh(constants, *known))
+  coefficients = _of_tensors(jax.tree.map(counted, weights), params)
+  if factored.stacks:
+    factored = factorisation.factorise(
+      loss, params, samples, mask, coefficients=coefficients
+    )
+  total = reductions.weighted(factored, coefficients)
+  return _averages(factored.values, factored.aux, mask), total, norms
 
 
 def _alone(loss):

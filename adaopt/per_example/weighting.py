@@ -70,14 +70,9 @@ def weighted_sum(
     if direction is not None:
       checks.check_like(params, direction=direction)
     units = checks.num_examples(batch) // group_size
-    weights_fn = _weights_fn(weights, units, direction is not None)
-
-    def weigh(squares, *rest):
-      norms = unit_sums.norms_of(squares)
-      return norms, weights_fn(norms, *rest)
-
+    weigh, constants = _weigh(weights, units, direction is not None)
     return unit_sums.summed(
-      *(loss_fn, weigh, params, batch, *args),
+      *(loss_fn, weigh, constants, params, batch, *args),
       key=key,
       model_state=model_state,
       mask=mask,
@@ -89,8 +84,8 @@ def weighted_sum(
   return summed
 
 
-def _weights_fn(weights, count, directed):
-  """The weights as a function, which checks what it returns."""
+def _weigh(weights, count, directed):
+  """`unit_sums.Weigh` of weights, which are checked, and its constants."""
   asked = f'real numbers [{count}], one for each unit'
 
   def checked(found, what):
@@ -102,8 +97,18 @@ def _weights_fn(weights, count, directed):
     return found.astype(jnp.promote_types(found.dtype, jnp.float32))
 
   if not callable(weights):
-    found = checked(weights, 'weights')
-    return lambda *_: found
+
+    def given(constants, squares, *_):
+      return unit_sums.norms_of(squares), constants
+
+    return given, checked(weights, 'weights')
+
   names = ('norms', 'losses', 'products')[: 3 if directed else 2]
   functions.check_takes(len(names), weights=weights)
-  return lambda *known: checked(weights(*known), f'weights({", ".join(names)})')
+
+  def computed(_, squares, *known):
+    norms = unit_sums.norms_of(squares)
+    found = weights(norms, *known)
+    return norms, checked(found, f'weights({", ".join(names)})')
+
+  return computed, ()

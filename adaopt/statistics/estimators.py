@@ -19,6 +19,7 @@ from adaopt._common import (
   base,
   calls,
   checks,
+  explicit,
   losses,
   varying,
 )
@@ -27,7 +28,6 @@ from adaopt.per_example.program import constraints, ir, pruning
 from adaopt.per_example.rules import choice, common
 from adaopt.statistics import (
   devices,
-  explicit,
   merging,
   model_states,
   reading,
@@ -425,13 +425,28 @@ def value_and_statistics(
     return value, statistics._replace(mean=narrow)
 
   def estimate(params, batch, *args, key=None, model_state=None, mask=None):
-    checks.check_params(params)
-    checks.num_examples(batch)
     return explicit.on_auto_axes(
-      measure, loss_fn, params, batch, args, key, model_state, mask
+      *(measure, _placed, loss_fn),
+      *(params, batch, args, key, model_state, mask),
     )
 
   return estimate
+
+
+_LIKE_PARAMS = ('mean', 'coordinate_variance', 'weight_covariance')
+
+
+def _placed(result, placing):
+  """The value and the statistics, trees like the parameters as these."""
+  value, statistics = result
+  like_params = {
+    name: None if tree is None else placing.like_params(tree)
+    for name in _LIKE_PARAMS
+    for tree in [getattr(statistics, name)]
+  }
+  numbers = statistics._replace(**dict.fromkeys(_LIKE_PARAMS))
+  numbers = placing.whole(numbers)._replace(**like_params)
+  return placing.by_rows(value), numbers
 
 
 def _mean_measured(loss, among):

@@ -183,6 +183,7 @@ def test_no_bound_gives_the_sum_and_gradients_of_zero_add_zero():
   flat = lambda w, x: jnp.mean(0 * jnp.sum(x @ w))
   for make in (
     lambda f: per_example.clipped_sum(f, 1.0),
+    lambda f: per_example.clipped_sum(f, np.inf),
     lambda f: per_example.normalized_sum(f, 0.0),
   ):
     _, total, norms = jax.jit(make(flat))(jnp.ones(5), X)
@@ -368,6 +369,40 @@ def test_on_devices_as_on_one():
     return jax.lax.psum(total, 'data')
 
   close(oracles.ravel(summed(PARAMS, X)), clipped(gradients(), BOUND))
+
+
+def test_on_explicit_axes_results_lie_as_parameters_and_examples():
+  """As `jax.make_mesh` makes them, here with one matrix cut up."""
+  axes = (jax.sharding.AxisType.Explicit,) * 2
+  mesh = jax.make_mesh((4, 1), ('data', 'model'), axis_types=axes)
+  specs = {
+    'body': {'w': PartitionSpec(None, 'model'), 'b': PartitionSpec('model')},
+    'head': PartitionSpec(),
+  }
+  weights = np.float32(np.arange(8) % 3)
+  u = jax.tree.map(np.cos, PARAMS)
+  g = gradients()
+  with jax.set_mesh(mesh):
+    params = jax.tree.map(jax.device_put, PARAMS, specs)
+    x, c = (jax.device_put(a, PartitionSpec('data')) for a in (X, weights))
+    sums = (
+      (per_example.clipped_sum(loss_fn, BOUND), (), clipped(g, BOUND)),
+      (per_example.weighted_sum(loss_fn), (c,), weights @ g),
+      (per_example.squared_norms(loss_fn), (), np.mean(g, 0)),
+    )
+    for f, more, expected in sums:
+      value, total, norms = jax.jit(f)(params, x, *more)
+      close(oracles.ravel(total), expected)
+      specs_of = jax.tree.map(lambda t: jax.typeof(t).sharding.spec, total)
+      assert specs_of['body']['w'] == specs['body']['w']
+      assert jax.typeof(norms).sharding.spec == PartitionSpec('data')
+      assert jax.typeof(value).sharding.spec == PartitionSpec()
+    moment = jax.jit(per_example.second_moment(loss_fn))(params, x)
+    close(oracles.ravel(moment), np.mean(g**2, 0))
+    products = jax.jit(per_example.inner_products(loss_fn))(params, x, u)
+    close(products, g @ oracles.ravel(u))
+    signs = jax.jit(per_example.mean_of_signs(loss_fn))(params, x)
+    close(oracles.ravel(signs), np.mean(np.sign(g), 0))
 
 
 @pytest.mark.parametrize(

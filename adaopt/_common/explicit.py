@@ -7,7 +7,7 @@ compiler derives it, and their results get explicit shardings again.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,30 +16,41 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from adaopt._common import base, checks
 
-Measure = Callable[..., tuple[Any, base.GradientStatistics]]
-"""(loss_fn, params, batch, *rest) → (value, statistics)."""
+
+class Placing(NamedTuple):
+  """How results get explicit shardings; each takes a pytree."""
+
+  like_params: Callable[[Any], Any]  # of trees like the parameters
+  by_rows: Callable[[Any], Any]  # rows [b, ...] as the examples, others whole
+  whole: Callable[[Any], Any]  # the same on all devices
 
 
 def on_auto_axes(
-  measure: Measure,
+  measure: Callable[..., Any],
+  place: Callable[[Any, Placing], Any],
   loss_fn: base.LossFn,
   params: optax.Params,
   batch: base.Batch,
   *rest: Any,
-) -> tuple[Any, base.GradientStatistics]:
+) -> Any:
   """Measures on automatic axes where parameters or examples are on others.
 
   Args:
-    measure: What to call.
+    measure: (loss_fn, params, batch, *rest) → a result.
+    place: The result and how to place its parts → the result.
     loss_fn: The loss function.
     params: The parameters.
     batch: The examples, [b, ...].
     *rest: What else `measure` takes.
 
   Returns:
-    (value, statistics). Gradients are sharded like the parameters, and rows
-    [b, ...] like the examples.
+    The result.
+
+  Raises:
+    ValueError: If parameters or batch are not what can be measured.
   """
+  checks.check_params(params)
+  checks.num_examples(batch)
   arguments = params, batch, *rest
   leaves = jax.tree.leaves((params, batch))
   meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
@@ -59,33 +70,23 @@ def on_auto_axes(
     jax.sharding.reshard(x, PartitionSpec()) if isinstance(x, jax.Array) else x
   )
   with jax.sharding.use_abstract_mesh(mesh.update_axis_types(kinds)):
-    value, statistics = measure(constrained, *jax.tree.map(free, arguments))
+    result = measure(constrained, *jax.tree.map(free, arguments))
 
   length = checks.num_examples(batch)
-  place = lambda x, spec: jax.sharding.reshard(x, NamedSharding(mesh, spec))
+  specs = jax.tree.map(lambda p: jax.typeof(p).sharding.spec, params)
+  put = lambda x, spec: jax.sharding.reshard(x, NamedSharding(mesh, spec))
   spec_of = lambda x: rows if jnp.shape(x)[:1] == (length,) else PartitionSpec()
-  value = jax.tree.map(lambda x: place(x, spec_of(x)), value)
-  return value, _placed(statistics, params, place)
+  return place(
+    result,
+    Placing(
+      like_params=lambda tree: jax.tree.map(put, tree, specs),
+      by_rows=lambda tree: jax.tree.map(lambda x: put(x, spec_of(x)), tree),
+      whole=lambda tree: jax.tree.map(lambda x: put(x, PartitionSpec()), tree),
+    ),
+  )
 
 
 def _rows(batch):
   """How the examples are sharded."""
   specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(batch)]
   return PartitionSpec(next((s[0] for s in specs if s and s[0]), None))
-
-
-def _placed(statistics, params, place):
-  """The statistics, with trees like the parameters sharded like these."""
-  specs = jax.tree.map(lambda p: jax.typeof(p).sharding.spec, params)
-  names = ('mean', 'coordinate_variance', 'weight_covariance')
-  like_params = {
-    name: None
-    if (tree := getattr(statistics, name)) is None
-    else jax.tree.map(place, tree, specs)
-    for name in names
-  }
-  numbers = jax.tree.map(
-    lambda x: place(x, PartitionSpec()),
-    statistics._replace(**dict.fromkeys(names)),
-  )
-  return numbers._replace(**like_params)
