@@ -9,7 +9,8 @@ expected batch size. The accountant of dp_accounting finds the σ at which all
 steps together are (ε, δ)-private against one example that is added or removed.
 ε = ∞ is the same run without clipping and without noise.
 
-The noise comes from JAX's generator, which is not made for cryptography.
+The noise comes from JAX's generator and the draws from NumPy's, by the seed:
+neither is made for cryptography, and who knows the seed knows both.
 """
 
 import functools

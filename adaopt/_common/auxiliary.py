@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import base, checks
+from adaopt._common import arithmetic, base, checks
 
 
 def by_example(
@@ -66,6 +66,21 @@ def check_no_rows(aux: Any, rows: Any) -> None:
       'them; return a metric, such as the mean over the batch. '
       'value_and_statistics gives rows, [b, ...].'
     )
+
+
+def average(samples: jax.Array, shares: jax.Array) -> jax.Array:
+  """Σ_j s_j x_j / Σ_j s_j of samples [J, ...] for shares s_j [J].
+
+  A sample with s_j = 0 counts for nothing, even if it is NaN, as an average
+  over no tokens is. Without any other the average is missing.
+  """
+  wide = samples.astype(arithmetic.accumulator_dtype(samples))
+  share = shares.astype(wide.dtype)
+  rows = jnp.expand_dims(share, range(1, wide.ndim))
+  total = jnp.sum(share)
+  kept = jnp.where(rows != 0, rows * jnp.where(rows != 0, wide, 0), 0)
+  found = jnp.sum(kept, 0) / jnp.where(total == 0, 1, total)
+  return jnp.where(total == 0, arithmetic.missing(), found)
 
 
 def joined(averaged: Any, each: Any) -> Any:

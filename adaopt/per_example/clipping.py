@@ -21,9 +21,15 @@ def clipped_sum(
 ) -> Callable[..., tuple[Any, optax.Updates, Any]]:
   """Σ_i min(1, C / ‖g_i‖) g_i: what one example adds has a norm of at most C.
 
-  Bounds for parts of the parameters clip each part by its own norm. One example
-  then adds at most `optax.tree.norm(max_norm)`, which is what noise for privacy
-  is scaled to, to the rounding of float32.
+  g_i is the gradient of loss_fn for example i alone: of a `WeightedLoss`
+  ∇(a_i / w_i), which no other example changes, where `squared_norms` has
+  (b / Σ w_i) ∇a_i. Bounds for parts of the parameters clip each part by its own
+  norm. One example then adds at most `optax.tree.norm(max_norm)`, which is what
+  noise for privacy is scaled to.
+
+  Norms and sum are as exact as the products of matrices that make them. On GPUs
+  and TPUs the bound holds to the rounding of float32 under
+  jax.default_matmul_precision('highest').
 
   Args:
     loss_fn: As for `weighted_sum`.
@@ -31,13 +37,15 @@ def clipped_sum(
       prefix of theirs: {'body': 1.0, 'head': 0.1} for two parts, or like params
       for every tensor alone. ∞ clips nothing.
     group_size: q, as for `weighted_sum`: the examples of one person, if C is to
-      bound what a person adds.
+      bound what a person adds. All of them have to count: those of a person
+      with fewer are repeated, not padded.
     has_aux: As for `weighted_sum`.
 
   Returns:
     f(params, batch, *args, key=, model_state=, mask=) → (loss or (loss, aux),
     the sum like params, ‖g_i‖ [b] for every bound, like max_norm), as for
-    `weighted_sum`. An example of which a norm is not finite adds nothing.
+    `weighted_sum`. An example of which a squared norm is not finite adds
+    nothing.
 
   Raises:
     ValueError: If a constant is out of range; from f as for `squared_norms`,
@@ -132,11 +140,10 @@ def _check_max_norm(max_norm):
   if not bounds:
     raise ValueError(f'max_norm must be a bound or several, got {max_norm!r}.')
   for bound in bounds:
-    if isinstance(bound, float) and bound == np.inf:
-      continue
-    checks.check_not_negative(max_norm=bound)
-    if checks.is_concrete(bound) and not bound > 0:
-      raise ValueError(f'max_norm must be above 0, got {bound}.')
+    infinite = isinstance(bound, float | np.floating) and bound == np.inf
+    checks.check_not_negative(max_norm=0 if infinite else bound)
+    if checks.is_concrete(bound) and (isinstance(bound, bool) or not bound > 0):
+      raise ValueError(f'max_norm must be a number above 0, got {bound}.')
 
 
 def _sum_of(loss_fn, weigh, constants, group_size, has_aux):
@@ -158,15 +165,23 @@ def _sum_of(loss_fn, weigh, constants, group_size, has_aux):
 def _norms(bounds, squares):
   """‖g_j‖ of every part of the parameters that has a bound."""
   try:
-    return jax.tree.map(
-      lambda _, part: unit_sums.norms_of(part), bounds, squares
-    )
+    parts = jax.tree.map(lambda _, part: [part], bounds, squares)
   except ValueError as error:
     raise ValueError(
       'max_norm must be one bound, or a tree of bounds for parts of the '
       f'parameters, a prefix of {jax.tree.structure(squares)}; got '
       f'{jax.tree.structure(bounds)}.'
     ) from error
+  return jax.tree.map(lambda _, part: _norm(part), bounds, parts)
+
+
+def _norm(part):
+  if not jax.tree.leaves(part):
+    raise ValueError(
+      'max_norm must bound parts of the parameters that hold an array; got a '
+      'bound for a part without any.'
+    )
+  return unit_sums.norms_of(part)
 
 
 def _all_finite(norms):

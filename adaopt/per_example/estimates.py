@@ -22,7 +22,6 @@ from adaopt._common import (
   calls,
   checks,
   explicit,
-  losses,
   varying,
 )
 from adaopt.per_example import (
@@ -65,21 +64,10 @@ def _weigh(count, outcome):
 def _averages(values, outcome):
   """The loss of the batch, and the aux: averages, and rows."""
   auxiliary.check_averages(outcome.aux)
-  share = _scale(outcome)
-  if outcome.weight is not None:
-    share = share * outcome.weight
-
-  def average(x):
-    wide = common.widen(x)
-    share_of = jnp.broadcast_to(jnp.asarray(share, wide.dtype), len(wide))
-    # An average over no tokens is NaN, and 0 · NaN is, too.
-    kept = losses.keep(common.scaled(share_of, wide), share_of != 0)
-    return jnp.mean(kept, 0)
-
+  shares = jnp.ones(len(values)) if outcome.weight is None else outcome.weight
+  averaged = jax.tree.map(lambda x: auxiliary.average(x, shares), outcome.aux)
   value = _scale(outcome) * jnp.mean(common.widen(values))
-  return value, auxiliary.joined(
-    jax.tree.map(average, outcome.aux), outcome.each
-  )
+  return value, auxiliary.joined(averaged, outcome.each)
 
 
 def _rows_placed(rows, placing):

@@ -51,7 +51,7 @@ def weighted(
   """
   each = factored.treedef.flatten_up_to(coefficients)
   return factored.treedef.unflatten(
-    choice.weighted(tail, factored.factors, factored.preference, c)
+    choice.weighted(tail, factored.factors, c)
     for tail, c in zip(factored.tails, each, strict=True)
   )
 

@@ -239,7 +239,7 @@ def _reduced(cuts, values, preference, weights, directions, coefficients):
       tail = common.shared(jnp.ones_like(weights[0]), factors, gradient)
     sums = choice.sums(tail, factors, preference, *weights)
     if c is not None:
-      alone = choice.weighted(tail, factors, preference, c)
+      alone = choice.weighted(tail, factors, c)
       sums = sums._replace(weighted=alone)
     products = None
     if u is not None:

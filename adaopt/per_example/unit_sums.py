@@ -30,7 +30,7 @@ from adaopt._common import (
 )
 from adaopt.per_example import factorisation, reductions
 from adaopt.per_example.program import pruning
-from adaopt.per_example.rules import common
+from adaopt.per_example.rules import choice
 
 Weigh = Callable[..., tuple[Any, Any]]
 """(constants, ‖g_j‖² of every tensor, losses [J], ⟨g_j, u⟩ [J] for a direction
@@ -119,8 +119,15 @@ def placed(
 
 def _measured(loss, weigh, params, samples, mask, constants, direction):
   """The averages, the sum and the norms, of all units."""
+  # Without Gram matrices, whose norms cancel where the gradients of positions
+  # do: a norm that is too small would clip too little.
   factored = factorisation.factorise(
-    loss, params, samples, mask, direction=direction
+    loss,
+    params,
+    samples,
+    mask,
+    preference=choice.SQUARES_FIRST,
+    direction=direction,
   )
   counted = lambda x: losses.keep(x, mask)
   squares = jax.tree.map(counted, reductions.sums(factored).norms)
@@ -155,15 +162,8 @@ def _averages(values, outcome, mask):
   """The loss and the aux averaged over the units that count, and rows."""
   auxiliary.check_averages(outcome.aux)
   weight = jnp.ones(len(mask)) if outcome.weight is None else outcome.weight
-  share = losses.keep(weight, mask)
-
-  def average(x):
-    wide = common.widen(x)
-    share_of = share.astype(wide.dtype)
-    # An average over no tokens is NaN, and 0 · NaN is, too.
-    kept = losses.keep(common.scaled(share_of, wide), share != 0)
-    return jnp.sum(kept, 0) / jnp.sum(share_of)
-
+  shares = losses.keep(weight, mask)
+  average = lambda x: auxiliary.average(x, shares)
   return average(values), jax.tree.map(average, outcome.aux), outcome.each
 
 

@@ -16,8 +16,10 @@ def weighted_sum(
 ) -> Callable[..., tuple[Any, optax.Updates, jax.Array]]:
   """Σ_i c_i g_i, for weights c_i that may depend on ‖g_i‖ and on the losses.
 
-  An example with c_i = 0 leaves no trace, not even of a gradient that is not
-  finite. Weights are constants: nothing is differentiated through them.
+  g_i is the gradient of loss_fn for example i alone: of a `WeightedLoss`
+  ∇(a_i / w_i), where `squared_norms` has (b / Σ w_i) ∇a_i. An example with
+  c_i = 0 leaves no trace, not even of a gradient that is not finite. Weights
+  are constants: nothing is differentiated through them.
 
   Args:
     loss_fn: (params, batch, *args) → the mean loss over the batch, or
@@ -33,8 +35,9 @@ def weighted_sum(
     wider, [b / q] for groups. `weights` are numbers [b], or a function
     (norms, losses) → [b]; with direction=u, like params, a function
     (norms, losses, products) that takes ⟨g_i, u⟩, too. Other keywords as in
-    `value_and_statistics`; what mask= leaves out has norm and weight 0. The
-    loss is the mean over the examples that count. A new model state is dropped.
+    `value_and_statistics`; what mask= leaves out has norm and weight 0, and so
+    has a group unless all of it counts. The loss is that of the units that
+    count, missing without any. A new model state is dropped.
 
   Raises:
     ValueError: If a constant is out of range; from f as for `squared_norms`,

@@ -473,3 +473,50 @@ def test_it_serves_where_jax_privacy_expects_a_bounded_function():
     # One part of 2^23 of the sum of eight.
     assert distance <= bounded.sensitivity(relation) * (1 + 1e-6)
     assert distance > 0
+
+
+@pytest.mark.parametrize('common', [1e2, 1e4])
+def test_positions_that_cancel_do_not_hide_a_gradient(common):
+  """As those of keys in attention: Σ_t δ_t = 0, and tokens that are alike.
+
+  Gram matrices would add ⟨x_t, x_s⟩ ⟨δ_t, δ_s⟩ of both signs, each `common`²
+  times what is left of their sum.
+  """
+  rng = np.random.default_rng(0)
+  shared = common * rng.normal(size=(4, 1, 32))
+  x = np.float32(shared + rng.normal(size=(4, 8, 32)))
+  cotangents = rng.normal(size=(4, 8, 32))
+  cotangents = np.float32(cotangents - cotangents.mean(1, keepdims=True))
+  loss = lambda w, batch: jnp.mean(
+    jnp.sum((batch[0] @ w) * batch[1], axis=(1, 2))
+  )
+  f = jax.jit(per_example.clipped_sum(loss, 1.0))
+  w = np.zeros((32, 32), np.float32)
+  for i in range(4):
+    _, total, norms = f(w, (x[i : i + 1], cotangents[i : i + 1]))
+    g = np.float64(x[i]).T @ np.float64(cotangents[i])
+    assert np.linalg.norm(g) > 1
+    # What is lost of a product of numbers `common` times as large.
+    error = 1e-6 * common
+    np.testing.assert_allclose(norms, [np.linalg.norm(g)], 0.02 * error + 1e-6)
+    assert np.linalg.norm(total) <= 1 + error
+
+
+def test_a_batch_without_examples_has_a_sum_of_zero_and_no_loss():
+  loss, total, norms = CLIPPED(PARAMS, X, mask=np.zeros(8, bool))
+  assert np.isnan(loss)
+  assert not np.any(oracles.ravel(total))
+  assert not np.any(norms)
+  with jax.debug_nans(True):
+    loss, _, _ = jax.jit(per_example.clipped_sum(loss_fn, BOUND))(
+      PARAMS, X, mask=np.zeros(8, bool)
+    )
+  assert loss == -1
+
+
+def test_a_bound_for_a_part_without_arrays_is_told():
+  bounds = {'body': 1.0, 'head': 1.0, 'rest': 1.0}
+  with pytest.raises(ValueError, match='a part without any'):
+    per_example.clipped_sum(lambda p, x: loss_fn(p, x), bounds)(
+      PARAMS | {'rest': {}}, X
+    )

@@ -78,17 +78,13 @@ def sums(
 
 
 def weighted(
-  tail: common.AnyTail,
-  factors: common.Factors,
-  preference: Preference,
-  coefficients: jax.Array,
+  tail: common.AnyTail, factors: common.Factors, coefficients: jax.Array
 ) -> jax.Array:
   """Σ_j c_j g_j of one tensor, of the samples with c_j ≠ 0.
 
   Args:
     tail: The tail of its gradient.
     factors: The arrays that it starts from.
-    preference: The rules to choose from.
     coefficients: c_j, [J] real.
 
   Returns:
@@ -98,5 +94,5 @@ def weighted(
   if isinstance(tail, cut.Tail):
     kept = {v: losses.keep(factors[v], counts) for v in tail.factors}
     factors = factors | kept
-  rule = choose(tail, preference)
+  rule = choose(tail, NORMS_FIRST)
   return rule.sums(tail, factors, coefficients).weighted
