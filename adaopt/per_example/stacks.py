@@ -4,8 +4,8 @@ A scan over layers makes the gradient of one layer in every step. Its factors
 are reduced in that step: the scan emits Σ_j g_j of the layer, the ‖g_j‖² and
 what else is read. No step keeps its factors for later ones, what is recomputed
 (`jax.checkpoint`) stays so, and the sums are as large as plain gradients. A
-stack of vectors is a matrix, whose square mixes steps: where it is read, every
-step emits the vectors of all samples.
+stack that is a matrix, of vectors or of blocks of rows, has a square that mixes
+steps: where it is read, every step emits its gradients of all samples.
 """
 
 import collections
