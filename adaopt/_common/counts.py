@@ -40,16 +40,23 @@ def reaches(examples: Any, turns: Any, threshold: int) -> Any:
   """Whether a count is at least a threshold below 2⁶², exactly.
 
   Args:
-    examples: Of the count. [] int32; any number of Python or numpy is taken
-      as it is.
+    examples: Of the count, int32; a number of Python or numpy, or one of JAX
+      in more bits or floating, may be beyond 2³¹ itself. Any shape.
     turns: Of the count. [] int32, or an int.
     threshold: The threshold.
 
   Returns:
-    Whether it is. [] bool.
+    Whether it is, bool.
   """
   if not isinstance(examples, jax.Array):
     return np.asarray(examples) >= threshold - TURN * turns
+  if jnp.issubdtype(examples.dtype, jnp.floating):
+    examples = examples.astype(arithmetic.accumulator_dtype(examples))
+    gone = float(TURN) * jnp.asarray(turns, examples.dtype)
+    return examples >= float(threshold) - gone
+  if jnp.iinfo(examples.dtype).max >= TURN:
+    more, examples = jnp.divmod(examples, jnp.asarray(TURN, examples.dtype))
+    turns = turns + more.astype(jnp.int32)
   whole, rest = divmod(threshold, TURN)
   return (turns > whole) | ((turns == whole) & (examples >= rest))
 

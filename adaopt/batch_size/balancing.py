@@ -42,7 +42,9 @@ def seesaw(
 
   Returns:
     The learning rate, for `scale_by_example_schedule`, and the batch size, for
-    `schedule_batch_size`, which rounds it: functions of the examples seen.
+    `schedule_batch_size`, which rounds it: functions of the examples seen. A
+    function around one takes `turns` beside them, as `stage_schedule` does, and
+    passes it on, or no boundary beyond 2³¹ is reached.
 
   Raises:
     ValueError: If a constant is out of range, or the boundaries do not rise.
@@ -128,7 +130,8 @@ def seesaw_from_schedule(
   Args:
     schedule: s, a learning rate over the examples seen that is right for b_0,
       such as `optax.warmup_cosine_decay_schedule` whose steps are examples. It
-      is evaluated here, within the budget.
+      is evaluated here at 2049 points from first to last of the budget, as
+      many from its maximum on, and more around what is sought.
     init_batch_size: b_0.
     max_batch_size: b_max ≥ b_0.
     num_examples: The budget, below 2³¹.
@@ -141,7 +144,8 @@ def seesaw_from_schedule(
   Raises:
     ValueError: If a number is out of range, the schedule is not a function,
       not above 0 anywhere, not finite or rises after its maximum, or a factor
-      so close to 1 that it makes hundreds of cuts.
+      so close to 1 that it makes hundreds of cuts. A rise, or a value that is
+      not finite, between two of those points is not seen.
 
   Example:
     >>> import adaopt

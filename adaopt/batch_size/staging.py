@@ -50,7 +50,8 @@ def stage_schedule(
     A schedule for `schedule_batch_size`, from the number of examples seen to
     the batch size. As a function of Python it takes a number of any size; in a
     transform, what is left of it modulo 2³¹ and `turns`, how often it went
-    round, both [] int32.
+    round, both [] int32. A function around it passes `turns` on, or it reaches
+    no threshold beyond 2³¹.
 
   Raises:
     ValueError: If the text is not of that form, the first threshold is not 0,
@@ -134,7 +135,7 @@ def late_switch(
 
   Raises:
     ValueError: If a size or the budget is not a positive integer, b_0 > b_max,
-      or the fraction is not in (0, 1).
+      the fraction is not in (0, 1), or n is not in [1, N).
 
   Example:
     >>> import adaopt
@@ -153,4 +154,10 @@ def late_switch(
   if not fraction < 1:
     raise ValueError(f'fraction must be below 1, got {fraction}.')
   switch = round(Fraction(float(fraction)) * int(num_examples))
+  if not 1 <= switch < num_examples:
+    raise ValueError(
+      f'fraction must switch at an example of [1, {num_examples}), got '
+      f'{fraction}, which is {switch} examples; take a larger num_examples, or '
+      'schedule_batch_size of one size.'
+    )
   return stages([init_batch_size, max_batch_size], [switch])

@@ -81,14 +81,15 @@ def kept(
 ) -> NoiseAndSignal:
   """The averages of what `debiased` measures, after one step more.
 
-  They stay as they are where the statistics hold no variance, and where they
-  would not be finite.
+  They stay as they are where the statistics hold no variance, neither of all
+  coordinates nor of each, and where they would not be finite.
   """
-  if statistics.variance is None:
+  if statistics.variance is None and statistics.coordinate_variance is None:
     return averages
   measured = debiased(statistics, floor=floor, test=test)
   moved = move(averages, measured, decay)
-  return optax.tree.where(arithmetic.all_finite(moved), moved, averages)
+  known = ~arithmetic.is_missing(measured.noise) & arithmetic.all_finite(moved)
+  return optax.tree.where(known, moved, averages)
 
 
 def ratio_of_averages(

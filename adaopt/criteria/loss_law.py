@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from adaopt._common import base, checks
+from adaopt._common import arithmetic, arrays, base, checks
 from adaopt.criteria import averaging, evidence
 
 
@@ -27,7 +28,8 @@ def critical_batch_size(
 
   b ≥ B_* / (s ⟨F⟩^(1/α_B)), ⟨·⟩ a moving average and F the loss: no gradient
   is measured. Where ⟨F⟩ is not above 0, infinitely many examples; where the
-  power of it is not finite, no evidence.
+  power of it is not finite, no evidence. A loss that is not finite leaves the
+  average as it is; before the first other one there is no evidence.
 
   Of language models on WebText2, with F in nats a token, Kaplan et al. found
   B_* ≈ 2·10⁸ tokens and α_B ≈ 0.21; other data and other models take a fit of
@@ -45,7 +47,8 @@ def critical_batch_size(
     optimizer's update, and nothing of the statistics.
 
   Raises:
-    ValueError: If a constant is out of range; from update without `value=`.
+    ValueError: If a constant is out of range; from update without `value=`, or
+      with one that is no real scalar.
 
   Example:
     >>> import adaopt
@@ -82,12 +85,21 @@ def critical_batch_size(
       raise ValueError(
         'critical_batch_size needs the loss; pass value= to optimizer.update.'
       )
-    measured = CriticalBatchSizeState(jnp.asarray(value, jnp.float32), 1.0)
-    state = averaging.move(state, measured, decay)
-    return required(state.loss / state.weight), state
+    if not arrays.is_real_scalar(value):
+      raise ValueError(
+        'critical_batch_size needs value= to be the loss, a real scalar, got '
+        f'{arrays.described(value)}.'
+      )
+    loss = jnp.asarray(value, jnp.float32)
+    moved = averaging.move(state, CriticalBatchSizeState(loss, 1.0), decay)
+    state = optax.tree.where(jnp.isfinite(loss), moved, state)
+    return required(state), state
 
-  def required(loss):
-    size = jnp.where(jnp.isfinite(loss), scale / tokens_per_example, jnp.inf)
-    return evidence.ratio(size, jnp.maximum(loss, 0) ** (1 / alpha))
+  def required(state):
+    known = state.weight > 0
+    loss = state.loss / jnp.where(known, state.weight, 1)
+    size = jnp.asarray(scale / tokens_per_example, loss.dtype)
+    found = evidence.ratio(size, jnp.maximum(loss, 0) ** (1 / alpha))
+    return jnp.where(known, found, arithmetic.missing())
 
   return base.StatefulCriterion(init, update)

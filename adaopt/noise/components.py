@@ -198,7 +198,7 @@ def best_group_size(
 
   Returns:
     m, not rounded. []; ∞ where groups do not differ, and NaN where nothing
-    does.
+    does, or what stands for them under jax_debug_nans and jax_debug_infs.
 
   Raises:
     ValueError: If components are none, or a cost is not positive.
@@ -225,4 +225,8 @@ def best_group_size(
   ratio = evidence.ratio(
     jnp.maximum(components.within, 0), jnp.maximum(components.between, 0)
   )
-  return jnp.maximum(jnp.sqrt(ratio * group_cost / member_cost), 1)
+  cost = jnp.asarray(group_cost / member_cost, ratio.dtype)
+  known = ~arithmetic.is_missing(ratio)
+  finite = known & (ratio < arithmetic.beyond(ratio.dtype))
+  size = jnp.sqrt(jnp.where(finite, ratio, 0)) * jnp.sqrt(cost)
+  return jnp.where(finite, jnp.maximum(size, 1), ratio)

@@ -67,11 +67,11 @@ def tic_trace(
     Deep Neural Networks <https://arxiv.org/abs/2102.06604>`_, 2021
   """
   covariance, curvature = _checked(statistics, curvature, damping, 'tic_trace')
-  trace = lambda tree: jax.tree.map(jnp.sum, tree)
-  c, h = trace(covariance), trace(curvature)
+  c = jax.tree.map(_sum, covariance)
+  h = jax.tree.map(jnp.sum, curvature)
   ratio = lambda c, h: evidence.ratio(c, jnp.maximum(h, 0))
   return snr.PerTensor(
-    ratio(arithmetic.total(c), arithmetic.total(h)), jax.tree.map(ratio, c, h)
+    ratio(_total(c), arithmetic.total(h)), jax.tree.map(ratio, c, h)
   )
 
 
@@ -126,10 +126,24 @@ def tic_diagonal(
   )
 
   def sums(c, h):
-    return jnp.sum(jnp.where(c == 0, 0, evidence.ratio(c, jnp.maximum(h, 0))))
+    return _sum(jnp.where(c == 0, 0, evidence.ratio(c, jnp.maximum(h, 0))))
 
   found = jax.tree.map(sums, covariance, curvature)
-  return snr.PerTensor(arithmetic.total(found), found)
+  return snr.PerTensor(_total(found), found)
+
+
+def _sum(terms):
+  """Σ of terms ≥ 0, missing where one is, and infinite where one is."""
+  most = arithmetic.beyond(terms.dtype)
+  unknown, infinite = arithmetic.is_missing(terms), terms >= most
+  finite = jnp.sum(jnp.where(unknown | infinite, 0, terms))
+  found = jnp.where(jnp.any(infinite), most, finite)
+  return jnp.where(jnp.any(unknown), arithmetic.missing(), found)
+
+
+def _total(sums):
+  """`_sum` of those of all tensors."""
+  return _sum(jnp.stack(jax.tree.leaves(sums)))
 
 
 def _checked(statistics, curvature, damping, name):
@@ -201,7 +215,9 @@ def hessian_diagonal(
   def probe(total, key):
     keys = structure.unflatten([*jax.random.split(key, len(leaves))])
     z = jax.tree.map(
-      lambda p, key: jax.random.rademacher(key, jnp.shape(p), p.dtype),
+      lambda p, key: jax.random.rademacher(
+        key, jnp.shape(p), jnp.result_type(p)
+      ),
       params,
       keys,
     )

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import arithmetic, checks, fields, passing
+from adaopt._common import arithmetic, calls, checks, fields, passing
 from adaopt.criteria import averaging
 
 
@@ -50,8 +50,8 @@ def reset_moments(
 
   Raises:
     ValueError: If optimizer is not one, or factor is not above 1 and finite;
-      from init if the optimizer holds a batch size, which would begin anew;
-      from update without statistics.
+      from init if the optimizer holds a batch size, or a random key, whose
+      draws would begin anew; from update without statistics.
 
   Example:
     >>> import adaopt
@@ -88,6 +88,12 @@ def reset_moments(
         'reset_moments begins the state of its optimizer anew, the batch size '
         'that this one holds, too; chain what holds it outside.'
       )
+    if _holds_key(inner_state):
+      raise ValueError(
+        'reset_moments begins the state of its optimizer anew, the random key '
+        'that this one holds, too, so that it would repeat its draws; chain '
+        'what holds it outside.'
+      )
     return ResetMomentsState(jnp.zeros([], jnp.int32), inner_state)
 
   def update_fn(updates, state, params=None, **extra_args):
@@ -107,6 +113,12 @@ def reset_moments(
     return updates, ResetMomentsState(base, inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _holds_key(opt_state):
+  """Whether a state holds random keys, or what jax.random.PRNGKey makes."""
+  named = [fields.find_all(opt_state, field) for field in ('rng_key', 'key')]
+  return any(named) or any(map(calls.is_key, jax.tree.leaves(opt_state)))
 
 
 def rescale_second_moment(
@@ -133,8 +145,10 @@ def rescale_second_moment(
   step, as with `scale_by_adascale`; beside that it costs nothing.
 
   Args:
-    optimizer: With a state that has fields `nu`, such as
-      `optax.scale_by_adam()`, `optax.scale_by_rms()`, or a chain of such.
+    optimizer: With a state that has fields `nu`, averages of g², such as
+      `optax.scale_by_adam()`, `optax.scale_by_rms()`, or a chain of such. Other
+      fields of that name are scaled unseen, such as that of Adamax, whose state
+      is of Adam's type and averages no g².
     decay: Of the averages, in [0, 1).
     floor: The smallest share of ‖ḡ‖² taken to be signal, in (0, 1].
 
@@ -143,7 +157,8 @@ def rescale_second_moment(
 
   Raises:
     ValueError: If optimizer is not one, or a constant is out of range; from
-      init if no state has a field `nu`; from update without statistics.
+      init if no state has a field `nu`, or one that is of AdaBelief or AMSGrad;
+      from update without statistics.
 
   Example:
     >>> import adaopt
@@ -175,6 +190,17 @@ def rescale_second_moment(
         'rescale_second_moment needs an optimizer with a second moment, a '
         'field nu of its state such as optax.scale_by_adam() has, got the '
         f'state {type(inner_state).__name__}.'
+      )
+    if fields.states_of(inner_state, optax.ScaleByBeliefState):
+      raise ValueError(
+        'rescale_second_moment needs a second moment that averages g², got '
+        'that of AdaBelief, which averages (g − m)²; use optax.scale_by_adam().'
+      )
+    if fields.find_all(inner_state, 'nu_max'):
+      raise ValueError(
+        'rescale_second_moment needs a second moment that is an average, got '
+        'the field nu_max of AMSGrad, which is the largest one; use '
+        'optax.scale_by_adam().'
       )
     return RescaleSecondMomentState(
       averaging.zeros(), jnp.zeros([], jnp.int32), inner_state

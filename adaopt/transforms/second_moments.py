@@ -81,7 +81,7 @@ def variance_of_gradients(statistics: base.GradientStatistics) -> optax.Updates:
 def mean_of_squares(statistics: base.GradientStatistics) -> optax.Updates:
   """(1/b) Σ_i |g_i|² = |ḡ|² + (1 − 1/b) V of every coordinate.
 
-  Its expectation (∇F)² + V is the same at every batch size.
+  Its expectation (∇F)² + V is that of every size; of one example it is |ḡ|².
 
   Args:
     statistics: With `coordinate_variance`.
@@ -147,17 +147,22 @@ def square_at_batch_size(
 
 
 def _is_infinite(x: Any) -> bool:
-  return isinstance(x, float) and x == float('inf')
+  known = checks.is_concrete(x) and arrays.is_real_scalar(x)
+  return known and float(x) == float('inf')
 
 
 def _square_at(n, statistics, name, floor):
   variance = evidence.coordinate_variance(statistics, name)
 
   def moment(g, v):
-    share = 1 / n - 1 / jnp.asarray(statistics.batch_size, v.dtype)
-    noise = jnp.asarray(share, v.dtype) * v
+    of_batch = 1 / jnp.asarray(statistics.batch_size, v.dtype)
+    share = jnp.asarray(1 / n, v.dtype) - of_batch
+    silent = share == 0
+    noise = share * jnp.where(silent, 0, v)
     square = arithmetic.abs_sq(g)
-    return jnp.maximum(square + noise, jnp.asarray(floor, v.dtype) * square)
+    found = jnp.maximum(square + noise, jnp.asarray(floor, v.dtype) * square)
+    unknown = arithmetic.is_missing(v) & ~silent
+    return jnp.where(unknown, arithmetic.missing(), found)
 
   return jax.tree.map(moment, statistics.mean, variance)
 
@@ -184,12 +189,12 @@ def scale_by_adam(
   preconditioner is all noise or all signal. The paper finds that training is
   best where the square of the mean dominates it.
 
-  An update with statistics=None, and a coordinate whose moment is not finite,
-  such as the variance of one example, leaves ν̂ as it is; in the first update it
-  is |g|² there. What scales the gradient before, such as a clip, does not scale
-  the moment. With a moment made of V `train_step` measures V in every step, and
-  takes tensors that are not trained only outside of the transform, as in
-  `optax.partition`.
+  An update with statistics=None, and a coordinate whose moment is not finite or
+  not ≥ 0, such as the variance of one example, leaves ν̂ as it is; in the first
+  update it is |g|² there. What scales the gradient before, such as a clip, does
+  not scale the moment. With a moment made of V `train_step` measures V in every
+  step, and takes tensors that are not trained only outside of the transform, as
+  in `optax.partition`.
 
   Args:
     b1: β₁ in [0, 1).
@@ -271,9 +276,8 @@ def scale_by_adam(
     found = second_moment(statistics)
     arrays.check_diagonal(statistics.mean, second_moment=found)
     found = selecting.beside(updates, found, 'scale_by_adam')
-    return jax.tree.map(
-      lambda s, nu: jnp.where(jnp.isfinite(s), s, nu), found, kept
-    )
+    known = lambda s: jnp.isfinite(s) & ~arithmetic.is_missing(s)
+    return jax.tree.map(lambda s, nu: jnp.where(known(s), s, nu), found, kept)
 
   def update_fn(updates, state, params=None, **extra_args):
     del params

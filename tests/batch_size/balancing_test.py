@@ -128,3 +128,18 @@ def test_what_is_out_of_range_is_refused(options, sentence):
   )
   with pytest.raises(ValueError, match=sentence):
     seesaw_from_schedule(**good | options)
+
+
+def test_a_rise_is_seen_where_it_is_wider_than_the_points_are_apart():
+  # 2049 points of 20480 examples are 10 apart.
+  def with_rise(width):
+    return lambda n: jnp.where(
+      (n >= 10_001) & (n < 10_001 + width), 0.25, 0.3 - 1e-5 * n
+    )
+
+  build = lambda width: seesaw_from_schedule(
+    with_rise(width), 8, 64, num_examples=20_481
+  )
+  with pytest.raises(ValueError, match='rises near n=1001'):
+    build(20)
+  build(5)

@@ -142,7 +142,7 @@ def test_what_is_not_a_schedule_is_refused(text, sentence):
 
 @PROPERTY
 @given(
-  budget=st.integers(1, 2**61),
+  budget=st.integers(1000, 2**61),
   fraction=st.floats(0.001, 0.999),
   sizes=st.tuples(st.integers(1, LARGEST), st.integers(1, LARGEST)),
 )
@@ -163,3 +163,26 @@ def test_the_late_switch_is_exact_for_tenths(tenth):
   schedule = late_switch(2, 9, num_examples=1000, fraction=tenth / 10)
   found = [int(schedule(100 * tenth - k)) for k in (1, 0)]
   assert found == [2, 9]
+
+
+def test_a_floating_count_of_jax_reaches_thresholds_beyond_an_int32():
+  schedule = stage_schedule('0:8 5B:16')
+  assert int(schedule(jnp.float32(6e9))) == 16
+  counts = np.linspace(0, 1e10, 5)
+  expected = [8, 8, 16, 16, 16]
+  np.testing.assert_array_equal(schedule(counts), expected)
+  found = jax.jit(jax.vmap(schedule))(jnp.float32(counts))
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+  ('num_examples', 'fraction', 'switch'),
+  [(100, 0.001, 0), (100, 0.999, 100), (1, 0.5, 0), (1, 0.75, 1)],
+)
+def test_a_switch_at_an_end_of_the_budget_is_refused(
+  num_examples, fraction, switch
+):
+  with pytest.raises(
+    ValueError, match=rf'got {fraction}, which is {switch} examples'
+  ):
+    late_switch(2, 9, num_examples=num_examples, fraction=fraction)

@@ -82,3 +82,27 @@ def test_a_schedule_is_passed_what_it_takes(count):
   assert int(narrow) == min(count, LARGEST)
   wide = counts.at(lambda examples, turns=0: (examples, turns), *words(count))
   assert number(*wide) == count
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64', 'uint32', 'int64'])
+@pytest.mark.parametrize('transform', [lambda f: f, jax.jit, jax.vmap])
+def test_a_wide_number_of_jax_may_be_beyond_one_word(dtype, transform):
+  most = 2**32 - 1 if dtype == 'uint32' else 2**40
+  with jax.enable_x64(True):
+    # Exact in a float32, too.
+    numbers = [0, 2**30, 2**31, 3 * 2**30, *(x for x in [2**40] if x <= most)]
+    for threshold in (1, 2**30, 2**31, 2**31 + 2**10, 2**32, 2**40):
+      reached = transform(lambda n, t=threshold: counts.reaches(n, 0, t))
+      found = reached(jnp.asarray(numbers, dtype))
+      np.testing.assert_array_equal(found, [n >= threshold for n in numbers])
+    turned = jnp.asarray(2**30, dtype)
+    for threshold in (5 * 2**30, 5 * 2**30 + 2**10):
+      found = counts.reaches(turned, jnp.int32(2), threshold)
+      assert bool(found) == (threshold == 5 * 2**30)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_a_narrow_float_is_compared_in_a_wider_one(dtype):
+  found = counts.reaches(jnp.asarray(2**15, dtype), 0, 2**15)
+  assert bool(found)
+  assert not counts.reaches(jnp.asarray(2**15, dtype), 0, 10**12)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
@@ -9,6 +10,7 @@ import pytest
 
 import adaopt
 from adaopt import criteria
+from adaopt.criteria import averaging
 
 
 def test_the_signal_is_unbiased_over_all_batches_of_a_population():
@@ -65,3 +67,22 @@ def test_a_missing_variance_names_who_asked():
   statistics = adaopt.GradientStatistics(jnp.int32(4), jnp.ones(2))
   with pytest.raises(ValueError, match=r'my_test needs statistics\.variance'):
     criteria.debiased(statistics, floor=0.1, test='my_test')
+
+
+@pytest.mark.parametrize('field', ['variance', 'coordinate_variance'])
+@pytest.mark.parametrize('flag', [False, True])
+def test_averages_are_kept_where_a_variance_is_missing(field, flag):
+  def step(averages, variance):
+    statistics = adaopt.GradientStatistics(
+      jnp.int32(4), jnp.array([1.0, 2.0]), **{field: variance}
+    )
+    return averaging.kept(
+      averages, statistics, decay=0.5, floor=0.1, test='a test'
+    )
+
+  with jax.debug_nans(flag):
+    state = step(averaging.zeros(), jnp.array([3.0, 1.0]))
+    state = step(state, jnp.full(2, -1.0 if flag else jnp.nan))
+    state = step(state, None)
+  # v = 4, ‖ḡ‖² = 5.
+  np.testing.assert_allclose(state, [2.0, (5 - 1) / 2, 0.25], rtol=1e-6)

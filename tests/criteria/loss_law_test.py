@@ -76,7 +76,7 @@ def test_a_doubling_policy_keeps_to_powers_of_two_times_the_first_size():
   )
   updates = jnp.ones(2)
   state, sizes = transform.init(updates), []
-  # The law: 10, 20, 20, 40, no evidence, and infinitely many.
+  # The law: 10, 20, 20, 40, still 40, and infinitely many.
   for loss in (10.0, 50**0.5, 50**0.5, 5.0, NAN, 0.0, 0.0):
     _, state = jax.jit(transform.update)(
       updates, state, statistics=STATISTICS, value=jnp.float32(loss)
@@ -104,3 +104,24 @@ def test_a_missing_loss_is_asked_for():
   criterion = critical_batch_size(2e8, 0.21)
   with pytest.raises(ValueError, match='critical_batch_size needs the loss'):
     criterion.update(STATISTICS, criterion.init(STATISTICS.mean))
+
+
+@pytest.mark.parametrize('wrong', [NAN, INF, -INF])
+def test_a_loss_that_is_not_finite_leaves_the_average(wrong):
+  criterion = critical_batch_size(1000, 0.5, decay=0.5)
+  expected = _required(criterion, [4.0, 2.0])
+  for losses in (
+    [wrong, 4.0, 2.0],
+    [4.0, wrong, wrong, 2.0],
+    [4.0, 2.0, wrong],
+  ):
+    assert _required(criterion, losses) == expected
+  # (4 + 2 · 2) / 3.
+  np.testing.assert_allclose(expected, 1000 / (8 / 3) ** 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize('value', [jnp.ones(2), 1j, 'loss', (1.0, 2.0)])
+def test_what_is_no_real_scalar_is_no_loss(value):
+  criterion = critical_batch_size(1000, 0.5)
+  with pytest.raises(ValueError, match='value= to be the loss, a real scalar'):
+    criterion.update(STATISTICS, criterion.init(STATISTICS.mean), value=value)

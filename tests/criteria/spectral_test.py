@@ -207,3 +207,12 @@ def test_muon_trains_on_digits_in_one_program():
   tested = [np.isfinite(float(m.variance)) for m in history]
   due = [i % 4 == 0 for i in range(len(history))]
   assert tested == due
+
+
+def test_of_a_matrix_of_rank_1_the_nuclear_norm_is_as_inexact_as_told():
+  rng = np.random.default_rng(0)
+  matrix = np.float32(rng.normal(size=(512, 1)) * rng.normal(size=512))
+  exact = np.linalg.norm(matrix.astype(float), 'nuc')
+  square = matrices.product(jnp.asarray(matrix), jnp.asarray(matrix))
+  found = float(matrices.trace_of_root(square))
+  assert 1 < found / exact < 1.04

@@ -207,3 +207,25 @@ def test_wrong_sums_are_told():
   ):
     with pytest.raises(ValueError, match='a number for each of at least two'):
       noise.two_level_from_sums(between, within, group_size=4)
+
+
+@pytest.mark.parametrize('flag', [jax.debug_nans, jax.debug_infs])
+@pytest.mark.parametrize(
+  ('between', 'within', 'best'),
+  [
+    (0.0, 1.0, np.finfo(np.float32).max),
+    (0.0, 0.0, -1.0),
+    (1.0, 3e38, np.sqrt(3e38) * np.sqrt(9.0)),
+    (1.0, 4.0, 6.0),
+  ],
+)
+def test_no_best_group_size_is_told_under_a_debugging_flag(
+  flag, between, within, best
+):
+  numbers = [jnp.float32(x) for x in (between, 0.1, within, 0.1, 1.0)]
+  best_of = lambda found: noise.best_group_size(
+    found, group_cost=9, member_cost=1
+  )
+  with flag(True):
+    for run in (best_of, jax.jit(best_of)):
+      np.testing.assert_allclose(run(noise.TwoLevel(*numbers)), best, rtol=1e-6)

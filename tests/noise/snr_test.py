@@ -16,6 +16,7 @@ import adaopt
 from adaopt import noise
 
 NAN, INF = float('nan'), float('inf')
+MOST = np.finfo(np.float32).max
 
 
 def _tree(x):
@@ -255,6 +256,43 @@ def test_curvature_that_is_not_above_zero(mean, curvature, trace, diagonal):
   )
   found = noise.tic_diagonal(statistics, curvature).total
   np.testing.assert_allclose(found, diagonal)
+
+
+@pytest.mark.parametrize('flag', [jax.debug_nans, jax.debug_infs])
+@pytest.mark.parametrize(
+  ('mean', 'variance', 'curvature', 'trace', 'diagonal'),
+  [
+    ([1.0, 1.0], [-1.0, 1.0], [1.0, 1.0], -1, -1),
+    ([1.0, 1.0], [-1.0, -1.0], [1.0, 0.0], -1, -1),
+    ([2.0, 2.0], [0.0, 0.0], [0.0, 0.0], MOST, MOST),
+    ([2.0, 2.0], [0.0, 0.0], [1.0, 0.0], 8, MOST),
+    ([2.0, 0.0], [0.0, 0.0], [1.0, 0.0], 4, 4),
+  ],
+)
+def test_tic_of_what_has_no_number_under_a_debugging_flag(
+  flag, mean, variance, curvature, trace, diagonal
+):
+  tree = lambda x: {'a': jnp.float32(x[:1]), 'b': jnp.float32(x[1])}
+  statistics = adaopt.GradientStatistics(
+    jnp.int32(4), tree(mean), coordinate_variance=tree(variance)
+  )
+  together = adaopt.GradientStatistics(
+    jnp.int32(4), jnp.float32(mean), coordinate_variance=jnp.float32(variance)
+  )
+  with flag(True):
+    for run in (lambda f: f, jax.jit):
+      for args in (
+        (statistics, tree(curvature)),
+        (together, jnp.float32(curvature)),
+      ):
+        assert run(noise.tic_trace)(*args).total == trace
+        assert run(noise.tic_diagonal)(*args).total == diagonal
+
+
+def test_parameters_may_be_numbers_of_python():
+  loss = lambda p: p['a'] ** 2 + 3 * p['b'] ** 2
+  found = noise.hessian_diagonal(loss, {'a': 1.0, 'b': 2.0}, jax.random.key(0))
+  assert found == {'a': 2.0, 'b': 6.0}
 
 
 def test_probes_are_unbiased_with_the_variance_told():

@@ -283,3 +283,15 @@ def test_missing_statistics_are_asked_for():
     ValueError, match='scale_by_adascale needs the batch size'
   ):
     transform.update(jnp.ones(2), transform.init(jnp.ones(2)), statistics=None)
+
+
+def test_the_variance_of_every_coordinate_counts_as_their_sum():
+  transform = adaopt.scale_by_adascale(base_batch_size=8)
+  gradient = jnp.array([3.0, 4.0])
+  statistics = adaopt.GradientStatistics(
+    jnp.int32(32), gradient, coordinate_variance=jnp.array([100.0, 60.0])
+  )
+  state = transform.init(gradient)
+  _, state = transform.update(gradient, state, statistics=statistics)
+  # σ² = 20, μ² = 25 − 5: 40 / (5 + 20).
+  np.testing.assert_allclose(state.gain, 1.6, rtol=1e-6)

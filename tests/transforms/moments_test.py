@@ -180,6 +180,51 @@ def test_every_second_moment_of_a_chain_is_scaled():
     np.testing.assert_allclose(nu, 0.25 * np.ones_like(nu), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+  'state',
+  [
+    optax.add_noise(0.1, 0.0, key=0).init(G),
+    optax.AddNoiseState(jnp.int32(0), jax.random.PRNGKey(0)),
+    (optax.EmptyState(), {'of mine': jax.random.key(0)}),
+  ],
+  ids=['of optax', 'old style', 'of no field'],
+)
+def test_random_draws_do_not_begin_anew(state):
+  noisy = optax.identity()._replace(init=lambda params: state)
+  with pytest.raises(ValueError, match=r'random key .* would repeat its draws'):
+    reset_moments(noisy).init(G)
+  # A parameter may have that name.
+  reset_moments(optax.trace(0.9)).init({'key': G, 'rng_key': G})
+
+
+@pytest.mark.parametrize(
+  ('optimizer', 'sentence'),
+  [
+    (optax.adabelief(0.1), 'AdaBelief, which averages'),
+    (optax.amsgrad(0.1), 'nu_max of AMSGrad'),
+    (optax.masked(optax.amsgrad(0.1), {'w': True, 'b': False}), 'nu_max'),
+  ],
+)
+def test_second_moments_of_another_kind_are_refused(optimizer, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    rescale_second_moment(optimizer).init(G)
+
+
+def test_the_variance_of_every_coordinate_moves_the_moment_as_their_sum():
+  mean = {'w': jnp.array([3.0, 0.0]), 'b': jnp.float32(-4.0)}
+  by_coordinate = {'w': jnp.array([100.0, 40.0]), 'b': jnp.float32(20.0)}
+  transform = rescale_second_moment(optax.scale_by_rms(decay=1.0), decay=0.0)
+  state = optax.tree.set(transform.init(mean), nu=G)
+  for b in (8, 32):
+    statistics = adaopt.GradientStatistics(
+      jnp.int32(b), mean, coordinate_variance=by_coordinate
+    )
+    _, state = transform.update(mean, state, statistics=statistics)
+  # v / b = 20, 5 and μ² = 25 − 5 = 20: 25 / 40.
+  found = optax.tree.get(state, 'nu')['b']
+  np.testing.assert_allclose(found, -4 * 25 / 40, rtol=1e-6)
+
+
 def test_what_cannot_be_moved_is_refused():
   with pytest.raises(ValueError, match='a second moment, a field nu'):
     rescale_second_moment(optax.sgd(0.1)).init(G)

@@ -390,3 +390,62 @@ def test_wrong_calls_are_told():
     transform.update(
       g, state, statistics=adaopt.GradientStatistics(jnp.int32(4), g)
     )
+
+
+@pytest.mark.parametrize(
+  'moment',
+  [
+    transforms.mean_of_squares,
+    transforms.square_at_batch_size(1),
+    transforms.square_at_batch_size(1.0, floor=1.0),
+  ],
+)
+@pytest.mark.parametrize('flag', [False, True])
+def test_of_one_example_it_is_the_square_without_a_variance(moment, flag):
+  g = jnp.array([3.0, -0.5])
+  with jax.debug_nans(flag), jax.debug_infs(flag):
+    missing = jnp.full(2, -1.0 if flag else jnp.nan)
+    statistics = adaopt.GradientStatistics(
+      jnp.int32(1), g, coordinate_variance=missing
+    )
+    np.testing.assert_array_equal(moment(statistics), [9.0, 0.25])
+    # So every step counts, not the first alone.
+    transform = transforms.scale_by_adam(b2=0.5, second_moment=moment)
+    state = transform.init(g)
+    for factor in (1, 2):
+      step = statistics._replace(mean=factor * g)
+      _, state = transform.update(step.mean, state, statistics=step)
+  np.testing.assert_allclose(
+    state.nu, np.array([9, 0.25]) * (0.25 + 0.5 * 4), rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize('name', [n for n in MOMENTS if n != 'square of mean'])
+@pytest.mark.parametrize('flag', [jax.debug_nans, jax.debug_infs])
+def test_what_was_not_measured_does_not_count_under_a_debugging_flag(
+  name, flag
+):
+  g = jnp.array([2.0, -1.0])
+  measured = _statistics([[1.0, 2.0], [3.0, -4.0]])
+  transform = transforms.scale_by_adam(b2=0.9, second_moment=MOMENTS[name])
+
+  def run(missing):
+    state = transform.init(g)
+    unknown = measured._replace(coordinate_variance=jnp.full(2, missing))
+    for statistics in (unknown, measured, unknown):
+      updates, state = transform.update(g, state, statistics=statistics)
+    return updates, MOMENTS[name](unknown)
+
+  expected, unmeasured = run(jnp.nan)
+  assert np.all(np.isnan(unmeasured))
+  with flag(True):
+    found, unmeasured = run(-1.0)
+  np.testing.assert_array_equal(unmeasured, [-1, -1])
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('infinity', [np.float32(INF), np.array(INF)])
+def test_every_infinite_size_is_one(infinity):
+  statistics = _statistics([[1.0, 2.0], [3.0, -4.0]])
+  found = transforms.square_at_batch_size(infinity)(statistics)
+  np.testing.assert_array_equal(found, MOMENTS['all signal'](statistics))

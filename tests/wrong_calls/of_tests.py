@@ -212,6 +212,18 @@ CASES = [
     ),
   ),
   Case(
+    criteria.critical_batch_size,
+    dict(value=jnp.array(1.0)),
+    dict(
+      value=kind('pass value=', None, shown='needs the loss')
+      + kind('a real scalar', 'x', 1j, abs, [1.0])
+      + kind('a real scalar', G, shown='got float32[2]')
+    ),
+    lambda value: criteria.critical_batch_size(1, 1).update(
+      STATISTICS, criteria.critical_batch_size(1, 1).init(G), value=value
+    ),
+  ),
+  Case(
     criteria.NoiseAndSignal,
     dict(measured=criteria.NoiseAndSignal(1.0, 1.0, 0.0)),
     dict(

@@ -127,7 +127,9 @@ CASES = [
       max_batch_size=kinds.count
       + kind('start lower or allow more', 1, shown='max_batch_size=1'),
       num_examples=kinds.long_count,
-      fraction=kinds.positive + kind('below 1', 1, 1.5, np.float32(2)),
+      fraction=kinds.positive
+      + kind('below 1', 1, 1.5, np.float32(2))
+      + kind('a larger num_examples', 0.001, 0.999),
     ),
   ),
   Case(
@@ -190,7 +192,12 @@ CASES = [
     dict(optimizer=optax.scale_by_adam()),
     dict(
       optimizer=kinds.optimizer
-      + kind('chain what holds it outside', ADAPTIVE, shown='batch size that'),
+      + kind('chain what holds it outside', ADAPTIVE, shown='batch size that')
+      + kind(
+        'chain what holds it outside',
+        optax.add_noise(0.1, 0.0, key=0),
+        shown='random key that',
+      ),
       factor=kinds.factor,
     ),
     lambda **arguments: transforms.reset_moments(**arguments).init(G),
@@ -201,7 +208,9 @@ CASES = [
     dict(optimizer=optax.scale_by_adam()),
     dict(
       optimizer=kinds.optimizer
-      + kind('a field nu', optax.sgd(0.1), shown='got the state tuple'),
+      + kind('a field nu', optax.sgd(0.1), shown='got the state tuple')
+      + kind('averages g²', optax.scale_by_belief(), shown='of AdaBelief')
+      + kind('an average', optax.scale_by_amsgrad(), shown='of AMSGrad'),
       decay=kinds.decay,
       floor=kinds.floor,
     ),
