@@ -24,29 +24,53 @@ from adaopt._common import (
   explicit,
   varying,
 )
-from adaopt.per_example import (
-  factorisation,
-  forward,
-  reductions,
-  unit_sums,
-)
+from adaopt.per_example import factorisation, forward, reductions, unit_sums
 from adaopt.per_example.program import constraints, pruning
 from adaopt.per_example.rules import choice, common
 
 
-def _prepare(loss_fn, has_aux, params, batch, args, key, model_state):
-  """The call of a loss function in which every example is a sample."""
-  return calls.prepare(
-    loss_fn,
-    params,
-    batch,
-    *args,
-    key=key,
-    model_state=model_state,
-    mask=None,
-    group_size=1,
-    has_aux=has_aux,
+def _estimate(
+  measure, place, loss_fn, has_aux, params, batch, args, key, model_state, *u
+):
+  """What measure(call, params, *u) finds, on meshes of any axes."""
+
+  def called(loss_fn, params, batch, args, key, model_state, *u):
+    call = calls.prepare(
+      loss_fn,
+      params,
+      batch,
+      *args,
+      key=key,
+      model_state=model_state,
+      mask=None,
+      group_size=1,
+      has_aux=has_aux,
+    )
+    params, samples, mask, u = varying.alike(params, call.samples, call.mask, u)
+    return measure(call._replace(samples=samples, mask=mask), params, *u)
+
+  return explicit.on_auto_axes(
+    *(called, place, loss_fn),
+    *(params, batch, args, key, model_state, *u),
   )
+
+
+def _estimator(loss_fn, has_aux, measure, place):
+  """An estimate that takes no direction."""
+  _check(loss_fn, has_aux)
+
+  def estimate(params, batch, *args, key=None, model_state=None):
+    return _estimate(
+      *(measure, place, loss_fn, has_aux),
+      *(params, batch, args, key, model_state),
+    )
+
+  return estimate
+
+
+def _check(loss_fn, has_aux):
+  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
+  checks.check_flag(has_aux=has_aux)
 
 
 def _scale(outcome):
@@ -112,12 +136,8 @@ def squared_norms(
     Goodfellow, `Efficient per-example gradient computations
     <https://arxiv.org/abs/1510.01799>`_, 2015
   """
-  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
-  checks.check_flag(has_aux=has_aux)
 
-  def measure(loss_fn, params, batch, args, key, model_state):
-    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
-
+  def measure(call, params):
     def measured(params, samples, mask):
       factored = factorisation.factorise(
         call.loss,
@@ -129,8 +149,8 @@ def squared_norms(
       sums = reductions.sums(factored)
       return sums.total, sums.norms, factored.values, factored.aux
 
-    arguments = varying.alike(params, call.samples, call.mask)
-    mean, norms, values, outcome = pruning.pruned(measured)(*arguments)
+    found = pruning.pruned(measured)(params, call.samples, call.mask)
+    mean, norms, values, outcome = found
     scale = _scale(outcome)
     value, aux = _averages(values, outcome)
     return (
@@ -139,13 +159,7 @@ def squared_norms(
       scale**2 * sum(jax.tree.leaves(norms)),
     )
 
-  def estimate(params, batch, *args, key=None, model_state=None):
-    return explicit.on_auto_axes(
-      *(measure, unit_sums.placed, loss_fn),
-      *(params, batch, args, key, model_state),
-    )
-
-  return estimate
+  return _estimator(loss_fn, has_aux, measure, unit_sums.placed)
 
 
 def inner_products(
@@ -174,13 +188,10 @@ def inner_products(
     >>> print(adaopt.per_example.inner_products(loss_fn)(w, x, u))
     [28.  0.]
   """
-  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
-  checks.check_flag(has_aux=has_aux)
+  _check(loss_fn, has_aux)
 
-  def measure(loss_fn, params, batch, direction, args, key, model_state):
-    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
-    args = varying.alike(params, call.samples, direction)
-    params, samples, direction = args
+  def measure(call, params, direction):
+    samples = call.samples
     _, outcome = constraints.of_samples(call.loss, params, samples)(
       params, samples
     )
@@ -190,9 +201,9 @@ def inner_products(
   def estimate(params, batch, direction, *args, key=None, model_state=None):
     checks.check_params(params)
     checks.check_like(params, direction=direction)
-    return explicit.on_auto_axes(
-      *(measure, _rows_placed, loss_fn),
-      *(params, batch, direction, args, key, model_state),
+    return _estimate(
+      *(measure, _rows_placed, loss_fn, has_aux),
+      *(params, batch, args, key, model_state, direction),
     )
 
   return estimate
@@ -223,12 +234,8 @@ def second_moment(
     >>> print(adaopt.per_example.second_moment(loss_fn)(w, x))
     [221. 392.]
   """
-  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
-  checks.check_flag(has_aux=has_aux)
 
-  def measure(loss_fn, params, batch, args, key, model_state):
-    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
-
+  def measure(call, params):
     def measured(params, samples, mask):
       factored = factorisation.factorise(
         call.loss, params, samples, mask, preference=choice.SQUARES_FIRST
@@ -239,13 +246,7 @@ def second_moment(
     share = _scale(outcome) ** 2 / len(call.mask)
     return jax.tree.map(lambda s: (share * s).astype(s.dtype), squares)
 
-  def estimate(params, batch, *args, key=None, model_state=None):
-    return explicit.on_auto_axes(
-      *(measure, _like_params_placed, loss_fn),
-      *(params, batch, args, key, model_state),
-    )
-
-  return estimate
+  return _estimator(loss_fn, has_aux, measure, _like_params_placed)
 
 
 def mean_of_signs(
@@ -284,26 +285,15 @@ def mean_of_signs(
     Understanding and Improving Optimizers
     <https://arxiv.org/abs/2510.00236>`_, 2025
   """
-  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
-  checks.check_flag(has_aux=has_aux)
 
-  def measure(loss_fn, params, batch, args, key, model_state):
-    call = _prepare(loss_fn, has_aux, params, batch, args, key, model_state)
-
+  def measure(call, params):
     def measured(params, samples, mask):
       factored = factorisation.factorise(
         call.loss, params, samples, mask, preference=choice.SQUARES_FIRST
       )
       return reductions.sums(factored).signs
 
-    arguments = varying.alike(params, call.samples, call.mask)
-    signs = pruning.pruned(measured)(*arguments)
+    signs = pruning.pruned(measured)(params, call.samples, call.mask)
     return jax.tree.map(lambda s: s / len(call.mask), signs)
 
-  def estimate(params, batch, *args, key=None, model_state=None):
-    return explicit.on_auto_axes(
-      *(measure, _like_params_placed, loss_fn),
-      *(params, batch, args, key, model_state),
-    )
-
-  return estimate
+  return _estimator(loss_fn, has_aux, measure, _like_params_placed)
