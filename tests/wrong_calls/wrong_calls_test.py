@@ -18,39 +18,13 @@ from adaopt import (
   training,
   transforms,
 )
-from tests.wrong_calls import (
-  of_bridges,
-  of_criteria,
-  of_devices,
-  of_logistic,
-  of_losses,
-  of_noise,
-  of_optimizers,
-  of_streams,
-  of_sums,
-  of_tests,
-  of_training,
-  of_transforms,
-  of_updates,
-  table,
-)
+from tests.wrong_calls import table
 
 PACKAGE = pathlib.Path(adaopt.__file__).parent
-SUBJECTS = (
-  of_bridges,
-  of_criteria,
-  of_devices,
-  of_logistic,
-  of_losses,
-  of_noise,
-  of_optimizers,
-  of_streams,
-  of_sums,
-  of_tests,
-  of_training,
-  of_transforms,
-  of_updates,
-)
+SUBJECTS = [
+  importlib.import_module(f'tests.wrong_calls.{path.stem}')
+  for path in sorted(pathlib.Path(__file__).parent.glob('of_*.py'))
+]
 CASES = [case for subject in SUBJECTS for case in subject.CASES]
 ROWS = [row for case in CASES for row in table.rows_of(case)]
 # A test for each argument of a public name: for each row it would take longer
