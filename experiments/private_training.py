@@ -222,6 +222,8 @@ def main(argv: list[str]) -> None:
   folder = pathlib.Path(options.WORKDIR.value)
   if not all(epsilon > 0 for epsilon in _EPSILONS.value):
     sys.exit(f'--epsilon must be above 0, got {_EPSILONS.value}.')
+  if not math.isfinite(_EPOCHS.value):
+    sys.exit(f'--epochs must be finite, got {_EPOCHS.value}.')
   try:
     data = datasets.DATASETS['mnist'](options.DATA_DIR.value)
     folder.mkdir(parents=True, exist_ok=True)

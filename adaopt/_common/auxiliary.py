@@ -78,8 +78,8 @@ def average(samples: jax.Array, shares: jax.Array) -> jax.Array:
   share = shares.astype(wide.dtype)
   rows = jnp.expand_dims(share, range(1, wide.ndim))
   total = jnp.sum(share)
-  kept = jnp.where(rows != 0, rows * jnp.where(rows != 0, wide, 0), 0)
-  found = jnp.sum(kept, 0) / jnp.where(total == 0, 1, total)
+  weighed = jnp.sum(rows * jnp.where(rows != 0, wide, 0), 0)
+  found = weighed / jnp.where(total == 0, 1, total)
   return jnp.where(total == 0, arithmetic.missing(), found)
 
 

@@ -109,7 +109,7 @@ def ratio_of_averages(
       update for what measure must not return.
   """
   checks.check_callable('of the statistics', measure=measure)
-  check_decay(decay)
+  checks.check_decays(decay=decay)
 
   def init(params: Any):
     del params
@@ -126,11 +126,6 @@ def ratio_of_averages(
     return evidence.ratio(state.noise, clamped_signal(state)), state
 
   return base.StatefulCriterion(init, update)
-
-
-def check_decay(decay: jax.typing.ArrayLike) -> None:
-  """Raises ValueError unless the decay is in [0, 1)."""
-  checks.check_decays(decay=decay)
 
 
 def check_floor(floor: jax.typing.ArrayLike) -> None:

@@ -72,7 +72,7 @@ def critical_batch_size(
   checks.check_positive(
     scale=scale, alpha=alpha, tokens_per_example=tokens_per_example
   )
-  averaging.check_decay(decay)
+  checks.check_decays(decay=decay)
 
   def init(params: Any):
     del params

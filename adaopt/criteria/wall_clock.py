@@ -111,7 +111,7 @@ def goodput(
     Johnson et al., `AdaScale SGD: A User-Friendly Algorithm for Distributed
     Training <https://arxiv.org/abs/2007.05105>`_, 2020 (the gain)
   """
-  averaging.check_decay(decay)
+  checks.check_decays(decay=decay)
   averaging.check_floor(floor)
   given = None if seconds is None else _given(seconds, micro_batch_size)
 

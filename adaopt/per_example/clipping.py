@@ -69,7 +69,7 @@ def clipped_sum(
     Lee and Kifer, `Scaling up Differentially Private Deep Learning with Fast
     Per-Example Gradient Clipping <https://arxiv.org/abs/2009.03106>`_, 2020
   """
-  unit_sums.check(loss_fn, group_size, has_aux)
+  unit_sums.check(loss_fn, has_aux, group_size)
   _check_max_norm(max_norm)
 
   def weigh(max_norm, squares, _):
@@ -124,7 +124,7 @@ def normalized_sum(
     Bu et al., `Automatic Clipping: Differentially Private Deep Learning Made
     Easier and Stronger <https://arxiv.org/abs/2206.07136>`_, 2022
   """
-  unit_sums.check(loss_fn, group_size, has_aux)
+  unit_sums.check(loss_fn, has_aux, group_size)
   checks.check_not_negative(gamma=gamma)
 
   def weigh(gamma, squares, _):

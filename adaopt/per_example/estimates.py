@@ -16,14 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import (
-  auxiliary,
-  base,
-  calls,
-  checks,
-  explicit,
-  varying,
-)
+from adaopt._common import auxiliary, base, calls, checks, explicit, varying
 from adaopt.per_example import factorisation, forward, reductions, unit_sums
 from adaopt.per_example.program import constraints, pruning
 from adaopt.per_example.rules import choice, common
@@ -57,7 +50,7 @@ def _estimate(
 
 def _estimator(loss_fn, has_aux, measure, place):
   """An estimate that takes no direction."""
-  _check(loss_fn, has_aux)
+  unit_sums.check(loss_fn, has_aux)
 
   def estimate(params, batch, *args, key=None, model_state=None):
     return _estimate(
@@ -66,11 +59,6 @@ def _estimator(loss_fn, has_aux, measure, place):
     )
 
   return estimate
-
-
-def _check(loss_fn, has_aux):
-  checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
-  checks.check_flag(has_aux=has_aux)
 
 
 def _scale(outcome):
@@ -188,7 +176,7 @@ def inner_products(
     >>> print(adaopt.per_example.inner_products(loss_fn)(w, x, u))
     [28.  0.]
   """
-  _check(loss_fn, has_aux)
+  unit_sums.check(loss_fn, has_aux)
 
   def measure(call, params, direction):
     samples = call.samples

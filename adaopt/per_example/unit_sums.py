@@ -37,8 +37,8 @@ Weigh = Callable[..., tuple[Any, Any]]
 u) → norms to return, and weights: [J] for each part of the parameters."""
 
 
-def check(loss_fn: base.LossFn, group_size: int, has_aux: bool) -> None:
-  """Raises ValueError if the arguments of a sum are out of range."""
+def check(loss_fn: base.LossFn, has_aux: bool, group_size: int = 1) -> None:
+  """Raises ValueError if what a reduction is made with is out of range."""
   checks.check_callable('(params, batch) -> loss', loss_fn=loss_fn)
   checks.check_integer(1, group_size=group_size)
   checks.check_flag(has_aux=has_aux)

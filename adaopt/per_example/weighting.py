@@ -57,7 +57,7 @@ def weighted_sum(
     >>> print(total)  # [9, 12] + [36, 48] / 4
     [18. 24.]
   """
-  unit_sums.check(loss_fn, group_size, has_aux)
+  unit_sums.check(loss_fn, has_aux, group_size)
 
   def summed(
     params,

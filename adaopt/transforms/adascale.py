@@ -87,7 +87,7 @@ def scale_by_adascale(
   checks.check_positive(base_batch_size=base_batch_size)
   checks.check_callable('of the progress', schedule=schedule)
   functions.check_schedule(jnp.float32, schedule=schedule)
-  averaging.check_decay(decay)
+  checks.check_decays(decay=decay)
   averaging.check_floor(floor)
   checks.check_not_negative(exponent=exponent)
 

@@ -179,7 +179,7 @@ def rescale_second_moment(
     [ 5. 10.]
   """
   checks.check_optimizer(optimizer)
-  averaging.check_decay(decay)
+  checks.check_decays(decay=decay)
   averaging.check_floor(floor)
   optimizer = passing.with_own_args(optimizer)
 

@@ -1,6 +1,8 @@
 """Times sums of clipped gradients against a plain gradient.
 
 python -m experiments.benchmarks.clipping [--clipping_peers]
+
+Needs jax-privacy, which adaopt[test] installs.
 """
 
 import functools

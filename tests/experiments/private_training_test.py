@@ -82,7 +82,11 @@ def test_a_run_writes_its_table(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
   ('flag', 'words'),
-  [('--epsilon=0', 'must be above 0'), ('--epochs=0', 'flag --epochs=0')],
+  [
+    ('--epsilon=0', 'must be above 0'),
+    ('--epochs=0', 'flag --epochs=0'),
+    ('--epochs=nan', 'must be finite, got nan'),
+  ],
 )
 def test_a_wrong_flag_is_told(flag, words, tmp_path):
   done = scripts.run(
