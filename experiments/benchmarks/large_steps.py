@@ -20,8 +20,9 @@ from absl import app
 from sklearn import exceptions, linear_model
 
 from adaopt import logistic
-from experiments import options, separable
+from experiments import options
 from experiments.benchmarks import numpy_sweeps, timing
+from experiments.large_steps import separable
 
 STEP_SIZES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 MAX_STEPS = 10_000

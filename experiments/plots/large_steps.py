@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import figure as mpl
 
 from adaopt import logistic
-from experiments import solutions
+from experiments.large_steps import solutions
 
 PANELS = {
   'accuracy': 'accuracy',

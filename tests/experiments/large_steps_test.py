@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 import scripts
 
-from experiments import (
-  large_steps,
-  large_steps_search,
-  separable,
-  solutions,
-)
 from experiments.benchmarks import large_steps as benchmark
 from experiments.benchmarks import numpy_sweeps
+from experiments.large_steps import separable, solutions, sweeps
 
 
 def make_train():
@@ -33,29 +28,11 @@ def test_a_pair_is_the_first_images_of_its_classes():
   pixels = train['input'].reshape(12, 4) / 255
   np.testing.assert_array_equal(pair.features, pixels[[0, 2, 5, 8]])
   np.testing.assert_array_equal(pair.weights, np.ones(4))
-  later = separable.image_pair(train, (2, 0), (3, 1), skip=1)
-  np.testing.assert_array_equal(later.features, pixels[[3, 5, 8, 11]])
 
 
 def test_more_images_than_there_are_is_a_sentence():
   with pytest.raises(ValueError, match='class 1 has 4 images, fewer than 5'):
     separable.image_pair(make_train(), (0, 1), (4, 5))
-  with pytest.raises(ValueError, match='class 1 has 4 images, fewer than 5'):
-    separable.image_pair(make_train(), (0, 1), (1, 3), skip=2)
-
-
-@pytest.mark.parametrize(
-  ('name', 'mean', 'deviation'),
-  [('centred', 0, None), ('standardized', 0, 1)],
-)
-def test_preprocessing(name, mean, deviation):
-  pixels = np.random.default_rng(0).uniform(size=[20, 3])
-  pixels[:, 2] = 0.25  # a pixel that never changes
-  found = separable.PREPROCESSINGS[name](pixels)
-  np.testing.assert_allclose(found.mean(0), mean, atol=1e-12)
-  np.testing.assert_array_equal(found[:, 2], 0)
-  if deviation:
-    np.testing.assert_allclose(found[:, :2].std(0), deviation)
 
 
 def test_a_digit_pair_has_both_classes_whole():
@@ -84,11 +61,11 @@ def make_hard():
   """Every row of the hard set, by method and step size."""
   with jax.enable_x64(True):
     examples = separable.hard_set(1000)
-    separated = large_steps.separation(examples, max_steps=100)
+    separated = sweeps.separation(examples, max_steps=100)
     rows = []
-    for method, sweep in large_steps.SWEEPS.items():
-      found, _ = large_steps.run(sweep, examples, num_steps=400)
-      rows += large_steps.summarise('hard_set', method, found, separated)
+    for method, sweep in sweeps.SWEEPS.items():
+      found, _ = sweeps.run(sweep, examples, num_steps=400)
+      rows += sweeps.summarise('hard_set', method, found, separated)
   return {(row.method, row.step_size): row for row in rows}
 
 
@@ -129,9 +106,9 @@ def test_the_overview_has_a_perceptron_for_every_limit(hard):
 def test_nothing_is_claimed_where_no_margin_is_known():
   features = np.array([[1.0], [1.0]])
   examples = separable.Examples(features, np.array([1, -1]), np.ones(2))
-  assert large_steps.separation(examples, max_steps=10) is None
-  found, _ = large_steps.run(large_steps.SWEEPS['NBP'], examples, num_steps=7)
-  (row,) = large_steps.summarise('problem', 'NBP', found, None)
+  assert sweeps.separation(examples, max_steps=10) is None
+  found, _ = sweeps.run(sweeps.SWEEPS['NBP'], examples, num_steps=7)
+  (row,) = sweeps.summarise('problem', 'NBP', found, None)
   assert row.bound == row.squared_ratio == math.inf
   assert '| > 7' in solutions.table([row])
   assert row.iterations == 7
@@ -174,16 +151,6 @@ def test_the_numpy_loops_of_the_benchmark_are_the_method(method):
     assert found.tolist() == [expected]
 
 
-def test_the_search_follows_a_row_to_the_first_count_that_is_off():
-  target = large_steps_search.Target
-  row = (target('NLR', 100, 2), target('NLR', 0.1, 157), target('NLR', 1, 16))
-  examples = separable.hard_set(1000)
-  assert large_steps_search.follow(row, examples, 0.1) == [2, 157, 16]
-  off = (row[0], row[1]._replace(iterations=100), row[2])
-  # At most 110 iterations are made, and one more says that they were too few.
-  assert large_steps_search.follow(off, examples, 0.1) == [2, 111]
-
-
 def test_the_script_leaves_tables_and_pictures(tmp_path):
   done = scripts.run(
     'large_steps',
@@ -198,7 +165,7 @@ def test_the_script_leaves_tables_and_pictures(tmp_path):
   assert (tmp_path / 'large_steps.md').read_text().strip() in done.stdout
   with (tmp_path / 'large_steps.csv').open() as file:
     rows = list(csv.DictReader(file))
-  assert len(rows) == 2 * (2 * len(large_steps.STEP_SIZES) + 2)
+  assert len(rows) == 2 * (2 * len(sweeps.STEP_SIZES) + 2)
   (row,) = [
     row
     for row in rows

@@ -75,31 +75,10 @@ def libsvm_set(name: str, data_dir: str | None) -> Examples:
   return _pair(features.astype(np.float64), labels, (1, 0))
 
 
-def _centred(pixels):
-  return pixels - np.mean(pixels, 0)
-
-
-def _standardized(pixels):
-  """Minus the mean, over the standard deviation, per pixel."""
-  deviations = np.std(pixels, 0)
-  return _centred(pixels) / np.where(deviations == 0, 1, deviations)
-
-
-PREPROCESSINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-  'pixels': lambda pixels: pixels,
-  'around_0': lambda pixels: 2 * pixels - 1,
-  'centred': _centred,
-  'standardized': _standardized,
-}
-"""Functions of pixels in [0, 1], [n, d], of all examples at once."""
-
-
 def image_pair(
   train: dict[str, np.ndarray],
   classes: tuple[int, int],
   counts: tuple[int, int],
-  preprocess: Callable[[np.ndarray], np.ndarray] = PREPROCESSINGS['pixels'],
-  skip: int = 0,
 ) -> Examples:
   """The first images of two classes.
 
@@ -107,8 +86,6 @@ def image_pair(
     train: uint8 images and labels, as in a `datasets.Dataset`.
     classes: The classes of y = +1 and of y = −1.
     counts: Images to take from each, in the order of the data set.
-    preprocess: One of `PREPROCESSINGS`.
-    skip: Images of each class to skip first.
 
   Returns:
     The examples.
@@ -119,14 +96,14 @@ def image_pair(
   rows = []
   for label, count in zip(classes, counts, strict=True):
     found = np.flatnonzero(train['label'] == label)
-    if len(found) < skip + count:
+    if len(found) < count:
       raise ValueError(
-        f'class {label} has {len(found)} images, fewer than {skip + count}.'
+        f'class {label} has {len(found)} images, fewer than {count}.'
       )
-    rows.append(found[skip : skip + count])
+    rows.append(found[:count])
   rows = np.sort(np.concatenate(rows))
   pixels = train['input'][rows].reshape(len(rows), -1) / 255
-  return _pair(preprocess(pixels), train['label'][rows], classes)
+  return _pair(pixels, train['label'][rows], classes)
 
 
 BALANCES = {'': (2500, 2500), '_imbalanced': (4500, 500)}

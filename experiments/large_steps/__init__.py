@@ -1,0 +1,1 @@
+"""Linear classification of separable data by large steps, on real data."""

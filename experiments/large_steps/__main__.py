@@ -1,0 +1,70 @@
+"""Logistic regression with large steps, and the perceptrons it tends to.
+
+python -m experiments.large_steps --workdir=DIR --data_dir=DIR
+
+Runs LR+GD and Normalized LR+GD on every problem with step sizes from 0.001 to
+100, and the batch perceptrons that are their limits as γ → ∞. All step sizes of
+a method run in one program.
+"""
+
+import pathlib
+import sys
+import time
+
+import jax
+from absl import flags
+
+from experiments import command_line, options
+from experiments.large_steps import separable, solutions, sweeps
+from experiments.plots import large_steps as large_steps_plots
+
+_PROBLEMS = flags.DEFINE_multi_enum(
+  'problem',
+  list(separable.PROBLEMS),
+  list(separable.PROBLEMS),
+  'Problem to run; may be repeated. Default: all.',
+)
+_ITERATIONS = flags.DEFINE_integer(
+  'iterations', 1000, 'Iterations of every method.', lower_bound=1
+)
+_MARGIN_STEPS = flags.DEFINE_integer(
+  'margin_steps', 200, 'Maximum iterations to find μ.', lower_bound=1
+)
+
+
+def main(argv: list[str]) -> None:
+  """Runs every method on every problem; writes tables and pictures."""
+  del argv
+  options.quiet()
+  # The iteration counts of large steps depend on rounding.
+  jax.config.update('jax_enable_x64', True)
+  folder = pathlib.Path(options.WORKDIR.value)
+  rows = []
+  for problem in _PROBLEMS.value:
+    begin = time.perf_counter()
+    try:
+      examples = separable.PROBLEMS[problem](options.DATA_DIR.value)
+      folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+      sys.exit(str(error))
+    examples = jax.device_put(examples)
+    separated = sweeps.separation(examples, max_steps=_MARGIN_STEPS.value)
+    trajectories = {}
+    for method, sweep in sweeps.SWEEPS.items():
+      found, trajectories[method] = sweeps.run(
+        sweep, examples, num_steps=_ITERATIONS.value
+      )
+      rows += sweeps.summarise(problem, method, found, separated)
+    solutions.save(rows, folder)
+    large_steps_plots.save(
+      trajectories,
+      {method: sweep.step_sizes for method, sweep in sweeps.SWEEPS.items()},
+      folder / f'{problem}.png',
+    )
+    print(f'{problem}: {time.perf_counter() - begin:.1f} s', flush=True)
+  print(solutions.tables(rows))
+  print(f'Pictures: {folder}')
+
+
+if __name__ == '__main__':
+  command_line.run(main, ['workdir'], ['data_dir'])
