@@ -1,6 +1,6 @@
 """Linear classification of separable data: large steps and perceptrons."""
 
-from adaopt.logistic import bounds
+from adaopt.logistic import bounds, losses
 from adaopt.logistic.accelerated import (
   dual_momentum,
   nesterov,
@@ -8,25 +8,35 @@ from adaopt.logistic.accelerated import (
 )
 from adaopt.logistic.descent import (
   adaptive_gd,
+  gd,
   lr_gd,
   normalized_exponential_gd,
   normalized_lr_gd,
 )
 from adaopt.logistic.margins import Separation, max_margin
 from adaopt.logistic.methods import Method, State, averaged
+from adaopt.logistic.models import Model, hadamard, two_layer
 from adaopt.logistic.perceptrons import (
   batch_perceptron,
   normalized_batch_perceptron,
   perceptron,
 )
 from adaopt.logistic.problem import Problem, make_problem
+from adaopt.logistic.regularized import (
+  Settled,
+  regularized_lr_gd,
+  settle,
+)
+from adaopt.logistic.sampling import sampled
 from adaopt.logistic.solving import Solution, Trajectory, record, solve
 from adaopt.logistic.sweeping import sweep
 
 __all__ = [
   'Method',
+  'Model',
   'Problem',
   'Separation',
+  'Settled',
   'Solution',
   'State',
   'Trajectory',
@@ -35,6 +45,9 @@ __all__ = [
   'batch_perceptron',
   'bounds',
   'dual_momentum',
+  'gd',
+  'hadamard',
+  'losses',
   'lr_gd',
   'make_problem',
   'max_margin',
@@ -44,7 +57,11 @@ __all__ = [
   'normalized_lr_gd',
   'perceptron',
   'record',
+  'regularized_lr_gd',
+  'sampled',
+  'settle',
   'smooth_perceptron',
   'solve',
   'sweep',
+  'two_layer',
 ]
