@@ -1,6 +1,6 @@
 """Linear classification of separable data: large steps and perceptrons."""
 
-from adaopt.logistic import bounds, losses
+from adaopt.logistic import bounds, losses, risks
 from adaopt.logistic.accelerated import (
   dual_momentum,
   nesterov,
@@ -58,6 +58,7 @@ __all__ = [
   'perceptron',
   'record',
   'regularized_lr_gd',
+  'risks',
   'sampled',
   'settle',
   'smooth_perceptron',

@@ -109,7 +109,8 @@ def _fenchel_young(entropy: Scalar, slope: Scalar, separation: float) -> Loss:
 
   def value(m):
     p = residual(m)
-    return jnp.maximum(-m * p - entropy(p), 0)
+    pulled = jnp.where(p > 0, -m * p, 0)  # also at m = ∞
+    return jnp.maximum(pulled - entropy(p), 0)
 
   return Loss(value, residual, separation)
 

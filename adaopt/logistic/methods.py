@@ -51,7 +51,8 @@ Move = Callable[[State, problems.Problem], tuple[jax.Array, Any]]
 
 
 def zeros(problem: problems.Problem) -> jax.Array:
-  """0 in the space of θ. [d]."""
+  """0 in the space of θ, of linear scores. [d]."""
+  problems.check_linear(problem)
   return jnp.zeros(problem.features.shape[1], problem.features.dtype)
 
 

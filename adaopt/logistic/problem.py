@@ -202,17 +202,18 @@ def margins(problem: Problem, params: jax.Array) -> jax.Array:
   return problem.signs * _scores(problem, params)
 
 
-def combination(problem: Problem, coefficients: jax.Array) -> jax.Array:
-  """Σ c_i A_i for c [n], of linear scores. [d].
-
-  Raises:
-    ValueError: If the scores are not linear.
-  """
+def check_linear(problem: Problem) -> None:
+  """Raises ValueError unless the scores are linear."""
   if problem.model is not None:
     raise ValueError(
       'this method is made for linear scores ⟨a_i, θ⟩ and takes no model; '
       'gradient descent and the perceptrons take one.'
     )
+
+
+def combination(problem: Problem, coefficients: jax.Array) -> jax.Array:
+  """Σ c_i A_i for c [n], of linear scores. [d]."""
+  check_linear(problem)
   return (problem.signs * coefficients) @ problem.features
 
 
