@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adaopt._common import checks
 from adaopt.logistic import losses, methods
 from adaopt.logistic import problem as problems
 
@@ -28,6 +29,18 @@ def _residual_shares(state, problem):
   s = _least(jnp.maximum(m, 0))
   pulls = problem.weights / (jnp.exp(-s) + jnp.exp(m - s))
   return pulls / jnp.sum(pulls)
+
+
+def _check_loss(loss: losses.Loss) -> None:
+  """Raises ValueError unless it is a loss, and no function that makes one."""
+  if not isinstance(loss, losses.Loss):
+    name = getattr(loss, '__name__', type(loss).__name__)
+    raise ValueError(
+      'loss must be a Loss, such as losses.logistic() or losses.tsallis(2.0), '
+      f'got {name}.'
+    )
+  checks.check_callable('of the margins', **{'loss.value': loss.value})
+  checks.check_callable('of the margins', **{'loss.residual': loss.residual})
 
 
 def gd(loss: losses.Loss, step_size: optax.ScalarOrSchedule) -> methods.Method:
@@ -60,7 +73,7 @@ def gd(loss: losses.Loss, step_size: optax.ScalarOrSchedule) -> methods.Method:
     Bao et al., `Any-stepsize Gradient Descent for Separable Data under
     Fenchel–Young Losses <https://arxiv.org/abs/2502.04889>`_, 2025
   """
-  losses.check_loss(loss)
+  _check_loss(loss)
   methods.check_step_size(step_size)
   return methods.ascent(
     lambda state, problem: (

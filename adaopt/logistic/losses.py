@@ -29,16 +29,6 @@ class Loss(NamedTuple):
   separation: float  # κ, ℓ(m) = 0 for m ≥ κ; infinite if ℓ > 0
 
 
-def check_loss(loss: Loss) -> None:
-  """Raises ValueError unless it is a loss, and no function that makes one."""
-  if not isinstance(loss, Loss):
-    name = getattr(loss, '__name__', type(loss).__name__)
-    raise ValueError(
-      f'loss must be a Loss, such as losses.logistic() or losses.tsallis(2.0), '
-      f'got {name}.'
-    )
-
-
 def logistic() -> Loss:
   """log(1 + e^{−m}), of Shannon's entropy; r = σ(−m).
 

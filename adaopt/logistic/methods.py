@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaopt._common import checks
+from adaopt._common import checks, functions
 from adaopt.logistic import problem as problems
 
 
@@ -95,7 +95,9 @@ def make_method(
 
 def check_step_size(step_size: optax.ScalarOrSchedule) -> None:
   """Raises ValueError unless it is positive and finite, or a schedule."""
-  if not callable(step_size):
+  if callable(step_size):
+    functions.check_schedule(step_size=step_size)
+  else:
     checks.check_positive(step_size=step_size)
 
 

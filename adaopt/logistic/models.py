@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import sparse
 
-from adaopt._common import checks
+from adaopt._common import calls, checks
 
 Features: TypeAlias = jax.Array | sparse.BCOO
 """a_i as rows, [n, d]: dense, or BCOO; made of scipy's formats and of BCSR."""
@@ -29,12 +29,19 @@ class Model(NamedTuple):
 
 def check_model(model: Model | None) -> None:
   """Raises ValueError unless it is a model or None."""
-  if model is not None and not isinstance(model, Model):
+  if model is None:
+    return
+  if not isinstance(model, Model):
     name = getattr(model, '__name__', type(model).__name__)
     raise ValueError(
-      f'model must be a Model, such as two_layer(16, key), or None for linear '
+      'model must be a Model, such as two_layer(16, key), or None for linear '
       f'scores, got {name}.'
     )
+  checks.check_callable('features -> params', **{'model.start': model.start})
+  checks.check_callable(
+    '(params, features) -> scores', **{'model.scores': model.scores}
+  )
+  checks.check_positive(**{'model.degree': model.degree})
 
 
 def two_layer(
@@ -79,6 +86,7 @@ def two_layer(
     <https://arxiv.org/abs/2512.11587>`_, 2025
   """
   checks.check_integer(1, width=width)
+  calls.check_key(key)
   checks.check_positive(scale=scale)
   checks.check_callable('of an array', activation=activation)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import checks
+from adaopt._common import calls, checks
 from adaopt.logistic import methods
 
 
@@ -51,6 +51,7 @@ def sampled(
   """
   methods.check_method(method)
   checks.check_integer(1, batch_size=batch_size)
+  calls.check_key(key)
 
   def init(problem):
     inner = method.init(problem)

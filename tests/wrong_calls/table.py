@@ -68,7 +68,9 @@ def label(value: Any) -> str:
 def name_of(public: Any) -> str:
   """Where a public name is found, such as criteria.norm_test."""
   room, _, _ = public.__module__.removeprefix('adaopt.').partition('.')
-  room = 'bounds' if public.__module__.endswith('.bounds') else room
+  home = public.__module__.rpartition('.')[2]
+  # Their names are those of the methods they are of.
+  room = home if home in ('bounds', 'risks') else room
   return f'{room}.{public.__qualname__}'.removeprefix('_common.')
 
 

@@ -45,6 +45,7 @@ RESULTS = (
   criteria.Seconds,
   logistic.Problem,
   logistic.Separation,
+  logistic.Settled,
   logistic.Solution,
   logistic.State,
   logistic.Trajectory,
@@ -76,7 +77,7 @@ FREE = {'test', 'args'}
 
 def public_names():
   """What is public and called, by its name."""
-  modules = [adaopt, logistic.bounds]
+  modules = [adaopt, logistic.bounds, logistic.losses, logistic.risks]
   for _, room, is_package in pkgutil.iter_modules(adaopt.__path__):
     if is_package and not room.startswith('_'):
       modules.append(importlib.import_module(f'adaopt.{room}'))
