@@ -48,6 +48,54 @@ def hard_set(n: int) -> Examples:
   )
 
 
+def chain(k: int) -> Examples:
+  """A set on which every first-order method takes k ≥ R²/(5 μ²) iterations.
+
+  A_1 = e_1 and A_i = e_i − e_{i−1}/2, with 2^{i−1} copies of A_i. At θ = 0 the
+  gradient is in the direction of e_k alone, since the copies cancel everything
+  else. As long as θ is in the span of e_k, …, e_{j+1}, all examples before A_j
+  have margin 0 and equal weight, and cancel likewise: each gradient brings one
+  more direction, and A_1 needs the last. With θ_i = 2 − 2^{1−i} every margin is
+  1 and ‖θ‖ ≤ 2√k, so that R²/μ² ≤ 5k; log n is in proportion to k.
+
+  Args:
+    k: The number of distinct examples, and of features; at most 50, so that
+      the copies cancel in float64.
+
+  Returns:
+    The distinct examples, weighted.
+
+  References:
+    The order of the lower bound is that of Zhang et al., `Minimax Optimal
+    Convergence of Gradient Descent in Logistic Regression via Large and
+    Adaptive Stepsizes <https://arxiv.org/abs/2504.04105>`_, 2025; the set is
+    ours.
+  """
+  return Examples(
+    np.eye(k) - np.eye(k, k=-1) / 2,
+    np.ones(k, int),
+    2.0 ** np.arange(k),
+  )
+
+
+def plane(n: int, margin: float) -> Examples:
+  """Two directions at the angle ± arccos μ to (1, 0), one of them n − 1 times.
+
+  Args:
+    n: The number of examples.
+    margin: 0 < μ < 1; R = 1.
+
+  Returns:
+    The two distinct examples, weighted, both of class +1.
+  """
+  across = np.sqrt(1 - margin**2)
+  return Examples(
+    np.array([[margin, across], [margin, -across]]),
+    np.array([1, 1]),
+    np.array([1.0, n - 1.0]),
+  )
+
+
 def digits_pair(classes: tuple[int, int]) -> Examples:
   """All examples of two of scikit-learn's digits, pixels in [0, 1]."""
   images, labels = sklearn_datasets.load_digits(return_X_y=True)

@@ -1,0 +1,148 @@
+"""Which losses of the margin keep large steps stable.
+
+python -m experiments.large_steps.losses --workdir=DIR
+
+Gradient descent with step sizes from 0.1 to 10⁴ on two of scikit-learn's
+digits, by the loss: iterations until every margin is positive, and the mean
+loss after all iterations.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adaopt import logistic
+from adaopt.logistic import losses as margin_losses
+from experiments import command_line, options, results
+from experiments.large_steps import separable
+from experiments.plots import losses as losses_plots
+
+LOSSES = {
+  'logistic': margin_losses.logistic(),
+  'tsallis(1.5)': margin_losses.tsallis(1.5),
+  'tsallis(2)': margin_losses.tsallis(2.0),
+  'renyi(1.5)': margin_losses.renyi(1.5),
+  'renyi(2)': margin_losses.renyi(2.0),
+  'hinge': margin_losses.hinge(),
+  'squared_hinge': margin_losses.squared_hinge(),
+  'exponential': margin_losses.exponential(),
+}
+STEP_SIZES = (0.1, 1.0, 10.0, 100.0, 1e4)
+PAIR = (3, 9)
+NUM_STEPS = 10_000
+
+
+class Run(NamedTuple):
+  """One loss with one step size."""
+
+  loss: str
+  step_size: float
+  iterations: int
+  solved: bool
+  first: float  # ℓ(0)
+  last: float  # the mean loss after all iterations; not finite: it overflows
+  rises: int  # iterations after which the mean loss was larger
+  bound: float  # on the iterations; infinite if none is known
+
+
+def trajectories(
+  loss: margin_losses.Loss, examples: separable.Examples, num_steps: int
+) -> tuple[logistic.Solution, jax.Array]:
+  """The solutions and the mean losses [step sizes, num_steps + 1]."""
+
+  def run(step_size):
+    method = logistic.gd(loss, step_size)
+    problem = logistic.make_problem(examples.features, examples.labels)
+
+    def advance(state, _):
+      state = method.step(state, problem)
+      return state, jnp.mean(loss.value(state.margins))
+
+    first = method.init(problem)
+    _, values = jax.lax.scan(advance, first, length=num_steps)
+    start = jnp.mean(loss.value(first.margins))
+    found = logistic.solve(
+      method, examples.features, examples.labels, max_steps=num_steps
+    )
+    return found, jnp.concatenate([start[None], values])
+
+  return jax.jit(jax.vmap(run))(jnp.array(STEP_SIZES))
+
+
+def summarise(
+  name: str,
+  found: logistic.Solution,
+  values: np.ndarray,
+  separation: logistic.Separation,
+) -> list[Run]:
+  """One row for every step size."""
+  loss = LOSSES[name]
+  rows = []
+  for i, step_size in enumerate(STEP_SIZES):
+    bound = float('inf')
+    if np.isfinite(loss.separation) and 'hinge' not in name:
+      bound = logistic.bounds.gd(
+        *separation[:3], step_size=step_size, separation=loss.separation
+      )
+    with np.errstate(invalid='ignore'):
+      rises = int(np.sum(~(np.diff(values[i]) <= 0)))
+    rows.append(
+      Run(
+        loss=name,
+        step_size=step_size,
+        iterations=int(found.iterations[i]),
+        solved=bool(found.solved[i]),
+        first=float(values[i][0]),
+        last=float(values[i][-1]),
+        rises=rises,
+        bound=float(bound),
+      )
+    )
+  return rows
+
+
+def tables(rows: list[Run]) -> str:
+  """Iterations, and the loss after all of them, by loss and step size."""
+  texts = []
+  for title, cell in {
+    'iterations until solved': lambda row: (
+      f'{row.iterations}' if row.solved else f'> {row.iterations}'
+    ),
+    'loss after all iterations (how often it rose)': lambda row: (
+      f'{row.last:.2g} ({row.rises})' if np.isfinite(row.last) else 'overflows'
+    ),
+  }.items():
+    lines = [[title, 'κ', *(f'γ = {size:g}' for size in STEP_SIZES)]]
+    for name, loss in LOSSES.items():
+      kappa = '∞' if loss.separation == np.inf else f'{loss.separation:g}'
+      of = [cell(row) for row in rows if row.loss == name]
+      lines.append([name, kappa, *of])
+    texts.append(results.markdown(lines))
+  return '\n\n'.join(texts)
+
+
+def main(argv: list[str]) -> None:
+  """Prints and saves the tables, and draws the losses."""
+  del argv
+  options.quiet()
+  jax.config.update('jax_enable_x64', True)
+  folder = pathlib.Path(options.WORKDIR.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  examples = jax.device_put(separable.digits_pair(PAIR))
+  separation = logistic.max_margin(examples.features, examples.labels)
+  rows, curves = [], {}
+  for name, loss in LOSSES.items():
+    found, values = trajectories(loss, examples, NUM_STEPS)
+    curves[name] = np.asarray(values)
+    rows += summarise(name, found, curves[name], separation)
+  results.save(rows, tables(rows), folder, 'losses')
+  losses_plots.save(curves, STEP_SIZES, folder / 'losses.png')
+  print(tables(rows))
+  print(f'Picture: {folder / "losses.png"}')
+
+
+if __name__ == '__main__':
+  command_line.run(main, ['workdir'], [])

@@ -1,0 +1,188 @@
+"""How fast the risk and the errors fall: budgets, transitions, lower bounds.
+
+python -m experiments.large_steps.rates --workdir=DIR
+
+Budgets: the log-loss after T iterations with a step size that is constant or in
+proportion to T. Transitions: the iteration from which the loss of LR+GD falls
+for good, on sets on a plane. Lower bound: the iterations of every method
+on the chain, where none can take fewer than R²/(5 μ²).
+"""
+
+import functools
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adaopt import logistic
+from experiments import command_line, options, results
+from experiments.large_steps import separable
+from experiments.plots import rates_of_large_steps
+
+BUDGETS = (100, 300, 1000, 3000, 10_000)
+MAX_STEPS = 20_000
+PAIR = (3, 9)
+
+# The step size of a run of T iterations.
+STEP_SIZES = {
+  'γ = 1': lambda budget: 1.0,
+  'γ = 10': lambda budget: 10.0,
+  'γ = T/100': lambda budget: budget / 100,
+}
+
+SIZES = (4, 8, 16, 24, 32, 48)
+METHODS = {
+  'lr_gd(1)': logistic.lr_gd(1.0),
+  'lr_gd(10⁴)': logistic.lr_gd(1e4),
+  'normalized_lr_gd(1)': logistic.normalized_lr_gd(1.0),
+  'normalized_lr_gd(100)': logistic.normalized_lr_gd(100.0),
+  'adaptive_gd(100)': logistic.adaptive_gd(100.0),
+  'averaged(adaptive_gd(100))': logistic.averaged(logistic.adaptive_gd(100.0)),
+  'perceptron()': logistic.perceptron(),
+  'batch_perceptron()': logistic.batch_perceptron(),
+  'normalized_batch_perceptron()': logistic.normalized_batch_perceptron(),
+  'nesterov()': logistic.nesterov(),
+}
+
+PLANES = tuple(
+  (n, margin) for n in (4, 16, 64, 256) for margin in (0.1, 0.03, 0.01)
+)
+LARGE = (10.0, 100.0, 1e3, 1e4, 1e5)  # γ of the transitions
+
+
+class Transition(NamedTuple):
+  """One set on a plane."""
+
+  n: int
+  margin: float
+  iterations: list[int]  # until the loss falls for good, for each γ
+
+
+@jax.jit(static_argnames='num_steps')
+def _losses(step_size, examples, num_steps):
+  """L(θ_0), …, L(θ_T) of LR+GD."""
+  _, trajectory = logistic.record(
+    logistic.lr_gd(step_size),
+    examples.features,
+    examples.labels,
+    weights=examples.weights,
+    num_steps=num_steps,
+  )
+  return trajectory.loss
+
+
+def budgets(examples: separable.Examples) -> dict[str, list[float]]:
+  """L(θ_T) for every T of `BUDGETS`, by the kind of step size."""
+  return {
+    name: [
+      float(_losses(step_size(budget), examples, budget)[-1])
+      for budget in BUDGETS
+    ]
+    for name, step_size in STEP_SIZES.items()
+  }
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+  """The slope of log y against log x, by least squares."""
+  return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def settled(losses: np.ndarray) -> int:
+  """The first iteration from which a loss never rises."""
+  rises = np.flatnonzero(np.diff(losses) > 0)
+  return int(rises[-1]) + 1 if len(rises) else 0
+
+
+def transitions() -> list[Transition]:
+  """When LR+GD becomes stable, on planes with n examples and margin μ."""
+  found = []
+  run = functools.partial(_losses, num_steps=MAX_STEPS)
+  for n, margin in PLANES:
+    examples = jax.device_put(separable.plane(n, margin))
+    losses = jax.vmap(run, (0, None))(jnp.array(LARGE), examples)
+    counts = [settled(np.asarray(row)) for row in losses]
+    found.append(Transition(n, margin, counts))
+  return found
+
+
+def lower_bounds() -> dict[str, list[int | None]]:
+  """The iterations on the chain of every size; None: unsolved."""
+  found = {}
+  for name, method in METHODS.items():
+    solutions = [
+      logistic.solve(
+        method,
+        examples.features,
+        examples.labels,
+        weights=examples.weights,
+        max_steps=MAX_STEPS,
+      )
+      for examples in map(separable.chain, SIZES)
+    ]
+    found[name] = [
+      int(solution.iterations) if solution.solved else None
+      for solution in solutions
+    ]
+  return found
+
+
+def difficulties() -> list[float]:
+  """R²/μ² of the chain of every size."""
+  known = [
+    logistic.max_margin(
+      examples.features, examples.labels, weights=examples.weights
+    )
+    for examples in map(separable.chain, SIZES)
+  ]
+  return [float(jnp.square(x.radius / x.margin)) for x in known]
+
+
+def tables(
+  risks: dict[str, list[float]],
+  found: list[Transition],
+  counts: dict[str, list[int | None]],
+  hardness: list[float],
+) -> str:
+  """The three tables in Markdown."""
+  first = [['L(θ_T)', *(f'T = {budget}' for budget in BUDGETS), 'slope']]
+  for name, values in risks.items():
+    cells = [f'{value:.3g}' for value in values]
+    first.append([name, *cells, f'{slope(BUDGETS, values):.2f}'])
+  second = [
+    ['iterations until stable', *(f'γ = {x:g}' for x in LARGE), 'n/μ + 1/μ²']
+  ]
+  for row in found:
+    order = row.n / row.margin + 1 / row.margin**2
+    name = f'n = {row.n}, μ = {row.margin:g}'
+    second.append([name, *map(str, row.iterations), f'{order:.0f}'])
+  third = [['iterations on the chain', *(f'k = {k}' for k in SIZES)]]
+  third.append(['R²/(5 μ²)', *(f'{value / 5:.1f}' for value in hardness)])
+  for name, values in counts.items():
+    cells = [f'> {MAX_STEPS}' if x is None else f'{x}' for x in values]
+    third.append([name, *cells])
+  return '\n\n'.join(map(results.markdown, (first, second, third)))
+
+
+def main(argv: list[str]) -> None:
+  """Prints and saves the tables, and draws them."""
+  del argv
+  options.quiet()
+  jax.config.update('jax_enable_x64', True)
+  folder = pathlib.Path(options.WORKDIR.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  risks = budgets(jax.device_put(separable.digits_pair(PAIR)))
+  found = transitions()
+  counts = lower_bounds()
+  text = tables(risks, found, counts, difficulties())
+  (folder / 'rates.md').write_text(text + '\n')
+  rates_of_large_steps.save(
+    BUDGETS, risks, found, SIZES, counts, folder / 'rates.png'
+  )
+  print(text)
+  print(f'Picture: {folder / "rates.png"}')
+
+
+if __name__ == '__main__':
+  command_line.run(main, ['workdir'], [])
