@@ -4,9 +4,10 @@ It is the one class of the toolkit with behaviour: scikit-learn's protocol is
 one of classes. scikit-learn is optional, so this module is imported by its own
 name.
 
-Features are divided by R = max ‖a_i‖ and, for an intercept, followed by a 1, so
-that a step size means the same for features of any scale: the bound of
-`normalized_lr_gd` is R²/μ² (1 + 2 log(2n − 1) / γ) there. Each class against
+With an intercept, dense features are centred and a constant feature is added;
+features are then divided by R = max ‖a_i‖, so that a step size means the same
+at any scale: the bound of `normalized_lr_gd` is R²/μ² (1 + 2 log(2n − 1) / γ).
+Sparse features would not remain sparse if they were centred. Each class against
 the rest is one labelling; all labellings share the features and one program.
 """
 # ruff: noqa: N803, N806
@@ -94,14 +95,34 @@ def _train_all(
   return jax.vmap(train)(labels)
 
 
-def _scaled(X, radius, fit_intercept):
-  """a_i / R and, for an intercept, 1."""
-  ones = np.ones((X.shape[0], int(fit_intercept)), X.dtype)
-  if not scipy.sparse.issparse(X):
-    return np.hstack([X / radius, ones])
-  scaled = scipy.sparse.hstack([X / radius, ones]).tocsr()
-  scaled.sum_duplicates()
-  return sparse.BCOO.from_scipy_sparse(scaled)
+class _Scaled(NamedTuple):
+  """Features for a method."""
+
+  features: problems.Features  # (a_i − ā) / R and CONSTANT, [n, d + 1]
+  center: np.ndarray  # ā, [d]; 0 for sparse features or without intercept
+  radius: float  # R = max ‖a_i − ā‖
+
+
+# A larger one makes the intercept oscillate, a smaller one makes it slow.
+CONSTANT = 0.3
+
+
+def _scaled(X, weights, fit_intercept):
+  """Features with a constant one, if there is an intercept."""
+  is_sparse = scipy.sparse.issparse(X)
+  center = np.zeros(X.shape[1], X.dtype)
+  if fit_intercept and not is_sparse:
+    center = np.average(X, axis=0, weights=weights).astype(X.dtype)
+    X = X - center
+  radius = extmath.row_norms(X)[weights > 0].max() or 1
+  if not np.isfinite(radius):
+    raise ValueError('the norm of a row of X overflows; scale the features.')
+  constant = np.full((X.shape[0], int(fit_intercept)), CONSTANT, X.dtype)
+  if not is_sparse:
+    return _Scaled(np.hstack([X / radius, constant]), center, radius)
+  features = scipy.sparse.hstack([X / radius, constant]).tocsr()
+  features.sum_duplicates()
+  return _Scaled(sparse.BCOO.from_scipy_sparse(features), center, radius)
 
 
 class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
@@ -120,8 +141,8 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
   Args:
     method: A function that makes the method of a step size. To be pickled, and
       to compile once for all fits of one shape, it must be that of a module.
-    step_size: γ, for features divided by R = max ‖a_i‖; None for a method
-      without, such as `logistic.perceptron`.
+    step_size: γ, for features divided by R; None for a method without, such as
+      `logistic.perceptron`.
     min_iter: Iterations to make although the classes are separated before; the
       iterate of the largest margin is kept. For methods that maximise it, such
       as `logistic.nesterov` or `logistic.dual_momentum`.
@@ -160,7 +181,7 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
     self,
     method: Callable[..., methods.Method] = descent.normalized_lr_gd,
     *,
-    step_size: float | None = 10.0,
+    step_size: float | None = 30.0,
     min_iter: int = 0,
     max_iter: int = 1000,
     fit_intercept: bool = True,
@@ -201,18 +222,14 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
         f'y must hold at least 2 classes, got 1 class: {self.classes_[0]}.'
       )
     weights = self._weights(X, y, sample_weight)
-    counted = weights > 0
     labels = preprocessing.label_binarize(y, classes=self.classes_).T
-    radius = extmath.row_norms(X)[counted].max() or 1
-    if not np.isfinite(radius):
-      raise ValueError('the norm of a row of X overflows; scale the features.')
-
+    scaled = _scaled(X, weights, self.fit_intercept)
     with jax.enable_x64(X.dtype == np.float64):
       params, counts = jax.device_get(
         _train_all(
           self.method,
           step_size,
-          _scaled(X, radius, self.fit_intercept),
+          scaled.features,
           labels,
           weights,
           num_features=X.shape[1],
@@ -224,17 +241,20 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
     norms = np.linalg.norm(coef, axis=1, keepdims=True)
     norms[norms == 0] = 1
     self.coef_ = coef / norms
-    self.intercept_ = radius * np.sum(intercept / norms, axis=1)
+    self.intercept_ = (
+      CONSTANT * scaled.radius * np.sum(intercept / norms, axis=1)
+      - self.coef_ @ scaled.center
+    )
     self.n_iter_ = int(counts.max())
-    scores = self._scores(X)[counted]
-    margins = np.where(labels.T[counted], scores, -scores).min(axis=0)
+    scores = np.where(labels.T == 1, 1, -1) * self._scores(X)
+    margins = scores[weights > 0].min(axis=0)
     self.margin_ = margins.min()
     self.converged_ = bool(self.margin_ > 0)
     if not self.converged_:
       warnings.warn(
-        f'{np.sum(margins <= 0)} of {margins.size} hyperplanes separate '
-        f'nothing after max_iter={self.max_iter} iterations and are the mean '
-        'of all iterates. If the classes do not overlap, increase max_iter.',
+        f'{np.sum(margins <= 0)} of {margins.size} hyperplanes do not separate '
+        f'their classes after {self.n_iter_} iterations; they are the mean of '
+        'all iterates. Unless the classes overlap, increase max_iter.',
         exceptions.ConvergenceWarning,
         stacklevel=2,
       )
