@@ -7,23 +7,20 @@ name.
 With an intercept, dense features are centred and a constant feature is added;
 features are then divided by R = max ‖a_i‖, so that a step size means the same
 at any scale: the bound of `normalized_lr_gd` is R²/μ² (1 + 2 log(2n − 1) / γ).
-Sparse features would not remain sparse if they were centred. Each class against
-the rest is one labelling; all labellings share the features and one program.
+Sparse features would not remain sparse if they were centred.
 """
 # ruff: noqa: N803, N806
 
-import functools
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
 from adaopt._common import checks, functions
-from adaopt.logistic import descent, methods
+from adaopt.logistic import descent, hyperplanes, methods
 from adaopt.logistic import problem as problems
 
 try:
@@ -36,63 +33,6 @@ except ImportError as error:
     "adaopt.logistic.classifier needs scikit-learn: pip install 'adaopt"
     "[sklearn]'."
   ) from error
-
-
-class _Run(NamedTuple):
-  """A run in progress, of one class against the rest."""
-
-  state: methods.State
-  mean: jax.Array  # (1/t) Σ θ_s over s = 1 … t, [d]
-  best: jax.Array  # θ of the largest margin, [d]
-  margin: jax.Array  # that margin; −∞ while θ = 0, []
-
-
-def _train(method, problem, num_features, min_iter, max_iter):
-  """θ of the largest margin or, if none is positive, the mean; and t."""
-
-  def seen(state, mean, best, margin):
-    # The distance to the hyperplane does not count the intercept.
-    norm = jnp.linalg.norm(state.params[:num_features])
-    new = problems.min_margin(problem, state.margins) / norm
-    better = new > margin  # False for 0/0
-    return _Run(
-      state=state,
-      mean=mean,
-      best=jnp.where(better, state.params, best),
-      margin=jnp.where(better, new, margin),
-    )
-
-  def is_waiting(run):
-    t = run.state.count
-    return ((run.margin <= 0) | (t < min_iter)) & (t < max_iter)
-
-  def advance(run):
-    state = method.step(run.state, problem)
-    mean = run.mean + (state.params - run.mean) / state.count
-    return seen(state, mean, run.best, run.margin)
-
-  first = method.init(problem)
-  start = seen(
-    first, first.params, first.params, jnp.full_like(problem.radius, -jnp.inf)
-  )
-  run = jax.lax.while_loop(is_waiting, advance, start)
-  return jnp.where(run.margin > 0, run.best, run.mean), run.state.count
-
-
-@functools.partial(jax.jit, static_argnames=('make', 'num_features'))
-def _train_all(
-  make, step_size, features, labels, weights, num_features, min_iter, max_iter
-):
-  """`_train` for labels [runs, n]: θ, [runs, d], and t, [runs]."""
-
-  def train(labels):
-    problem = problems.make_problem(features, labels, weights=weights)
-    method = make(*step_size)
-    return _train(method, problem, num_features, min_iter, max_iter)
-
-  if len(labels) == 1:  # A product with a vector, not with a matrix.
-    return jax.tree.map(lambda x: x[None], train(labels[0]))
-  return jax.vmap(train)(labels)
 
 
 class _Scaled(NamedTuple):
@@ -147,7 +87,8 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
       iterate of the largest margin is kept. For methods that maximise it, such
       as `logistic.nesterov` or `logistic.dual_momentum`.
     max_iter: Iterations at most.
-    fit_intercept: Whether the hyperplane may miss 0.
+    fit_intercept: Whether the hyperplane may miss 0. If not, examples that are
+      0 are left out.
     class_weight: None; 'balanced', so that all classes count the same; or
       weights by class. They multiply those of the examples.
 
@@ -210,7 +151,7 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
       ValueError: If a parameter is invalid, there is one class only, all
         weights are 0, or the norm of a row overflows.
     """
-    step_size = self._checked_step_size()
+    arguments = self._arguments()
     X, y = validation.validate_data(
       self, X, y, accept_sparse='csr', dtype=[np.float64, np.float32]
     )
@@ -223,12 +164,12 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
       )
     weights = self._weights(X, y, sample_weight)
     labels = preprocessing.label_binarize(y, classes=self.classes_).T
-    scaled = _scaled(X, weights, self.fit_intercept)
     with jax.enable_x64(X.dtype == np.float64):
+      scaled = _scaled(X, weights, self.fit_intercept)
       params, counts = jax.device_get(
-        _train_all(
+        hyperplanes.find(
           self.method,
-          step_size,
+          arguments,
           scaled.features,
           labels,
           weights,
@@ -248,8 +189,8 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
     self.n_iter_ = int(counts.max())
     scores = np.where(labels.T == 1, 1, -1) * self._scores(X)
     margins = scores[weights > 0].min(axis=0)
-    self.margin_ = margins.min()
-    self.converged_ = bool(self.margin_ > 0)
+    self.margin_ = float(margins.min())
+    self.converged_ = self.margin_ > 0
     if not self.converged_:
       warnings.warn(
         f'{np.sum(margins <= 0)} of {margins.size} hyperplanes do not separate '
@@ -279,17 +220,22 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
     indices = (scores > 0).astype(int) if binary else scores.argmax(axis=1)
     return self.classes_[indices]
 
-  def _checked_step_size(self):
-    """The arguments of `method`: the step size, if it takes one."""
+  def _arguments(self):
+    """The arguments of `method`: a step size, or none; checks parameters."""
     checks.check_callable('that makes a method', method=self.method)
     checks.check_hashable(method=self.method)
     checks.check_integer(0, min_iter=self.min_iter)
     checks.check_integer(1, max_iter=self.max_iter)
     checks.check_flag(fit_intercept=self.fit_intercept)
-    step_size = () if self.step_size is None else (self.step_size,)
-    functions.check_takes(len(step_size), method=self.method)
-    methods.check_method(self.method(*step_size), 'method must return')
-    return step_size
+    arguments = () if self.step_size is None else (self.step_size,)
+    if not functions.takes(self.method, *arguments):
+      raise ValueError(
+        f'{functions.described(self.method)} cannot be called with '
+        f'step_size={self.step_size}; pass None to a method that has no step '
+        'size, and a number to one that has.'
+      )
+    methods.check_method(self.method(*arguments), 'method must return')
+    return arguments
 
   def _weights(self, X, y, sample_weight):
     """Weights of examples times those of their classes, not all 0. [n]."""
@@ -306,10 +252,13 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
         sample_weight=weights[counted],
       )
       weights[counted] *= factors[codes]
-    if not (np.all(weights >= 0) and np.any(weights > 0)):
+    if not self.fit_intercept:  # No hyperplane through 0 has 0 on a side.
+      weights[extmath.row_norms(X) == 0] = 0
+    valid = np.isfinite(weights) & (weights >= 0)
+    if not (np.all(valid) and np.any(weights > 0)):
       raise ValueError(
-        'weights of examples, times those of their classes, must be at least '
-        f'0 and not all zero, got {weights}.'
+        'weights of examples, times those of their classes, must be finite, at '
+        f'least 0 and not all zero, got {weights}.'
       )
     return weights
 
