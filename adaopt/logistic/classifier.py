@@ -60,9 +60,17 @@ def _scaled(X, weights, fit_intercept):
   constant = np.full((X.shape[0], int(fit_intercept)), CONSTANT, X.dtype)
   if not is_sparse:
     return _Scaled(np.hstack([X / radius, constant]), center, radius)
-  features = scipy.sparse.hstack([X / radius, constant]).tocsr()
+  features = scipy.sparse.hstack([X / radius, constant], format='csr')
   features.sum_duplicates()
-  return _Scaled(sparse.BCOO.from_scipy_sparse(features), center, radius)
+  rows, columns = features.nonzero()
+  indices = np.column_stack([rows, columns])
+  features = sparse.BCOO(
+    (features.data, indices.astype(np.int32)),
+    shape=features.shape,
+    indices_sorted=True,
+    unique_indices=True,
+  )
+  return _Scaled(features, center, radius)
 
 
 class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):

@@ -3,8 +3,8 @@
 python -m experiments.large_steps.classifiers --workdir=DIR --data_dir=DIR
 
 Two classes that a hyperplane through 0 separates; then, with an intercept,
-overlapping classes, ten classes and two of CIFAR-10. float32; a fifth of the examples is held out, or
-the test set of the data.
+overlapping classes, ten classes and two of CIFAR-10. In float32; tested on a
+fifth of the examples, held out, or on the test set of the data.
 """
 
 import functools
