@@ -10,7 +10,7 @@ EXAMPLES = re.findall(r'```python\n(.*?)```', README.read_text(), re.DOTALL)
 
 
 def test_readme_has_examples():
-  assert len(EXAMPLES) == 15
+  assert len(EXAMPLES) == 16
 
 
 @pytest.mark.parametrize('example', EXAMPLES, ids=range(len(EXAMPLES)))

@@ -1,0 +1,240 @@
+"""Large steps as a classifier of scikit-learn, beside those of scikit-learn.
+
+python -m experiments.large_steps.classifiers --workdir=DIR --data_dir=DIR
+
+Two classes that a hyperplane through 0 separates; then, with an intercept,
+overlapping classes, ten classes and two of CIFAR-10. In float32; tested on a
+fifth of the examples, held out, or on the test set of the data.
+"""
+
+import functools
+import pathlib
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from sklearn import exceptions, linear_model, model_selection, svm
+
+from adaopt import logistic
+from adaopt.logistic import classifier
+from experiments import command_line, datasets, options, results
+from experiments.benchmarks import timing
+from experiments.large_steps import separable
+
+
+class Row(NamedTuple):
+  """One classifier on one set."""
+
+  task: str
+  classifier: str
+  train_accuracy: float
+  test_accuracy: float
+  margin_ratio: float | None  # margin / μ; None if μ is not known
+  iterations: int  # or epochs
+  first_seconds: float  # of the first fit, which compiles
+  seconds: float  # of later fits
+
+
+class Split(NamedTuple):
+  """Features and labels for training and for testing."""
+
+  train_features: np.ndarray
+  test_features: np.ndarray
+  train_labels: np.ndarray
+  test_labels: np.ndarray
+
+
+class Task(NamedTuple):
+  """A set, and what hyperplanes are to be found for it."""
+
+  load: Callable[[str | None], Split]
+  fit_intercept: bool
+  max_iter: int  # of large steps
+
+
+def _held_out(features, labels):
+  """A fixed fifth of each class for testing."""
+  split = model_selection.train_test_split(
+    np.float32(features), labels, test_size=0.2, random_state=0, stratify=labels
+  )
+  return Split(*split)
+
+
+def _separable(name, data_dir):
+  examples = separable.PROBLEMS[name](data_dir)
+  counted = examples.weights > 0
+  return _held_out(examples.features[counted], examples.labels[counted])
+
+
+def _whole(name, data_dir, scale=1.0, count=None):
+  """The first examples of a data set, and its test set."""
+  parts = datasets.DATASETS[name](data_dir)
+  flat = [
+    np.float32(part['input']).reshape(len(part['label']), -1) / scale
+    for part in parts
+  ]
+  labels = [part['label'] for part in parts]
+  return Split(flat[0][:count], flat[1], labels[0][:count], labels[1])
+
+
+TASKS = {
+  **{
+    name: Task(functools.partial(_separable, name), False, 3000)
+    for name in (
+      *('digits_1_8', 'digits_3_9', 'digits_8_9'),
+      *('mushrooms', 'mnist', 'fashion_mnist'),
+    )
+  },
+  **{
+    name: Task(functools.partial(_whole, name), True, 300)
+    for name in ('phishing', 'a9a', 'w8a')
+  },
+  'digits, 10 classes': Task(functools.partial(_whole, 'digits'), True, 1000),
+  'MNIST, 10 classes': Task(
+    functools.partial(_whole, 'mnist', scale=255, count=10_000), True, 100
+  ),
+  # Too long for μ, and for steps until it is separated.
+  'cifar10': Task(functools.partial(_separable, 'cifar10'), True, 300),
+}
+
+MARGIN_ITER = 1000
+"""Iterations of the methods that maximise the margin."""
+
+
+def large_steps(task: Task) -> dict[str, classifier.LargeStepClassifier]:
+  """The classifiers of the toolkit, by name."""
+  make = functools.partial(
+    classifier.LargeStepClassifier,
+    fit_intercept=task.fit_intercept,
+    max_iter=task.max_iter,
+  )
+  found = {
+    'NLR, γ = 30': make(),
+    'LR+GD, γ = 1000': make(logistic.lr_gd, step_size=1000.0),
+    'perceptron': make(logistic.perceptron, step_size=None),
+  }
+  if task.fit_intercept:
+    return found
+  for name, method in (
+    ('dual momentum', logistic.dual_momentum),
+    ('Nesterov', logistic.nesterov),
+  ):
+    found[name] = make(method, step_size=None, min_iter=MARGIN_ITER)
+  return found
+
+
+def of_sklearn(task: Task) -> dict:
+  """The classifiers of scikit-learn, by name; their settings are the default.
+
+  But for C of LogisticRegression, which leaves it all but unregularised, and
+  for the most iterations.
+  """
+  intercept = dict(fit_intercept=task.fit_intercept)
+  return {
+    'LogisticRegression, C = 1e8': linear_model.LogisticRegression(
+      C=1e8, max_iter=1000, **intercept
+    ),
+    'Perceptron': linear_model.Perceptron(random_state=0, **intercept),
+    'SGDClassifier': linear_model.SGDClassifier(random_state=0, **intercept),
+    'LinearSVC': svm.LinearSVC(random_state=0, **intercept),
+  }
+
+
+def max_margin(split: Split) -> float | None:
+  """μ of the training examples, or None if it was not found."""
+  with jax.enable_x64(True):
+    found = jax.jit(logistic.max_margin)(
+      np.float64(split.train_features), split.train_labels
+    )
+    return float(found.margin) if found.margin > 0 else None
+
+
+def margin(model, split: Split) -> float:
+  """The least distance of a training example of two classes."""
+  scores = model.decision_function(split.train_features)
+  signs = np.where(split.train_labels == model.classes_[1], 1, -1)
+  return float(np.min(signs * scores) / np.linalg.norm(model.coef_))
+
+
+def compare(name: str, task: Task, split: Split) -> list[Row]:
+  """Fits every classifier in turn; a row for each."""
+  models = large_steps(task) | of_sklearn(task)
+  fits = {
+    key: functools.partial(model.fit, split.train_features, split.train_labels)
+    for key, model in models.items()
+  }
+  first = {}
+  for key, fit in fits.items():
+    begin = time.perf_counter()
+    fit()
+    first[key] = time.perf_counter() - begin
+  seconds = {key: ms / 1e3 for key, ms in timing.in_turns(fits).items()}
+  best = None if task.fit_intercept else max_margin(split)
+  return [
+    Row(
+      task=name,
+      classifier=key,
+      train_accuracy=model.score(split.train_features, split.train_labels),
+      test_accuracy=model.score(split.test_features, split.test_labels),
+      margin_ratio=best and margin(model, split) / best,
+      iterations=int(np.max(model.n_iter_)),
+      first_seconds=first[key],
+      seconds=seconds[key],
+    )
+    for key, model in models.items()
+  ]
+
+
+# Title → the function from a row to its cell.
+COLUMNS: dict[str, Callable[[Row], str]] = {
+  'data': lambda row: row.task,
+  'classifier': lambda row: row.classifier,
+  'train': lambda row: f'{row.train_accuracy:.4f}',
+  'test': lambda row: f'{row.test_accuracy:.4f}',
+  'margin / μ': lambda row: (
+    '' if row.margin_ratio is None else f'{row.margin_ratio:.3f}'
+  ),
+  'iterations': lambda row: str(row.iterations),
+  'first fit, s': lambda row: f'{row.first_seconds:.2f}',
+  'later, s': lambda row: f'{row.seconds:.3f}',
+}
+
+
+def table(rows: list[Row]) -> str:
+  """The rows in Markdown."""
+  lines = [[cell(row) for cell in COLUMNS.values()] for row in rows]
+  return results.markdown([list(COLUMNS), *lines])
+
+
+_TASKS = flags.DEFINE_multi_enum(
+  'task', list(TASKS), list(TASKS), 'Set to run; may be repeated.'
+)
+
+
+def main(argv: list[str]) -> None:
+  """Fits every classifier on every set; writes a table."""
+  del argv
+  options.quiet()
+  warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
+  timing.print_machine()
+  folder = pathlib.Path(options.WORKDIR.value)
+  rows = []
+  for name in _TASKS.value:
+    try:
+      split = TASKS[name].load(options.DATA_DIR.value)
+      folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+      sys.exit(str(error))
+    found = compare(name, TASKS[name], split)
+    print(f'\n{table(found)}', flush=True)
+    rows += found
+    results.save(rows, table(rows), folder, 'classifiers')
+
+
+if __name__ == '__main__':
+  command_line.run(main, ['workdir'], ['data_dir'])
