@@ -1,11 +1,12 @@
 """Linear classification of separable data: large steps and perceptrons."""
 
-from adaopt.logistic import bounds
+from adaopt.logistic import bounds, multiclass
 from adaopt.logistic.accelerated import (
   dual_momentum,
   nesterov,
   smooth_perceptron,
 )
+from adaopt.logistic.cutting_planes import CertifiedMargin
 from adaopt.logistic.descent import (
   adaptive_gd,
   lr_gd,
@@ -19,11 +20,21 @@ from adaopt.logistic.perceptrons import (
   normalized_batch_perceptron,
   perceptron,
 )
+from adaopt.logistic.polyhedral_margins import (
+  max_margin_l1,
+  max_margin_linf,
+)
 from adaopt.logistic.problem import Problem, make_problem
 from adaopt.logistic.solving import Solution, Trajectory, record, solve
+from adaopt.logistic.steepest import (
+  coordinate_descent,
+  normalized_gd,
+  sign_descent,
+)
 from adaopt.logistic.sweeping import sweep
 
 __all__ = [
+  'CertifiedMargin',
   'Method',
   'Problem',
   'Separation',
@@ -34,16 +45,22 @@ __all__ = [
   'averaged',
   'batch_perceptron',
   'bounds',
+  'coordinate_descent',
   'dual_momentum',
   'lr_gd',
   'make_problem',
   'max_margin',
+  'max_margin_l1',
+  'max_margin_linf',
+  'multiclass',
   'nesterov',
   'normalized_batch_perceptron',
   'normalized_exponential_gd',
+  'normalized_gd',
   'normalized_lr_gd',
   'perceptron',
   'record',
+  'sign_descent',
   'smooth_perceptron',
   'solve',
   'sweep',
