@@ -1,8 +1,9 @@
 r"""The maximal margin in a norm, of rows that need not all be held at once.
 
-max_{‖θ‖ ≤ 1} min_j ⟨r_j, θ⟩ = min_q ‖Σ q_j r_j‖_* over the simplex, with the dual
-norm. A few rows give an upper bound by their q, and a θ whose margin over all
-rows is a lower bound. The rows below it join the few, until the bounds meet.
+max_{‖θ‖ ≤ 1} min_j ⟨r_j, θ⟩ = min_q ‖Σ q_j r_j‖_* over the simplex, with the
+dual norm. A few rows give an upper bound by their q, and a θ whose margin over
+all rows is a lower bound. Rows whose margin is less than that of the few join
+them, until the bounds meet.
 """
 
 from collections.abc import Callable

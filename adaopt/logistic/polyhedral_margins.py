@@ -136,7 +136,7 @@ def max_margin_l1(
     >>> from adaopt import logistic
     >>> features = jnp.array([[3.0, 1.0], [-2.0, 1.0], [0.0, -9.0]])
     >>> found = logistic.max_margin_l1(features, jnp.array([1, 1, -1]))
-    >>> print(f'{found.margin:.4f}', found.params.round(4))
+    >>> print(f'{found.margin:.4f}', found.params.round(4) + 0)
     1.0000 [0. 1.]
   """
   return _max_margin(
@@ -175,7 +175,7 @@ def max_margin_linf(
     >>> from adaopt import logistic
     >>> features = jnp.array([[3.0, 1.0], [-2.0, 1.0], [0.0, -9.0]])
     >>> found = logistic.max_margin_linf(features, jnp.array([1, 1, -1]))
-    >>> print(f'{found.margin:.4f}', found.params.round(4))
+    >>> print(f'{found.margin:.4f}', found.params.round(4) + 0)
     1.0000 [0. 1.]
   """
   return _max_margin(

@@ -125,7 +125,7 @@ def sign_descent(
     ...   logistic.sign_descent(lambda t: 1 / jnp.sqrt(t + 1)),
     ...   features, labels, weights=weights, max_steps=1000)
     >>> print(found.iterations)
-    2
+    19
 
   References:
     Fan et al., `Implicit Bias of Spectral Descent and Muon on Multiclass
@@ -161,7 +161,7 @@ def coordinate_descent(
     ...   logistic.coordinate_descent(lambda t: 1 / jnp.sqrt(t + 1)),
     ...   features, labels, weights=weights, max_steps=1000)
     >>> print(found.iterations)
-    2
+    77
 
   References:
     Telgarsky, `Margins, Shrinkage, and Boosting
@@ -198,7 +198,7 @@ def normalized_gd(
     ...   logistic.normalized_gd(lambda t: 1 / jnp.sqrt(t + 1)),
     ...   features, labels, weights=weights, max_steps=1000)
     >>> print(found.iterations)
-    2
+    38
 
   References:
     Fan et al., `Implicit Bias of Spectral Descent and Muon on Multiclass
