@@ -219,7 +219,8 @@ def _iterate_classes(features, labels, classes, steps, change):
 
 def _pull(z, h, y):
   """Minus the gradient of the cross-entropy of one example."""
-  return np.outer(np.eye(len(z))[y] - _probabilities(z), h)
+  wrong = np.where(np.arange(len(z)) == y, 0, _probabilities(z))
+  return np.outer(np.eye(len(z))[y] * np.sum(wrong) - wrong, h)
 
 
 def _total_pull(z, features, labels):
@@ -241,8 +242,11 @@ def class_normalized_lr_gd(features, labels, classes, steps, gamma):
   """W −= γ ∇L / mean(1 − p_iy)."""
 
   def change(z, t):
-    right = [_probabilities(z_i)[y] for z_i, y in zip(z, labels, strict=True)]
-    mean = np.mean([1 - p for p in right])
+    wrong = [
+      np.delete(_probabilities(z_i), y)
+      for z_i, y in zip(z, labels, strict=True)
+    ]
+    mean = np.sum(wrong) / len(labels)
     return gamma * _total_pull(z, features, labels) / len(labels) / mean
 
   return _iterate_classes(features, labels, classes, steps, change)

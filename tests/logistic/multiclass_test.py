@@ -72,17 +72,20 @@ def _float64():
     yield
 
 
-def make_data(n=9, d=4, seed=0):
-  """Separable h_i, y_i and w_i, the last row of them padding."""
+def make_data(d=4, seed=0):
+  """Three separable h_i of each class, and w_i; the last row is padding."""
   rng = np.random.default_rng(seed)
   directions = rng.normal(size=[K, d])
-  features = rng.normal(size=(n, d))
-  labels = np.argmax(features @ directions.T, 1)
-  features += 0.1 * directions[labels]
-  assert set(labels[:-1]) == set(range(K))
+  pool = rng.normal(size=(100, d))
+  classes = np.argmax(pool @ directions.T, 1)
+  chosen = [np.flatnonzero(classes == c)[:3] for c in range(K)]
+  rows = rng.permutation(np.concatenate(chosen))
+  features, labels = (
+    pool[rows] + 0.02 * directions[classes[rows]],
+    classes[rows],
+  )
   features[-1] = 0
-  weights = np.array([1, 3, 1, 1, 2, 1, 1, 1, 0.0][:n])
-  return features, labels, weights
+  return features, labels, np.array([1, 3, 1, 1, 2, 1, 1, 1, 0.0])
 
 
 def make_copies(features, labels, weights):
@@ -180,7 +183,7 @@ def test_large_steps_tend_to_the_batch_perceptron():
 
 def test_the_perceptron_keeps_to_its_bound():
   for seed in range(3, 6):
-    data = make_data(n=9, seed=seed)
+    data = make_data(seed=seed)
     found = multiclass.solve(
       multiclass.perceptron(), *data[:2], weights=data[2], max_steps=100_000
     )
@@ -293,7 +296,7 @@ def test_methods_of_two_and_of_k_classes_are_told_apart():
 
 BAD = {
   'strings': (dict(labels=np.array(['a', 'b', 'c'])), 'LabelEncoder'),
-  'floats': (dict(labels=np.array([0.0, 1, 2])), 'integers, .* got float'),
+  'floats': (dict(labels=np.array([0.0, 1, 2])), 'be integers .*got float64'),
   'other integers': (dict(labels=np.array([3, 5, 9])), 'got 3, 5, 9; .*Label'),
   'a gap': (dict(labels=np.array([0, 2, 2])), 'got 0, 2; .* num_classes'),
   'one class': (dict(labels=np.zeros(3, int)), 'k ≥ 2 classes, got 0'),

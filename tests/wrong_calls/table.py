@@ -68,7 +68,8 @@ def label(value: Any) -> str:
 def name_of(public: Any) -> str:
   """Where a public name is found, such as criteria.norm_test."""
   room, _, _ = public.__module__.removeprefix('adaopt.').partition('.')
-  room = 'bounds' if public.__module__.endswith('.bounds') else room
+  for inner in ('bounds', 'multiclass'):
+    room = inner if f'.{inner}' in public.__module__ else room
   return f'{room}.{public.__qualname__}'.removeprefix('_common.')
 
 

@@ -43,11 +43,14 @@ RESULTS = (
   criteria.GoodputState,
   criteria.GradientDiversityState,
   criteria.Seconds,
+  logistic.CertifiedMargin,
   logistic.Problem,
   logistic.Separation,
   logistic.Solution,
   logistic.State,
   logistic.Trajectory,
+  logistic.multiclass.Problem,
+  logistic.multiclass.State,
   noise.AverageState,
   noise.BetweenStepsState,
   noise.NoiseEstimates,
@@ -76,7 +79,7 @@ FREE = {'test', 'args'}
 
 def public_names():
   """What is public and called, by its name."""
-  modules = [adaopt, logistic.bounds]
+  modules = [adaopt, logistic.bounds, logistic.multiclass]
   for _, room, is_package in pkgutil.iter_modules(adaopt.__path__):
     if is_package and not room.startswith('_'):
       modules.append(importlib.import_module(f'adaopt.{room}'))

@@ -1,7 +1,8 @@
 r"""The maximal margin of k classes, in the Frobenius and in the max norm.
 
-With c ≠ y_i, max_{‖W‖ ≤ 1} min_{i, c} ⟨Δ_ic, W⟩ = min_q ‖Σ q_ic Δ_ic‖_* over the
-simplex, with the dual norm. Of the n (k − 1) matrices Δ_ic only a few are made, those that matter.
+With c ≠ y_i, max_{‖W‖ ≤ 1} min_{i, c} ⟨Δ_ic, W⟩ = min_q ‖Σ q_ic Δ_ic‖_* over
+the simplex, with the dual norm. Of the n (k − 1) matrices Δ_ic only a few are
+made, those that matter.
 """
 
 import jax

@@ -1,15 +1,15 @@
 r"""The maximal margin of k classes in the spectral norm, between two bounds.
 
-With c ≠ y_i, max_{‖W‖ ≤ 1} min_{i, c} ⟨Δ_ic, W⟩ = min_q ‖Σ q_ic Δ_ic‖_* over the
-simplex, with the nuclear norm. Any W and any q bound it from below and from
+With c ≠ y_i, max_{‖W‖ ≤ 1} min_{i, c} ⟨Δ_ic, W⟩ = min_q ‖Σ q_ic Δ_ic‖_* over
+the simplex, with the nuclear norm. Any W and any q bound it from below and from
 above. They are the means of a primal-dual method, Δ divided by √2 R:
 
   W_{t+1} = clip(W_t + τ Σ q_ic Δ_ic),
   q_ic ∝ q_ic e^{−⟨Δ_ic, 2 W_{t+1} − W_t⟩ / τ},
 
-where clip takes singular values above 1 to 1. With ‖Δ_ic‖ ≤ 1 the bounds of the
-means of all T steps are within (r / (2τ) + τ log N) / T, for the rank r of W and
-N pairs (i, c): τ² = r / (2 log N) is best.
+where clip takes singular values above 1 to 1. With ‖Δ_ic‖ ≤ 1 the bounds of
+the means of all T steps are within (r / (2τ) + τ log N) / T, for the rank r of
+W and N pairs (i, c): τ² = r / (2 log N) is best.
 """
 
 from typing import NamedTuple
@@ -113,8 +113,8 @@ def max_margin_spectral(
   r"""max_{‖W‖_2 ≤ 1} min_i m_i in the spectral norm, between two bounds.
 
   In float64, in rounds of steps, each as long as all before; a round ends with
-  a bound of either kind. They close in as 1 over the steps: ask for no more than
-  a percent or so. A margin ≤ 0 separates nothing.
+  a bound of either kind. They close in as 1 over the steps: ask for no more
+  than a percent or so. A margin ≤ 0 separates nothing.
 
   Args:
     features: As in `max_margin`.
