@@ -150,6 +150,15 @@ def is_key(leaf: Any) -> bool:
   return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
+def check_key(key: Any) -> None:
+  """Raises ValueError unless it is one random key."""
+  if not is_key(key) or key.ndim:
+    raise ValueError(
+      'key must be a random key, as jax.random.key makes it, got '
+      f'{arrays.described(key)}.'
+    )
+
+
 def check_args(args: Any) -> None:
   """Raises ValueError if an argument for all examples is a random key."""
   for leaf in jax.tree.leaves(args):

@@ -1,6 +1,6 @@
 """Linear classification of separable data: large steps and perceptrons."""
 
-from adaopt.logistic import bounds, multiclass
+from adaopt.logistic import bounds, losses, multiclass, risks
 from adaopt.logistic.accelerated import (
   dual_momentum,
   nesterov,
@@ -9,12 +9,14 @@ from adaopt.logistic.accelerated import (
 from adaopt.logistic.cutting_planes import CertifiedMargin
 from adaopt.logistic.descent import (
   adaptive_gd,
+  gd,
   lr_gd,
   normalized_exponential_gd,
   normalized_lr_gd,
 )
 from adaopt.logistic.margins import Separation, max_margin
 from adaopt.logistic.methods import Method, State, averaged
+from adaopt.logistic.models import Model, hadamard, two_layer
 from adaopt.logistic.perceptrons import (
   batch_perceptron,
   normalized_batch_perceptron,
@@ -25,6 +27,12 @@ from adaopt.logistic.polyhedral_margins import (
   max_margin_linf,
 )
 from adaopt.logistic.problem import Problem, make_problem
+from adaopt.logistic.regularized import (
+  Settled,
+  regularized_lr_gd,
+  settle,
+)
+from adaopt.logistic.sampling import sampled
 from adaopt.logistic.solving import Solution, Trajectory, record, solve
 from adaopt.logistic.steepest import (
   coordinate_descent,
@@ -36,8 +44,10 @@ from adaopt.logistic.sweeping import sweep
 __all__ = [
   'CertifiedMargin',
   'Method',
+  'Model',
   'Problem',
   'Separation',
+  'Settled',
   'Solution',
   'State',
   'Trajectory',
@@ -47,6 +57,9 @@ __all__ = [
   'bounds',
   'coordinate_descent',
   'dual_momentum',
+  'gd',
+  'hadamard',
+  'losses',
   'lr_gd',
   'make_problem',
   'max_margin',
@@ -60,8 +73,13 @@ __all__ = [
   'normalized_lr_gd',
   'perceptron',
   'record',
+  'regularized_lr_gd',
+  'risks',
+  'sampled',
+  'settle',
   'sign_descent',
   'smooth_perceptron',
   'solve',
   'sweep',
+  'two_layer',
 ]

@@ -50,7 +50,9 @@ def dual_momentum() -> methods.Method:
     g = t / (t + 1) * (state.memory - mean)
     return state.params - (g - mean), g
 
-  return methods.make_method(move, memory=methods.zeros)
+  return methods.make_method(
+    move, memory=methods.zeros, start=methods.zeros, autonomous=False
+  )
 
 
 def nesterov() -> methods.Method:
@@ -92,7 +94,9 @@ def nesterov() -> methods.Method:
     w = state.memory + 2 / (t + 1) * (mean - state.memory)
     return state.params + t * w, w
 
-  return methods.make_method(move, memory=methods.zeros)
+  return methods.make_method(
+    move, memory=methods.zeros, start=methods.zeros, autonomous=False
+  )
 
 
 def smooth_perceptron() -> methods.Method:
@@ -137,5 +141,8 @@ def smooth_perceptron() -> methods.Method:
     return (1 - tau) * state.params + tau * mean, q
 
   return methods.make_method(
-    move, memory=lambda problem: jnp.zeros_like(problem.signs), start=start
+    move,
+    memory=lambda problem: jnp.zeros_like(problem.signs),
+    start=start,
+    autonomous=False,
   )

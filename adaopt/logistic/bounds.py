@@ -112,6 +112,29 @@ def normalized_exponential_gd(
   return limit + _log_term(n, margin, step_size)
 
 
+def gd(
+  n: Number,
+  radius: Number,
+  margin: Number,
+  step_size: Number,
+  separation: Number,
+) -> jax.Array:
+  r"""2n (R² + 2κ/γ) / μ², for the loss of an entropy with κ = φ'(1).
+
+  With G = (1/n) Σ w_i r_i, r_i m_i ≤ κ r_i gives ‖θ‖² ≤ Σ (2γκ G + γ² R² G²) ≤
+  (2γκ + γ² R²) Σ G, while ‖θ‖ ≥ γ μ Σ G: so Σ G ≤ (R² + 2κ/γ)/μ². Until every
+  margin is positive, some r_i ≥ 1/2 and so G ≥ 1/(2n).
+
+  References:
+    Bao et al., `Any-stepsize Gradient Descent for Separable Data under
+    Fenchel–Young Losses <https://arxiv.org/abs/2502.04889>`_, 2025: the same
+    argument, for the loss
+  """
+  checks.check_all_positive(step_size=step_size, separation=separation)
+  limit = perceptron(n, radius, margin)
+  return 2 * n * (limit + 2 * separation / (step_size * jnp.square(margin)))
+
+
 def nesterov(n: Number, radius: Number, margin: Number) -> jax.Array:
   r"""The t at which t (t + 1) = (8 log n + 1/4) R²/μ².
 

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from adaopt._common import checks
+from adaopt._common import checks, functions
 from adaopt.logistic import problem as problems
 
 
@@ -24,6 +25,9 @@ class Method(NamedTuple):
 
   init: Callable[[problems.Problem], State]
   step: Callable[[State, problems.Problem], State]
+  # Whether params and memory alone determine all later ones, so that iterates
+  # that return to a state are a cycle.
+  autonomous: bool = False
 
 
 def check_method(method: Method, role: str = 'method must be') -> None:
@@ -47,14 +51,24 @@ Move = Callable[[State, problems.Problem], tuple[jax.Array, Any]]
 
 
 def zeros(problem: problems.Problem) -> jax.Array:
-  """0 in the space of θ. [d]."""
+  """0 in the space of θ, of linear scores. [d]."""
+  problems.check_linear(problem)
   return jnp.zeros(problem.features.shape[1], problem.features.dtype)
+
+
+def start(problem: problems.Problem) -> jax.Array:
+  """θ_0 of the model, 0 for linear scores. [p]."""
+  if problem.model is None:
+    return zeros(problem)
+  return problem.model.start(problem.features)
 
 
 def make_method(
   move: Move,
   memory: Callable[[problems.Problem], Any] = lambda problem: (),
-  start: Callable[[problems.Problem], jax.Array] = zeros,
+  start: Callable[[problems.Problem], jax.Array] = start,
+  *,
+  autonomous: bool,
 ) -> Method:
   """Builds a method from its move, its initial memory and θ_0."""
 
@@ -76,18 +90,40 @@ def make_method(
       memory=memory,
     )
 
-  return Method(init, step)
+  return Method(init, step, autonomous)
 
 
-def ascent(coefficients) -> Method:
-  """θ ← θ + Σ c_i A_i, with c [n] a function of state and problem."""
+def check_step_size(step_size: optax.ScalarOrSchedule) -> None:
+  """Raises ValueError unless it is positive and finite, or a schedule."""
+  if callable(step_size):
+    functions.check_schedule(step_size=step_size)
+  else:
+    checks.check_positive(step_size=step_size)
+
+
+def step_size_of(step_size: optax.ScalarOrSchedule, state: State) -> jax.Array:
+  """γ of the next step."""
+  return step_size(state.count) if callable(step_size) else step_size
+
+
+def ascent(
+  coefficients: Callable[[State, problems.Problem], jax.Array],
+  step_size: optax.ScalarOrSchedule = 1.0,
+  *,
+  autonomous: bool = True,
+) -> Method:
+  """θ ← θ + γ Σ c_i ∇m_i, with c [n] a function of state and problem.
+
+  ∇m_i is A_i for linear scores.
+  """
 
   def move(state, problem):
+    c = step_size_of(step_size, state) * coefficients(state, problem)
     # A step size may be wider than the features.
-    c = coefficients(state, problem).astype(problem.signs.dtype)
-    return state.params + problems.combination(problem, c), state.memory
+    change = problems.pull(problem, state.params, c.astype(problem.signs.dtype))
+    return state.params + change, state.memory
 
-  return make_method(move)
+  return make_method(move, autonomous=autonomous and not callable(step_size))
 
 
 def averaged(method: Method) -> Method:
@@ -122,4 +158,4 @@ def averaged(method: Method) -> Method:
     change = (inner.params - state.params) / inner.count
     return state.params + change, inner
 
-  return make_method(move, memory=method.init)
+  return make_method(move, memory=method.init, autonomous=False)

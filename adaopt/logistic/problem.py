@@ -12,10 +12,10 @@ import numpy as np
 from jax.experimental import sparse
 
 from adaopt._common import arrays, checks
+from adaopt.logistic import models
 from adaopt.transforms import residuals
 
-Features: TypeAlias = jax.Array | sparse.BCOO
-"""a_i as rows, [n, d]: dense, or BCOO; made of scipy's formats and of BCSR."""
+Features: TypeAlias = models.Features
 
 
 class Problem(NamedTuple):
@@ -26,6 +26,7 @@ class Problem(NamedTuple):
   weights: jax.Array  # w_i, [n]; 0 for padding
   radius: jax.Array  # R = max ‖a_i‖ over w_i > 0, []
   columns: Features | None = None  # features transposed, [d, n]
+  model: models.Model | None = None  # a_i → f(a_i; θ); None: ⟨a_i, θ⟩
 
 
 def squared_norms(features: Features) -> jax.Array:
@@ -96,6 +97,7 @@ def make_problem(
   labels: jax.Array,
   *,
   weights: jax.Array | None = None,
+  model: models.Model | None = None,
 ) -> Problem:
   """Checks data and puts them in the form that the methods take.
 
@@ -106,6 +108,8 @@ def make_problem(
     labels: [n], ±1 or {0, 1}.
     weights: How often each example counts, [n] ≥ 0. A row of weight 0 is
       padding, so that data sets of unequal n run in one program. Default: 1.
+    model: The scores f(a_i; θ), such as `two_layer(16, key)`. Default: linear,
+      ⟨a_i, θ⟩.
 
   Returns:
     The problem, in the dtype of features.
@@ -113,7 +117,7 @@ def make_problem(
   Raises:
     ValueError: If a shape or dtype is invalid; for concrete (not traced)
       values, if a label is invalid, a weight is negative, all are 0, or a row
-      of positive weight is zero or not finite.
+      of positive weight is zero or not finite; or if it is not a model.
 
   Example:
     >>> import jax.numpy as jnp
@@ -124,6 +128,7 @@ def make_problem(
     >>> print(problem.signs, problem.radius)
     [-1.  1. -1.] 5.0
   """
+  models.check_model(model)
   features = _features(features)
   _check_features(features)
   if weights is None:
@@ -143,6 +148,7 @@ def make_problem(
     signs=jnp.where(labels > 0, 1, -1).astype(features.dtype),
     weights=weights.astype(features.dtype),
     radius=jnp.sqrt(jnp.max(jnp.where(counted, squares, 0))),
+    model=model,
   )
 
 
@@ -178,20 +184,47 @@ def mean_weights(problem: Problem) -> jax.Array:
   return problem.weights / total_weight(problem)
 
 
-def margins(problem: Problem, params: jax.Array) -> jax.Array:
-  """m_i = ⟨A_i, θ⟩ for θ [d]. [n].
+def _scores(problem, params):
+  """⟨a_i, θ⟩ or f(a_i; θ). [n].
 
   Rows of features are fastest for one θ; `columns`, if the problem has them,
   for many θ under `jax.vmap`.
   """
+  if problem.model is not None:
+    return problem.model.scores(params, problem.features)
   if problem.columns is None:
-    return problem.signs * (problem.features @ params)
-  return problem.signs * (params @ problem.columns)
+    return problem.features @ params
+  return params @ problem.columns
+
+
+def margins(problem: Problem, params: jax.Array) -> jax.Array:
+  """m_i = y_i f(a_i; θ), ⟨A_i, θ⟩ for linear scores. [n]."""
+  return problem.signs * _scores(problem, params)
+
+
+def check_linear(problem: Problem) -> None:
+  """Raises ValueError unless the scores are linear."""
+  if problem.model is not None:
+    raise ValueError(
+      'this method is made for linear scores ⟨a_i, θ⟩ and takes no model; '
+      'gradient descent and the perceptrons take one.'
+    )
 
 
 def combination(problem: Problem, coefficients: jax.Array) -> jax.Array:
-  """Σ c_i A_i for c [n]. [d]."""
+  """Σ c_i A_i for c [n], of linear scores. [d]."""
+  check_linear(problem)
   return (problem.signs * coefficients) @ problem.features
+
+
+def pull(
+  problem: Problem, params: jax.Array, coefficients: jax.Array
+) -> jax.Array:
+  """Σ c_i ∇m_i at θ, Σ c_i A_i for linear scores. Like θ."""
+  if problem.model is None:
+    return combination(problem, coefficients)
+  _, transposed = jax.vjp(lambda params: margins(problem, params), params)
+  return transposed(coefficients)[0]
 
 
 def softmin(problem: Problem, margins: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from adaopt._common import checks
-from adaopt.logistic import methods
+from adaopt.logistic import cycles, methods, models
 from adaopt.logistic import problem as problems
 
 
@@ -16,8 +16,9 @@ class Solution(NamedTuple):
   iterations: jax.Array  # updates until the first solution, else all; [] int32
   solved: jax.Array  # [] bool; False: no iterate had every m_i > 0
   params: jax.Array  # the last θ, [d]
-  best_params: jax.Array  # θ of the largest min m_i / ‖θ‖, [d]
+  best_params: jax.Array  # θ of the largest min m_i / ‖θ‖^L, [d]
   best_margin: jax.Array  # that margin; −∞ if every θ was 0, []
+  period: jax.Array  # the iterates repeat after as many, 0: not seen; [] int32
 
 
 class Trajectory(NamedTuple):
@@ -26,7 +27,7 @@ class Trajectory(NamedTuple):
   loss: jax.Array  # (1/n) Σ w_i log(1 + e^{−m_i})
   accuracy: jax.Array  # the share of w_i with m_i > 0
   gradient_norm: jax.Array  # ‖∇‖ of that loss
-  margin: jax.Array  # min m_i / ‖θ‖; NaN at θ = 0
+  margin: jax.Array  # min m_i / ‖θ‖^L, L = 1 for linear scores; NaN at θ = 0
 
 
 class Run(NamedTuple):
@@ -36,15 +37,18 @@ class Run(NamedTuple):
   solved: jax.Array  # whether this iterate has every m_i > 0, [] bool
   best_params: jax.Array
   best_margin: jax.Array
+  watch: cycles.Watch
 
 
 def _margin(problem, state):
-  """min m_i / ‖θ‖, NaN at θ = 0."""
-  norm = jnp.linalg.norm(state.params)
-  return problems.min_margin(problem, state.margins) / norm
+  """min m_i / ‖θ‖^L, NaN at θ = 0."""
+  scale = jnp.linalg.norm(state.params)
+  if problem.model is not None:
+    scale **= problem.model.degree
+  return problems.min_margin(problem, state.margins) / scale
 
 
-def _seen(problem, state, best_params, best_margin):
+def _seen(problem, state, best_params, best_margin, watch):
   """Updates a run with a new iterate."""
   margin = _margin(problem, state)
   better = margin > best_margin
@@ -53,6 +57,7 @@ def _seen(problem, state, best_params, best_margin):
     solved=problems.separates(problem, state.margins),
     best_params=jnp.where(better, state.params, best_params),
     best_margin=jnp.where(better, margin, best_margin),
+    watch=watch,
   )
 
 
@@ -60,18 +65,21 @@ def start(method: methods.Method, problem: problems.Problem) -> Run:
   """A run before its first update."""
   state = method.init(problem)
   worst = jnp.full_like(problem.radius, -jnp.inf)
-  return _seen(problem, state, state.params, worst)
+  watch = cycles.begin(method, state)
+  return _seen(problem, state, state.params, worst, watch)
 
 
 def advance(method: methods.Method, problem: problems.Problem, run: Run) -> Run:
   """A run after one more update."""
   state = method.step(run.state, problem)
-  return _seen(problem, state, run.best_params, run.best_margin)
+  watch = cycles.look(method, run.watch, state)
+  return _seen(problem, state, run.best_params, run.best_margin, watch)
 
 
 def is_waiting(run: Run, max_steps: jax.typing.ArrayLike) -> jax.Array:
-  """Whether a run is unsolved and has steps left."""
-  return ~run.solved & (run.state.count < max_steps)
+  """Whether a run is unsolved, in no cycle, and has steps left."""
+  more = (run.watch.period == 0) & (run.state.count < max_steps)
+  return ~run.solved & more
 
 
 def finish(
@@ -80,7 +88,7 @@ def finish(
   run: Run,
   max_steps: jax.typing.ArrayLike,
 ) -> Run:
-  """Advances a run until it is solved or out of steps."""
+  """Advances a run until it is solved, in a cycle, or out of steps."""
   return jax.lax.while_loop(
     lambda run: is_waiting(run, max_steps),
     lambda run: advance(method, problem, run),
@@ -89,13 +97,14 @@ def finish(
 
 
 def solution(run: Run) -> Solution:
-  """The solution of a run that is solved or out of steps."""
+  """The solution of a run that has ended."""
   return Solution(
     iterations=run.state.count,
     solved=run.solved,
     params=run.state.params,
     best_params=run.best_params,
     best_margin=run.best_margin,
+    period=run.watch.period,
   )
 
 
@@ -106,8 +115,13 @@ def solve(
   *,
   max_steps: jax.typing.ArrayLike,
   weights: jax.Array | None = None,
+  model: models.Model | None = None,
 ) -> Solution:
   """Runs a method until the first solution, an iterate with min m_i > 0.
+
+  Where no θ separates the data, iterates may return to an earlier one, bit by
+  bit, and repeat for ever: the run ends there, and `period` says after how many
+  updates they repeat.
 
   To make many runs in one program, `jax.vmap` over step sizes, labels or data
   sets padded to one size; all runs then wait for the slowest. `sweep` avoids
@@ -119,6 +133,7 @@ def solve(
     labels: As in `make_problem`.
     max_steps: The run ends unsolved after this many updates. May be traced.
     weights: As in `make_problem`.
+    model: As in `make_problem`.
 
   Returns:
     The last and the best iterate; `solved` says whether every m_i > 0.
@@ -142,7 +157,9 @@ def solve(
   """
   methods.check_method(method)
   checks.check_integer(0, max_steps=max_steps)
-  problem = problems.make_problem(features, labels, weights=weights)
+  problem = problems.make_problem(
+    features, labels, weights=weights, model=model
+  )
   return solution(finish(method, problem, start(method, problem), max_steps))
 
 
@@ -153,6 +170,7 @@ def record(
   *,
   num_steps: int,
   weights: jax.Array | None = None,
+  model: models.Model | None = None,
 ) -> tuple[Solution, Trajectory]:
   """Runs a method for a fixed number of updates and records every iterate.
 
@@ -164,6 +182,7 @@ def record(
     labels: As in `make_problem`.
     num_steps: The number of updates.
     weights: As in `make_problem`.
+    model: As in `make_problem`.
 
   Returns:
     The solution, whose `iterations` count until the first one, and the
@@ -184,7 +203,9 @@ def record(
   """
   methods.check_method(method)
   checks.check_integer(1, num_steps=num_steps)
-  problem = problems.make_problem(features, labels, weights=weights)
+  problem = problems.make_problem(
+    features, labels, weights=weights, model=model
+  )
   total = problems.total_weight(problem)
 
   def observe(state):
@@ -193,7 +214,7 @@ def record(
     return Trajectory(
       loss=jnp.sum(losses) / total,
       accuracy=jnp.sum(problem.weights * (state.margins > 0)) / total,
-      gradient_norm=jnp.linalg.norm(problems.combination(problem, pulls))
+      gradient_norm=jnp.linalg.norm(problems.pull(problem, state.params, pulls))
       / total,
       margin=_margin(problem, state),
     )

@@ -14,14 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from adaopt._common import checks, functions
+from adaopt._common import checks
 from adaopt.logistic import geometry as geometries
 from adaopt.logistic import methods
 from adaopt.logistic import problem as problems
-
-StepSize = jax.typing.ArrayLike | Callable[[jax.Array], jax.Array]
-"""η, or t → η_t for t = 0, 1, …, as an optax schedule."""
 
 
 class Momentum(NamedTuple):
@@ -39,7 +37,7 @@ def at_rest(params: jax.Array) -> Momentum:
 def make_move(
   gradient: Callable[[Any, Any], tuple[jax.Array, jax.Array]],
   geometry: geometries.Geometry,
-  step_size: StepSize,
+  step_size: optax.ScalarOrSchedule,
   momentum: jax.typing.ArrayLike,
 ) -> methods.Move:
   """The move of steepest descent in a norm, whose memory is a `Momentum`.
@@ -57,12 +55,7 @@ def make_move(
     ValueError: If η is not positive and finite, a schedule does not return a
       number, or β is not in [0, 1).
   """
-  if callable(step_size):
-    functions.check_schedule(step_size=step_size)
-    schedule = step_size
-  else:
-    checks.check_positive(step_size=step_size)
-    schedule = lambda count: step_size
+  methods.check_step_size(step_size)
   checks.check_decays(momentum=momentum)
 
   def move(state, problem):
@@ -74,7 +67,7 @@ def make_move(
       jnp.exp(past - log_scale) * state.memory.scaled
       + jnp.exp(log_size - log_scale) * scaled
     )
-    length = jnp.asarray(schedule(state.count), dtype)
+    length = jnp.asarray(methods.step_size_of(step_size, state), dtype)
     params = state.params + length * geometry.direction(total)
     return params, Momentum(total, log_scale)
 
@@ -86,19 +79,20 @@ def _gradient(state, problem):
   log_pulls = jnp.log(problem.weights) - jax.nn.softplus(state.margins)
   log_size = jax.nn.logsumexp(log_pulls)
   shares = jnp.exp(log_pulls - log_size)
-  return problems.combination(problem, shares), log_size
+  return problems.pull(problem, state.params, shares), log_size
 
 
 def _descent(geometry, step_size, momentum):
   """Steepest descent on the log-loss in a norm of ℝ^d."""
   return methods.make_method(
     make_move(_gradient, geometry, step_size, momentum),
-    memory=lambda problem: at_rest(methods.zeros(problem)),
+    memory=lambda problem: at_rest(methods.start(problem)),
+    autonomous=not callable(step_size),
   )
 
 
 def sign_descent(
-  step_size: StepSize, momentum: jax.typing.ArrayLike = 0.0
+  step_size: optax.ScalarOrSchedule, momentum: jax.typing.ArrayLike = 0.0
 ) -> methods.Method:
   r"""Steepest descent in the max norm: θ ← θ + η_t sign(M_t).
 
@@ -135,7 +129,7 @@ def sign_descent(
 
 
 def coordinate_descent(
-  step_size: StepSize, momentum: jax.typing.ArrayLike = 0.0
+  step_size: optax.ScalarOrSchedule, momentum: jax.typing.ArrayLike = 0.0
 ) -> methods.Method:
   r"""Steepest descent in the sum norm: the largest entry of M_t moves by η_t.
 
@@ -171,7 +165,7 @@ def coordinate_descent(
 
 
 def normalized_gd(
-  step_size: StepSize, momentum: jax.typing.ArrayLike = 0.0
+  step_size: optax.ScalarOrSchedule, momentum: jax.typing.ArrayLike = 0.0
 ) -> methods.Method:
   r"""Steepest descent in the Euclidean norm: θ ← θ + η_t M_t / ‖M_t‖.
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from adaopt._common import checks, functions
-from adaopt.logistic import methods, solving
+from adaopt.logistic import methods, models, solving
 from adaopt.logistic import problem as problems
 
 
@@ -51,6 +51,7 @@ def sweep(
   *,
   max_steps: jax.typing.ArrayLike,
   weights: jax.Array | None = None,
+  model: models.Model | None = None,
 ) -> solving.Solution:
   """`solve` for many step sizes at once, or other parameters of a method.
 
@@ -65,6 +66,7 @@ def sweep(
     labels: As in `make_problem`.
     max_steps: A run ends unsolved after this many updates. May be traced.
     weights: As in `make_problem`.
+    model: As in `make_problem`.
 
   Returns:
     The solutions, each field with a leading axis, [runs, ...].
@@ -93,7 +95,7 @@ def sweep(
     for i in range(size):
       # Raises what a single run raises.
       methods.check_method(make(_take(parameters, i)), 'make must return')
-  alone = problems.make_problem(features, labels, weights=weights)
+  alone = problems.make_problem(features, labels, weights=weights, model=model)
   shared = alone._replace(columns=alone.features.T)
 
   def is_waiting(run):

@@ -208,7 +208,7 @@ def hessian_diagonal(
   checks.check_params(params)
   checks.check_integer(1, num_probes=num_probes)
   _check_not_complex(params)
-  _check_key(key)
+  calls.check_key(key)
   gradient = jax.grad(lambda params: _checked_loss(loss(params)))
   leaves, structure = jax.tree.flatten(params)
 
@@ -239,14 +239,6 @@ def _check_not_complex(params: Any) -> None:
         f'params{jax.tree_util.keystr(path)} must be real, got '
         f'{arrays.described(leaf)}; pass its real and imaginary parts.'
       )
-
-
-def _check_key(key: Any) -> None:
-  if not calls.is_key(key) or key.ndim:
-    raise ValueError(
-      'key must be a random key, as jax.random.key makes it, got '
-      f'{arrays.described(key)}.'
-    )
 
 
 def _checked_loss(value: Any) -> jax.Array:

@@ -204,7 +204,7 @@ def test_data_that_nothing_separates_are_reported_unsolved():
   features, labels = np.array([[1.0], [1.0]]), np.array([1, -1])
   solution = jax.jit(
     lambda: logistic.solve(
-      logistic.normalized_lr_gd(1.0), features, labels, max_steps=70
+      logistic.dual_momentum(), features, labels, max_steps=70
     )
   )()
   assert not solution.solved

@@ -90,6 +90,13 @@ count = integers(1)
 long_count = integers(1, bits=62)
 seed = integers(0, bits=32)
 
+key = (
+  kind('must be a random key', None, 0.5, 'x', abs)
+  + kind('must be a random key', jnp.ones(2), shown='got float32[2]')
+  + kind(
+    'must be a random key', jax.random.split(jax.random.key(0), 3), shown='[3]'
+  )
+)
 flag = kind('must be True or False', 'no', None, 2, [], abs, jnp.ones(2))
 
 

@@ -62,7 +62,7 @@ methods = [
     for public in STEEPEST
   ),
   *(
-    Case(public, dict(step_size=1.0), dict(step_size=kinds.positive))
+    Case(public, dict(step_size=1.0), dict(step_size=STEP_SIZE))
     for public in STEP_SIZED
   ),
   # Left uncalled, which is what can be wrong about them.

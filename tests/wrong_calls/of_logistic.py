@@ -1,11 +1,12 @@
 """Wrong calls of `logistic` and its bounds."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from adaopt import logistic
-from adaopt.logistic import bounds
+from adaopt.logistic import bounds, losses, risks
 from tests.wrong_calls import kinds
 from tests.wrong_calls.table import Case, kind
 
@@ -61,7 +62,18 @@ WEIGHTS = (
   + kind('to match the rows', 1.0, shown='got []')
   + kind('to match the rows', np.ones([3, 1]), shown='got [3, 1]')
 )
-OF_DATA = dict(features=FEATURES, labels=LABELS, weights=WEIGHTS)
+MODEL = (
+  kind('must be a Model', 'two_layer', 0.5, abs, {}, shown='got')
+  + kind('must be a Model', logistic.two_layer, shown='got two_layer')
+  + kind('must be a Model', logistic.hadamard, shown='got hadamard')
+  + kind('must be a Model', logistic.Model, shown='got Model')
+)
+OF_DATA = dict(features=FEATURES, labels=LABELS, weights=WEIGHTS, model=MODEL)
+OF_LINEAR_DATA = dict(features=FEATURES, labels=LABELS, weights=WEIGHTS)
+STEP_SIZE = tuple(
+  w for w in kinds.positive if not callable(w.value)
+) + kinds.schedule('step_size')
+KEY = jax.random.key(0)
 METHOD = (
   kind('call it, as in lr_gd', logistic.lr_gd, shown='got lr_gd')
   + kind('call it', logistic.perceptron, shown='got perceptron')
@@ -94,8 +106,91 @@ WITHOUT_ARGUMENTS = (
 
 methods = [
   *(
-    Case(public, dict(step_size=1.0), dict(step_size=kinds.positive))
+    Case(public, dict(step_size=1.0), dict(step_size=STEP_SIZE))
     for public in STEP_SIZED
+  ),
+  Case(
+    logistic.gd,
+    dict(loss=losses.logistic(), step_size=1.0),
+    dict(
+      loss=kind('must be a Loss', None, 'logistic', 0.5, abs, {}, shown='got')
+      + kind('must be a Loss', losses.tsallis, shown='got tsallis')
+      + kind('must be a Loss', losses.Loss, shown='got Loss'),
+      step_size=STEP_SIZE,
+    ),
+  ),
+  Case(
+    losses.Loss,
+    dict(loss=losses.hinge()),
+    dict(
+      loss=kind('of the margins', losses.Loss(1.0, abs, 1.0), shown='got 1.0')
+      + kind('of the margins', losses.Loss(abs, 'r', 1.0), shown="got 'r'")
+    ),
+    lambda loss: logistic.gd(loss, 1.0),
+  ),
+  *(
+    Case(
+      public,
+      dict(loss=public()),
+      dict(
+        loss=kind('such as losses.log', public, shown=f'got {public.__name__}')
+      ),
+      lambda loss: logistic.gd(loss, 1.0),
+    )
+    for public in (
+      losses.logistic,
+      losses.exponential,
+      losses.hinge,
+      losses.squared_hinge,
+    )
+  ),
+  Case(
+    losses.tsallis,
+    dict(q=2.0),
+    dict(q=kinds.positive + kind('above 1', 1, 0.5, np.float32(1))),
+  ),
+  Case(
+    losses.renyi,
+    dict(q=2.0),
+    dict(q=kinds.positive + kind('above 1 and at most 2', 1, 0.5, 2.5, 3)),
+  ),
+  Case(
+    logistic.regularized_lr_gd,
+    dict(step_size=1.0, penalty=0.1),
+    dict(
+      step_size=STEP_SIZE
+      + kind('must be below 2', 20.0, 21, shown='each step would turn'),
+      penalty=kinds.positive
+      + kind('must be below 2', 2.0, np.float32(3), shown='each step'),
+    ),
+  ),
+  Case(
+    logistic.sampled,
+    dict(method=logistic.lr_gd(1.0), batch_size=2, key=KEY),
+    dict(method=METHOD, batch_size=kinds.count, key=kinds.key),
+  ),
+  Case(
+    logistic.two_layer,
+    dict(width=2, key=KEY),
+    dict(
+      width=kinds.count,
+      key=kinds.key,
+      activation=kinds.functions_of('of an array'),
+      scale=kinds.positive,
+    ),
+  ),
+  Case(logistic.hadamard, dict(scale=1.0), dict(scale=kinds.positive)),
+  Case(
+    logistic.Model,
+    dict(model=logistic.hadamard()),
+    dict(
+      model=kind(
+        'features -> params', logistic.Model(1.0, abs, 2), shown='got 1.0'
+      )
+      + kind('-> scores', logistic.Model(abs, 'f', 2), shown="got 'f'")
+      + kind('positive', logistic.Model(abs, abs, -1), shown='got -1')
+    ),
+    lambda model: logistic.make_problem(X, Y, model=model),
   ),
   # Left uncalled, which is what can be wrong about them.
   *(
@@ -143,6 +238,16 @@ runs = [
     logistic.record,
     dict(method=logistic.lr_gd(1.0), num_steps=2, **DATA),
     dict(method=METHOD, num_steps=kinds.integers(1), **OF_DATA),
+  ),
+  Case(
+    logistic.settle,
+    dict(method=logistic.lr_gd(1.0), tolerance=0.1, max_steps=2, **DATA),
+    dict(
+      method=METHOD,
+      tolerance=kinds.positive,
+      max_steps=kinds.integers(0),
+      **OF_DATA,
+    ),
   ),
   Case(
     logistic.sweep,
@@ -223,6 +328,16 @@ in_bounds = [
         bounds.normalized_lr_gd,
         bounds.lr_gd,
         bounds.normalized_exponential_gd,
+        risks.phase_transition,
+      )
+    ),
+    (bounds.gd, dict(step_size=1.0, separation=1.0)),
+    *(
+      (public, dict(step_size=1.0, num_steps=10))
+      for public in (
+        risks.lr_gd,
+        risks.mean_lr_gd,
+        risks.averaged_exponential_gd,
       )
     ),
   )

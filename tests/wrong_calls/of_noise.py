@@ -149,13 +149,7 @@ CASES = [
       + kind('a real scalar', kinds.returns_complex, shown='got 1j'),
       params=kinds.params
       + kind('must be real', jnp.ones(2, complex), shown='got complex64'),
-      key=kind('must be a random key', None, 0.5, 'x', abs)
-      + kind('must be a random key', G, shown='got float32[2]')
-      + kind(
-        'must be a random key',
-        jax.random.split(jax.random.key(0), 3),
-        shown='[3]',
-      ),
+      key=kinds.key,
       num_probes=kinds.count,
     ),
     named=dict(params='param'),

@@ -68,8 +68,11 @@ def label(value: Any) -> str:
 def name_of(public: Any) -> str:
   """Where a public name is found, such as criteria.norm_test."""
   room, _, _ = public.__module__.removeprefix('adaopt.').partition('.')
-  for inner in ('bounds', 'multiclass'):
-    room = inner if f'.{inner}' in public.__module__ else room
+  homes = public.__module__.split('.')
+  # Their names are those of the methods they are of.
+  room = next(
+    (home for home in ('bounds', 'risks', 'multiclass') if home in homes), room
+  )
   return f'{room}.{public.__qualname__}'.removeprefix('_common.')
 
 

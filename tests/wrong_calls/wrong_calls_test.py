@@ -46,6 +46,7 @@ RESULTS = (
   logistic.CertifiedMargin,
   logistic.Problem,
   logistic.Separation,
+  logistic.Settled,
   logistic.Solution,
   logistic.State,
   logistic.Trajectory,
@@ -79,7 +80,13 @@ FREE = {'test', 'args'}
 
 def public_names():
   """What is public and called, by its name."""
-  modules = [adaopt, logistic.bounds, logistic.multiclass]
+  modules = [
+    adaopt,
+    logistic.bounds,
+    logistic.losses,
+    logistic.multiclass,
+    logistic.risks,
+  ]
   for _, room, is_package in pkgutil.iter_modules(adaopt.__path__):
     if is_package and not room.startswith('_'):
       modules.append(importlib.import_module(f'adaopt.{room}'))

@@ -10,18 +10,19 @@ the same name in `logistic` with twice the step size: by W two rows move.
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from adaopt._common import checks
+from adaopt.logistic import methods as of_two_classes
 from adaopt.logistic import problem as two_classes
 from adaopt.logistic.multiclass import methods
 from adaopt.logistic.multiclass import problem as problems
 
 
-def lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
+def lr_gd(step_size: optax.ScalarOrSchedule) -> methods.Method:
   r"""LR+GD: W ← W + (γ/n) Σ_{c ≠ y_i} w_i p_ic Δ_ic.
 
   Args:
-    step_size: γ > 0.
+    step_size: γ > 0, or a schedule over the iterations.
 
   Returns:
     The method.
@@ -41,23 +42,23 @@ def lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
     289
     281
   """
-  checks.check_positive(step_size=step_size)
+  of_two_classes.check_step_size(step_size)
 
   def coefficients(state, problem):
     weights = two_classes.mean_weights(problem)[:, None]
-    return step_size * weights * jax.nn.softmax(state.logits, 1)
+    return weights * jax.nn.softmax(state.logits, 1)
 
-  return methods.ascent(coefficients)
+  return methods.ascent(coefficients, step_size)
 
 
-def normalized_lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
+def normalized_lr_gd(step_size: optax.ScalarOrSchedule) -> methods.Method:
   r"""Normalized LR+GD: W ← W + γ Σ w_i p_ic Δ_ic / Σ w_i p_ic, over c ≠ y_i.
 
   The gradient is divided by the mean probability of a wrong class. The weights
   are made of logarithms, to avoid underflow.
 
   Args:
-    step_size: γ > 0.
+    step_size: γ > 0, or a schedule over the iterations.
 
   Returns:
     The method.
@@ -81,13 +82,13 @@ def normalized_lr_gd(step_size: jax.typing.ArrayLike) -> methods.Method:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
     <https://arxiv.org/abs/2412.08424>`_, 2025: for two classes.
   """
-  checks.check_positive(step_size=step_size)
+  of_two_classes.check_step_size(step_size)
 
   def coefficients(state, problem):
     pulls = problems.log_pulls(problem, state.logits)
-    return step_size * jax.nn.softmax(pulls, (0, 1))
+    return jax.nn.softmax(pulls, (0, 1))
 
-  return methods.ascent(coefficients)
+  return methods.ascent(coefficients, step_size)
 
 
 def perceptron() -> methods.Method:

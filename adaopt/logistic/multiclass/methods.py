@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from adaopt.logistic import methods
 from adaopt.logistic.multiclass import problem as problems
@@ -61,7 +62,10 @@ def _state(problem, count, params, memory):
 
 
 def make_method(
-  move: Move, memory: Callable[[problems.Problem], Any] = lambda problem: ()
+  move: Move,
+  memory: Callable[[problems.Problem], Any] = lambda problem: (),
+  *,
+  autonomous: bool,
 ) -> Method:
   """Builds a method from its move and its initial memory; W_0 = 0."""
 
@@ -73,15 +77,19 @@ def make_method(
   def step(state, problem):
     return _state(problem, state.count + 1, *move(state, problem))
 
-  return Method(init, step)
+  return Method(init, step, autonomous)
 
 
-def ascent(coefficients) -> Method:
-  """W ← W + Σ q_ic Δ_ic, with q [n, k] a function of state and problem."""
+def ascent(
+  coefficients: Callable[[State, problems.Problem], jax.Array],
+  step_size: optax.ScalarOrSchedule = 1.0,
+) -> Method:
+  """W ← W + γ Σ q_ic Δ_ic, with q [n, k] a function of state and problem."""
 
   def move(state, problem):
+    length = methods.step_size_of(step_size, state)
     # A step size may be wider than the features.
-    q = coefficients(state, problem).astype(state.params.dtype)
+    q = (length * coefficients(state, problem)).astype(state.params.dtype)
     return state.params + problems.combination(problem, q), state.memory
 
-  return make_method(move)
+  return make_method(move, autonomous=not callable(step_size))

@@ -22,6 +22,7 @@ class Problem(NamedTuple):
   targets: jax.Array  # whether c = y_i, [n, k] bool
   weights: jax.Array  # w_i, [n]; 0 for padding
   radius: jax.Array  # R = max ‖h_i‖ over w_i > 0, []
+  model: None = None  # logits are linear
 
 
 REMEDY = 'sklearn.preprocessing.LabelEncoder turns labels of any kind into them'

@@ -7,6 +7,7 @@ With G_t = Σ_{i, c ≠ y_i} w_i p_ic Δ_ic, which is −n ∇L,
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from adaopt.logistic import geometry as geometries
 from adaopt.logistic import steepest
@@ -26,11 +27,12 @@ def _descent(geometry, step_size, momentum):
   return methods.make_method(
     steepest.make_move(_gradient, geometry, step_size, momentum),
     memory=lambda problem: steepest.at_rest(methods.zeros(problem)),
+    autonomous=not callable(step_size),
   )
 
 
 def sign_descent(
-  step_size: steepest.StepSize, momentum: jax.typing.ArrayLike = 0.0
+  step_size: optax.ScalarOrSchedule, momentum: jax.typing.ArrayLike = 0.0
 ) -> methods.Method:
   r"""Steepest descent in the max norm: W ← W + η_t sign(M_t).
 
@@ -65,7 +67,7 @@ def sign_descent(
 
 
 def normalized_gd(
-  step_size: steepest.StepSize, momentum: jax.typing.ArrayLike = 0.0
+  step_size: optax.ScalarOrSchedule, momentum: jax.typing.ArrayLike = 0.0
 ) -> methods.Method:
   r"""Steepest descent in the Frobenius norm: W ← W + η_t M_t / ‖M_t‖.
 
@@ -98,7 +100,7 @@ def normalized_gd(
 
 
 def spectral_descent(
-  step_size: steepest.StepSize, momentum: jax.typing.ArrayLike = 0.0
+  step_size: optax.ScalarOrSchedule, momentum: jax.typing.ArrayLike = 0.0
 ) -> methods.Method:
   r"""Steepest descent in the spectral norm: W ← W + η_t U Vᵀ, M_t = U Σ Vᵀ.
 
