@@ -31,6 +31,11 @@ OF_DATA = dict(
   weights=of_logistic.WEIGHTS,
   num_classes=NUM_CLASSES,
 )
+OF_TWO_CLASSES = dict(
+  features=of_logistic.FEATURES,
+  labels=of_logistic.LABELS,
+  weights=of_logistic.WEIGHTS,
+)
 METHOD = (
   kind('call it, as in lr_gd', multiclass.lr_gd, shown='got lr_gd')
   + kind('call it', multiclass.Method, shown='got Method')
@@ -119,7 +124,7 @@ margins = [
     Case(
       public,
       of_logistic.DATA,
-      dict(of_logistic.OF_DATA, tolerance=kinds.positive),
+      dict(OF_TWO_CLASSES, tolerance=kinds.positive),
     )
     for public in (logistic.max_margin_l1, logistic.max_margin_linf)
   ),
