@@ -14,7 +14,6 @@ import pytest
 from jax.experimental import sparse
 from methods_test import digits, iterates
 from methods_test import make_data as make_two_classes
-from sklearn import datasets
 
 from adaopt import logistic
 from adaopt.logistic import multiclass
@@ -171,7 +170,7 @@ def test_two_classes_of_the_perceptrons_are_those_of_logistic():
 
 
 def test_large_steps_tend_to_the_batch_perceptron():
-  data = make_data()
+  data = make_data(seed=8)  # Takes some steps.
   limit, _ = run(multiclass.batch_perceptron(), data, 15)
   deviations = []
   for step_size in (1e2, 1e5, 1e9):
@@ -227,7 +226,7 @@ def test_solved_float32_data_stay_finite(method, oracle):
 
 
 def test_the_trajectory_is_what_numpy_sees_of_the_iterates():
-  data = make_data()
+  data = make_data(seed=8)
   features, labels = make_copies(*data)
   solution, trajectory = jax.jit(
     lambda: multiclass.record(
@@ -271,17 +270,6 @@ def test_the_trajectory_is_what_numpy_sees_of_the_iterates():
   )
   assert int(alone.iterations) == first
   np.testing.assert_allclose(alone.params, iterates[first], rtol=1e-9)
-
-
-def test_ten_digits_are_solved_as_often_as_sklearn_has_them():
-  images, labels = datasets.load_digits(return_X_y=True)
-  solve = lambda step_size: multiclass.solve(
-    multiclass.normalized_lr_gd(step_size), images / 16, labels, max_steps=3000
-  )
-  found = solve(10.0)
-  assert found.solved
-  predicted = np.argmax(images @ np.asarray(found.params).T, 1)
-  np.testing.assert_array_equal(predicted, labels)
 
 
 def test_methods_of_two_and_of_k_classes_are_told_apart():
