@@ -66,7 +66,11 @@ OF_CLASSES = Setting(
     'NLR, γ = 1': multiclass.normalized_lr_gd(1.0),
     'perceptron': multiclass.perceptron(),
     'sign descent': multiclass.sign_descent(schedule_in('max')),
+    'sign descent, β = 0.9': multiclass.sign_descent(schedule_in('max'), 0.9),
     'normalised GD': multiclass.normalized_gd(schedule_in('euclidean')),
+    'normalised GD, β = 0.9': multiclass.normalized_gd(
+      schedule_in('euclidean'), 0.9
+    ),
     'spectral descent': multiclass.spectral_descent(schedule_in('spectral')),
     'Muon, β = 0.9': multiclass.spectral_descent(schedule_in('spectral'), 0.9),
   },
@@ -116,11 +120,11 @@ _PROBLEMS = flags.DEFINE_multi_enum(
   'Problem to run; may be repeated. Default: those that need no files.',
 )
 _STEPS = flags.DEFINE_integer(
-  'descent_steps', 10_000, 'Steps of every method.', lower_bound=1
+  'descent_steps', 5000, 'Steps of every method.', lower_bound=1
 )
 _ETA = flags.DEFINE_float(
   'eta',
-  5.0,
+  10.0,
   'η of steps that change no margin by more than η / √(t + 1).',
   lower_bound=1e-9,
 )

@@ -7,8 +7,8 @@ from matplotlib import figure as mpl
 
 MAXIMISES = {
   'sum': {'coordinate descent'},
-  'euclidean': {'normalised GD', 'NLR, γ = 1'},
-  'max': {'sign descent'},
+  'euclidean': {'normalised GD', 'normalised GD, β = 0.9'},
+  'max': {'sign descent', 'sign descent, β = 0.9'},
   'spectral': {'spectral descent', 'Muon, β = 0.9'},
 }
 """Norm → the methods that are to maximise its margin, drawn bold."""
@@ -21,8 +21,13 @@ STYLES = {
   'normalised GD': 'C0',
   'sign descent': 'C3',
   'spectral descent': 'C2',
-  'Muon, β = 0.9': 'C1',
 }
+MOMENTUM = {
+  'normalised GD, β = 0.9': 'C0',
+  'sign descent, β = 0.9': 'C3',
+  'Muon, β = 0.9': 'C2',
+}
+"""Dashed, in the colour of the method without."""
 
 
 def save(curves: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
@@ -42,7 +47,8 @@ def save(curves: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
         axis.plot(
           curve.steps,
           curve.ratios[norm],
-          color=STYLES[method],
+          color=(STYLES | MOMENTUM)[method],
+          linestyle='--' if method in MOMENTUM else '-',
           linewidth=2.5 if bold else 1,
           label=method,
         )
