@@ -37,7 +37,7 @@ def save(curves: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
     curves: Problem → method → steps, and ratios by norm.
     path: The picture to write; its suffix sets its format.
   """
-  figure = mpl.Figure(figsize=(12, 3.2 * len(curves)), layout='constrained')
+  figure = mpl.Figure(figsize=(13, 3.2 * len(curves)), layout='constrained')
   axes = figure.subplots(len(curves), 3, squeeze=False, sharey=True)
   for row, (problem, methods) in zip(axes, curves.items(), strict=True):
     norms = next(iter(methods.values())).ratios
@@ -53,12 +53,15 @@ def save(curves: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
           label=method,
         )
       axis.axhline(1, color='black', linewidth=0.8, linestyle=':')
-      axis.set(
-        xscale='log', ylim=(-0.05, 1.05), title=f'{problem}: {norm} norm'
-      )
+      axis.set(xscale='log', ylim=(0, 1.05), title=f'{problem}: {norm} norm')
       axis.grid(alpha=0.3)
     row[0].set_ylabel('margin / maximum')
-    row[-1].legend(frameon=False, fontsize='x-small')
+    row[-1].legend(
+      frameon=False,
+      fontsize='small',
+      loc='upper left',
+      bbox_to_anchor=(1, 1),
+    )
   for axis in axes[-1]:
     axis.set_xlabel('iteration')
   figure.savefig(path, dpi=100)
