@@ -176,3 +176,146 @@ def first_solution(iterates, rows):
     if min(row @ theta for row in rows) > 0:
       return t
   return None
+
+
+# Steepest descent in a norm, for A [n, d].
+
+DIRECTIONS = {
+  'max': np.sign,
+  'sum': lambda g: np.sign(g) * (np.arange(g.size) == np.argmax(np.abs(g))),
+  'euclidean': lambda g: g / np.linalg.norm(g),
+}
+"""argmax_{‖Δ‖ ≤ 1} ⟨g, Δ⟩ for g ≠ 0."""
+
+
+def steepest_descent(rows, steps, norm, schedule, beta=0.0):
+  """θ += η_t argmax ⟨M, Δ⟩, M = β M + Σ p_i A_i."""
+  moments = [np.zeros(rows.shape[1])]
+
+  def change(m, t):
+    pulls = (_residual(m_i) * row for m_i, row in zip(m, rows, strict=True))
+    moments.append(beta * moments[-1] + sum(pulls))
+    return schedule(t) * DIRECTIONS[norm](moments[-1])
+
+  return _iterate(rows, steps, change)
+
+
+# k classes: every function takes H [n, d] and y [n], and returns W_1, …, W_T.
+
+
+def _probabilities(z):
+  powers = [math.exp(z_c - max(z)) for z_c in z]
+  return np.array(powers) / sum(powers)
+
+
+def _iterate_classes(features, labels, classes, steps, change):
+  """W ← W + change(z, t), T times from 0; z [n, k] are the logits."""
+  w, iterates = np.zeros([classes, features.shape[1]]), []
+  for t in range(steps):
+    w = w + change([w @ h for h in features], t)
+    iterates.append(w)
+  return np.array(iterates)
+
+
+def _pull(z, h, y):
+  """Minus the gradient of the cross-entropy of one example."""
+  wrong = np.where(np.arange(len(z)) == y, 0, _probabilities(z))
+  return np.outer(np.eye(len(z))[y] * np.sum(wrong) - wrong, h)
+
+
+def _total_pull(z, features, labels):
+  return sum(map(_pull, z, features, labels))
+
+
+def class_lr_gd(features, labels, classes, steps, gamma):
+  """W −= γ ∇L."""
+  return _iterate_classes(
+    features,
+    labels,
+    classes,
+    steps,
+    lambda z, t: gamma * _total_pull(z, features, labels) / len(labels),
+  )
+
+
+def class_normalized_lr_gd(features, labels, classes, steps, gamma):
+  """W −= γ ∇L / mean(1 − p_iy)."""
+
+  def change(z, t):
+    wrong = [
+      np.delete(_probabilities(z_i), y)
+      for z_i, y in zip(z, labels, strict=True)
+    ]
+    mean = np.sum(wrong) / len(labels)
+    return gamma * _total_pull(z, features, labels) / len(labels) / mean
+
+  return _iterate_classes(features, labels, classes, steps, change)
+
+
+def _rival(z, y):
+  """The best class but y."""
+  return max((c for c in range(len(z)) if c != y), key=lambda c: z[c])
+
+
+def class_perceptron(features, labels, classes, steps):
+  """w_y += h, w_c −= h for the first example not won, c its best rival."""
+
+  def change(z, t):
+    for z_i, h, y in zip(z, features, labels, strict=True):
+      c = _rival(z_i, y)
+      if z_i[y] <= z_i[c]:
+        return np.outer(np.eye(classes)[y] - np.eye(classes)[c], h)
+    return np.zeros([classes, features.shape[1]])
+
+  return _iterate_classes(features, labels, classes, steps, change)
+
+
+def class_batch_perceptron(features, labels, classes, steps):
+  """The same, the mean over all examples; W_1 = −∇L(0)."""
+
+  def change(z, t):
+    if t == 0:
+      return _total_pull(z, features, labels) / len(labels)
+    total = np.zeros([classes, features.shape[1]])
+    for z_i, h, y in zip(z, features, labels, strict=True):
+      c = _rival(z_i, y)
+      if z_i[y] <= z_i[c]:
+        total += np.outer(np.eye(classes)[y] - np.eye(classes)[c], h)
+    return total / len(labels)
+
+  return _iterate_classes(features, labels, classes, steps, change)
+
+
+def polar(g):
+  """U Vᵀ by the eigenvectors of gᵀg, of eigenvalues above rounding."""
+  values, v = np.linalg.eigh(g.T @ g)
+  kept = values > 1e-12 * values[-1]
+  return g @ (v[:, kept] / np.sqrt(values[kept])) @ v[:, kept].T
+
+
+CLASS_DIRECTIONS = DIRECTIONS | {'spectral': polar}
+
+
+def class_steepest_descent(
+  features, labels, classes, steps, norm, schedule, beta=0.0
+):
+  """W += η_t argmax ⟨M, Δ⟩, M = β M − n ∇L."""
+  moments = [np.zeros([classes, features.shape[1]])]
+
+  def change(z, t):
+    moments.append(beta * moments[-1] + _total_pull(z, features, labels))
+    return schedule(t) * CLASS_DIRECTIONS[norm](moments[-1])
+
+  return _iterate_classes(features, labels, classes, steps, change)
+
+
+def class_differences(features, labels, classes):
+  """The rows Δ_ic = (e_y − e_c) h_iᵀ, flattened, c ≠ y_i. [n (k − 1), k d]."""
+  return np.array(
+    [
+      np.outer(np.eye(classes)[y] - np.eye(classes)[c], h).ravel()
+      for h, y in zip(features, labels, strict=True)
+      for c in range(classes)
+      if c != y
+    ]
+  )

@@ -1,11 +1,12 @@
 """Linear classification of separable data: large steps and perceptrons."""
 
-from adaopt.logistic import bounds, losses, risks
+from adaopt.logistic import bounds, losses, multiclass, risks
 from adaopt.logistic.accelerated import (
   dual_momentum,
   nesterov,
   smooth_perceptron,
 )
+from adaopt.logistic.cutting_planes import CertifiedMargin
 from adaopt.logistic.descent import (
   adaptive_gd,
   gd,
@@ -21,6 +22,10 @@ from adaopt.logistic.perceptrons import (
   normalized_batch_perceptron,
   perceptron,
 )
+from adaopt.logistic.polyhedral_margins import (
+  max_margin_l1,
+  max_margin_linf,
+)
 from adaopt.logistic.problem import Problem, make_problem
 from adaopt.logistic.regularized import (
   Settled,
@@ -29,9 +34,15 @@ from adaopt.logistic.regularized import (
 )
 from adaopt.logistic.sampling import sampled
 from adaopt.logistic.solving import Solution, Trajectory, record, solve
+from adaopt.logistic.steepest import (
+  coordinate_descent,
+  normalized_gd,
+  sign_descent,
+)
 from adaopt.logistic.sweeping import sweep
 
 __all__ = [
+  'CertifiedMargin',
   'Method',
   'Model',
   'Problem',
@@ -44,6 +55,7 @@ __all__ = [
   'averaged',
   'batch_perceptron',
   'bounds',
+  'coordinate_descent',
   'dual_momentum',
   'gd',
   'hadamard',
@@ -51,9 +63,13 @@ __all__ = [
   'lr_gd',
   'make_problem',
   'max_margin',
+  'max_margin_l1',
+  'max_margin_linf',
+  'multiclass',
   'nesterov',
   'normalized_batch_perceptron',
   'normalized_exponential_gd',
+  'normalized_gd',
   'normalized_lr_gd',
   'perceptron',
   'record',
@@ -61,6 +77,7 @@ __all__ = [
   'risks',
   'sampled',
   'settle',
+  'sign_descent',
   'smooth_perceptron',
   'solve',
   'sweep',

@@ -68,9 +68,11 @@ def label(value: Any) -> str:
 def name_of(public: Any) -> str:
   """Where a public name is found, such as criteria.norm_test."""
   room, _, _ = public.__module__.removeprefix('adaopt.').partition('.')
-  home = public.__module__.rpartition('.')[2]
+  homes = public.__module__.split('.')
   # Their names are those of the methods they are of.
-  room = home if home in ('bounds', 'risks') else room
+  room = next(
+    (home for home in ('bounds', 'risks', 'multiclass') if home in homes), room
+  )
   return f'{room}.{public.__qualname__}'.removeprefix('_common.')
 
 

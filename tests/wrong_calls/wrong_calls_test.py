@@ -43,12 +43,15 @@ RESULTS = (
   criteria.GoodputState,
   criteria.GradientDiversityState,
   criteria.Seconds,
+  logistic.CertifiedMargin,
   logistic.Problem,
   logistic.Separation,
   logistic.Settled,
   logistic.Solution,
   logistic.State,
   logistic.Trajectory,
+  logistic.multiclass.Problem,
+  logistic.multiclass.State,
   noise.AverageState,
   noise.BetweenStepsState,
   noise.NoiseEstimates,
@@ -77,7 +80,13 @@ FREE = {'test', 'args'}
 
 def public_names():
   """What is public and called, by its name."""
-  modules = [adaopt, logistic.bounds, logistic.losses, logistic.risks]
+  modules = [
+    adaopt,
+    logistic.bounds,
+    logistic.losses,
+    logistic.multiclass,
+    logistic.risks,
+  ]
   for _, room, is_package in pkgutil.iter_modules(adaopt.__path__):
     if is_package and not room.startswith('_'):
       modules.append(importlib.import_module(f'adaopt.{room}'))
