@@ -1,5 +1,6 @@
 """Runs a method until every margin is positive, in one program."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -163,6 +164,33 @@ def solve(
   return solution(finish(method, problem, start(method, problem), max_steps))
 
 
+def trace(
+  method: methods.Method,
+  problem: problems.Problem,
+  observe: Callable[[methods.State], Trajectory],
+  num_steps: int,
+) -> tuple[Solution, Trajectory]:
+  """`record` with measurements of one's own."""
+
+  def advance_and_observe(run, _):
+    run = advance(method, problem, run)
+    return run, (run.solved, observe(run.state))
+
+  first = start(method, problem)
+  last, rest = jax.lax.scan(advance_and_observe, first, length=num_steps)
+  solved, trajectory = jax.tree.map(
+    lambda start, rest: jnp.concatenate([start[None], rest]),
+    (first.solved, observe(first.state)),
+    rest,
+  )
+  ever = jnp.any(solved)
+  iterations = jnp.where(ever, jnp.argmax(solved), num_steps)
+  found = solution(last)._replace(
+    iterations=iterations.astype(jnp.int32), solved=ever
+  )
+  return found, trajectory
+
+
 def record(
   method: methods.Method,
   features: problems.Features,
@@ -219,20 +247,4 @@ def record(
       margin=_margin(problem, state),
     )
 
-  def advance_and_observe(run, _):
-    run = advance(method, problem, run)
-    return run, (run.solved, observe(run.state))
-
-  first = start(method, problem)
-  last, rest = jax.lax.scan(advance_and_observe, first, length=num_steps)
-  solved, trajectory = jax.tree.map(
-    lambda start, rest: jnp.concatenate([start[None], rest]),
-    (first.solved, observe(first.state)),
-    rest,
-  )
-  ever = jnp.any(solved)
-  iterations = jnp.where(ever, jnp.argmax(solved), num_steps)
-  found = solution(last)._replace(
-    iterations=iterations.astype(jnp.int32), solved=ever
-  )
-  return found, trajectory
+  return trace(method, problem, observe, num_steps)

@@ -1,5 +1,7 @@
 """Runs a method for k classes until every margin is positive."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -118,20 +120,6 @@ def record(
     features, labels, weights=weights, num_classes=num_classes
   )
 
-  def advance_and_observe(run, _):
-    run = solving.advance(method, problem, run)
-    return run, (run.solved, _observe(problem, run.state))
-
-  first = solving.start(method, problem)
-  last, rest = jax.lax.scan(advance_and_observe, first, length=num_steps)
-  solved, trajectory = jax.tree.map(
-    lambda start, rest: jnp.concatenate([start[None], rest]),
-    (first.solved, _observe(problem, first.state)),
-    rest,
+  return solving.trace(
+    method, problem, functools.partial(_observe, problem), num_steps
   )
-  ever = jnp.any(solved)
-  iterations = jnp.where(ever, jnp.argmax(solved), num_steps)
-  found = solving.solution(last)._replace(
-    iterations=iterations.astype(jnp.int32), solved=ever
-  )
-  return found, trajectory
