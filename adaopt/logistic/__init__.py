@@ -29,6 +29,7 @@ from adaopt.logistic.regularized import (
 )
 from adaopt.logistic.sampling import sampled
 from adaopt.logistic.solving import Solution, Trajectory, record, solve
+from adaopt.logistic.stepping import increasing_steps
 from adaopt.logistic.sweeping import sweep
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
   'dual_momentum',
   'gd',
   'hadamard',
+  'increasing_steps',
   'losses',
   'lr_gd',
   'make_problem',
