@@ -16,7 +16,7 @@ import optax
 import adaopt
 from adaopt import logistic, training
 
-MICRO_BATCH_SIZE = 64
+MICRO_BATCH_SIZE = 256
 
 
 class View(NamedTuple):

@@ -23,7 +23,7 @@ def save(curves: dict[str, dict[str, walks.Seen]], path: pathlib.Path) -> None:
   columns = min(len(curves), 3)
   lines = -(-len(curves) // columns)
   figure = mpl.Figure(
-    figsize=(5 * columns, 3.6 * lines + 1), layout='constrained'
+    figsize=(5.5 * columns, 3.6 * lines + 1), layout='constrained'
   )
   axes = figure.subplots(lines, columns, squeeze=False).ravel()
   for axis, (problem, methods) in zip(axes, curves.items(), strict=False):
@@ -44,6 +44,11 @@ def save(curves: dict[str, dict[str, walks.Seen]], path: pathlib.Path) -> None:
     axis.set_axis_off()
   handles, names = axes[0].get_legend_handles_labels()
   figure.legend(
-    handles, names, loc='outside lower center', ncols=4, frameon=False
+    handles,
+    names,
+    loc='outside lower center',
+    ncols=2 * columns,
+    frameon=False,
+    fontsize='small',
   )
   figure.savefig(path, dpi=100)
