@@ -43,7 +43,7 @@ def increasing_steps(
 
   γ_t is 1/R² for some multiple of 1/κ steps and grows as e^{(2.7κt)^{1/3}} in
   the end, up to powers of κt. The loss of θ_t is at most (1 + w²/2) e^{−w}, w =
-  w_{t−1}; once it is below (log 2) / n, after O(log³ n / κ) steps, every m_i > 0.
+  w_{t−1}. Below log(2) / n, after O(log³ n / κ) steps, every m_i > 0.
 
   Proof: w' = 0.9κ / (2 + w²) in t, so 0.9 e^w / (2 + w²) is the derivative of
   F = e^w / κ, and it increases. The sum Γ of the steps before t is thus at
