@@ -111,15 +111,16 @@ def make_seen():
 
 def test_rows_say_when_all_examples_were_on_their_side():
   rows = usage.summarise('p', 'm', ['a', 'b'], make_seen(), 10)
-  assert [row.solved_after for row in rows] == [np.inf, np.inf, 2.0, 4.0]
+  assert [row.passes for row in rows] == [np.inf, np.inf, 2.0, 4.0]
+  assert [row.solved_by for row in rows] == [np.inf, np.inf, 2, 4]
   assert [row.error for row in rows] == [10, 20, 10, 0]
   assert {row.mean_batch_size for row in rows} == {10}
   assert {row.rises for row in rows} == {1}
   assert usage.best(rows) == 'b'
   assert '| 3.0 ± 1.4 ' in usage.table(rows)
-  partly = [rows[2], rows[3]._replace(solved_after=np.inf)]
+  partly = [rows[2], rows[3]._replace(passes=np.inf)]
   assert '| 2.0 (1 never) ' in usage.table(partly)
-  assert usage.best(rows[:2] + partly) == 'b'  # Less error; neither solves.
+  assert usage.best(rows[:2] + partly) == 'b'  # One of two seeds, not none.
 
 
 def test_the_script_leaves_a_table_and_a_picture(tmp_path):
@@ -140,13 +141,6 @@ def test_the_script_leaves_a_table_and_a_picture(tmp_path):
   assert len(rows) == len(stochastic.STEP_SIZES) + 2
 
 
-def test_the_stochastic_script_names_a_missing_file(tmp_path):
-  done = scripts.run(
-    'large_steps.stochastic',
-    f'--data_dir={tmp_path}',
-    f'--workdir={tmp_path}',
-    '--stochastic_problem=a9a',
-  )
-  assert done.returncode == 1
-  assert 'a9a needs a9a and a9a.t' in done.stderr
-  assert 'Traceback' not in done.stderr
+def test_missing_files_are_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match='a9a needs a9a and'):
+    stochastic.PROBLEMS['a9a'](str(tmp_path))
