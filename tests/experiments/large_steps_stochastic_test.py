@@ -47,6 +47,12 @@ def test_features_have_radius_one(problem):
   np.testing.assert_allclose(problem.radius, 1, rtol=1e-6)
 
 
+def test_examples_without_features_are_left_out():
+  pair = separable.digits_pair((1, 8))
+  some = pair._replace(features=pair.features * (np.arange(356) != 3)[:, None])
+  assert stochastic.scaled(some).features.shape == (355, 64)
+
+
 def test_batches_are_those_of_sampled(problem):
   make = walks.on_batches(logistic.normalized_lr_gd, 8)
   view = params_after(make(problem, 2.0, 5), 6)
