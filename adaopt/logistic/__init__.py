@@ -39,6 +39,7 @@ from adaopt.logistic.steepest import (
   normalized_gd,
   sign_descent,
 )
+from adaopt.logistic.stepping import increasing_steps
 from adaopt.logistic.sweeping import sweep
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
   'dual_momentum',
   'gd',
   'hadamard',
+  'increasing_steps',
   'losses',
   'lr_gd',
   'make_problem',

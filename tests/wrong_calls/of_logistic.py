@@ -211,6 +211,16 @@ methods = [
     )
   ),
   Case(
+    logistic.increasing_steps,
+    dict(margin=0.5, radius=1.0),
+    dict(
+      margin=kinds.positive
+      + kind('both as max_margin returns', 2.0, 1.5, shown='exceeds radius=1'),
+      radius=kinds.positive
+      + kind('both as max_margin returns', 0.25, shown='margin=0.5 exceeds'),
+    ),
+  ),
+  Case(
     logistic.averaged, dict(method=logistic.lr_gd(1.0)), dict(method=METHOD)
   ),
   Case(
