@@ -20,6 +20,7 @@ from adaopt.logistic.perceptrons import (
   perceptron,
 )
 from adaopt.logistic.problem import Problem, make_problem
+from adaopt.logistic.rescaling import progressive_rescaling
 from adaopt.logistic.solving import Solution, Trajectory, record, solve
 from adaopt.logistic.sweeping import sweep
 
@@ -43,6 +44,7 @@ __all__ = [
   'normalized_exponential_gd',
   'normalized_lr_gd',
   'perceptron',
+  'progressive_rescaling',
   'record',
   'smooth_perceptron',
   'solve',

@@ -97,6 +97,15 @@ methods = [
     Case(public, dict(step_size=1.0), dict(step_size=kinds.positive))
     for public in STEP_SIZED
   ),
+  Case(
+    logistic.progressive_rescaling,
+    dict(step_size=1.0, growth=1.5, every=10),
+    dict(
+      step_size=kinds.positive,
+      growth=kinds.factor,
+      every=kinds.integers(1),
+    ),
+  ),
   # Left uncalled, which is what can be wrong about them.
   *(
     Case(
