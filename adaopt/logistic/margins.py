@@ -17,7 +17,7 @@ from adaopt._common import checks
 from adaopt.logistic import newton
 from adaopt.logistic import problem as problems
 
-PATIENCE = 50
+PATIENCE = 30
 """Steps without a smaller gap after which rounding is taken to be the limit."""
 
 FALL = 0.99

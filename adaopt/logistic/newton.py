@@ -28,6 +28,9 @@ SOLVED = 1e-3
 GROWTH = 10.0
 """ρ grows by this factor from one minimum to the next."""
 
+POWERS = 10
+"""Products that estimate the largest eigenvalue of the Hessian."""
+
 HALVINGS = 30
 """Of the interval of the line search."""
 
@@ -93,24 +96,39 @@ def _updated(features, gram, active):
   return Gram(matrix, active)
 
 
+def _largest(product, vector):
+  """An estimate from below of a matrix's largest eigenvalue."""
+
+  def multiply(_, state):
+    vector, length = state
+    vector = product(vector / jnp.where(length == 0, 1, length))
+    return vector, jnp.linalg.norm(vector)
+
+  start = vector, jnp.linalg.norm(vector)
+  return jax.lax.fori_loop(0, POWERS, multiply, start)[1]
+
+
 def _solve(problem, point, active, vector):
-  """(I/ρ + A_activeᵀ A_active)⁻¹ vector / ρ, and the curvature."""
+  """(I + ρ G)⁻¹ vector for G = A_activeᵀ A_active, its curvature, and v → G v.
+
+  Dense features are worth a Cholesky factor of G, sparse ones are not.
+  """
   squares = jnp.square(problem.signs)  # 1/R²
   if point.curvature is None:
     weights = jnp.where(active, squares, 0)
-    hessian = lambda v: (
-      v
-      + point.penalty * ((weights * (problem.features @ v)) @ problem.features)
-    )
+    product = lambda v: (weights * (problem.features @ v)) @ problem.features
     solution, _ = jax.scipy.sparse.linalg.cg(
-      hessian, vector, tol=0.01, maxiter=500
+      lambda v: v + point.penalty * product(v), vector, tol=0.01, maxiter=500
     )
-    return solution, None
+    return solution, None, product
   curvature = _updated(problem.features, point.curvature, active)
-  hessian = squares[0] * curvature.matrix
-  hessian += jnp.eye(vector.size, dtype=vector.dtype) / point.penalty
-  factor = jax.scipy.linalg.cho_factor(hessian, lower=True)
-  return jax.scipy.linalg.cho_solve(factor, vector) / point.penalty, curvature
+  matrix = squares[0] * curvature.matrix
+  identity = jnp.eye(vector.size, dtype=vector.dtype)
+  factor = jax.scipy.linalg.cho_factor(
+    matrix + identity / point.penalty, lower=True
+  )
+  solution = jax.scipy.linalg.cho_solve(factor, vector) / point.penalty
+  return solution, curvature, lambda v: matrix @ v
 
 
 def _length(problem, point, direction, margins):
@@ -149,7 +167,7 @@ def step(
   """
   gradient = point.params - pull
   active = p > 0
-  direction, curvature = _solve(problem, point, active, -gradient)
+  direction, curvature, product = _solve(problem, point, active, -gradient)
   params = point.params + direction
   margins = problems.margins(problem, params)
   full = point._replace(params=params, margins=margins)
@@ -168,11 +186,15 @@ def step(
     curvature=curvature,
   )
   small = jnp.linalg.norm(gradient) <= SOLVED * jnp.linalg.norm(pull)
-  # Rounding in ρ AᵀA would otherwise exceed the identity beside it.
-  highest = 0.1 / jnp.finfo(p.dtype).eps / jnp.sum(active)
+  # Rounding in ρ G would otherwise exceed the identity beside it.
+  highest = 0.01 / jnp.finfo(p.dtype).eps / _largest(product, pull)
   penalty = jnp.minimum(GROWTH * point.penalty, highest)
   solved = same | small
-  return moved._replace(
+  moved = moved._replace(
     multipliers=jnp.where(solved, pulls(problem, moved), point.multipliers),
     penalty=jnp.where(solved, penalty, point.penalty),
   )
+  # Where it does so nevertheless, there is no Cholesky factor.
+  smaller = point._replace(penalty=point.penalty / GROWTH)
+  done = jnp.all(jnp.isfinite(direction))
+  return jax.tree.map(lambda a, b: jnp.where(done, a, b), moved, smaller)
