@@ -69,7 +69,7 @@ def progressive_rescaling(
     ...     method, features, labels, weights=weights, num_steps=200)
     ...   print(f'{0.5 - trajectory.margin[-1]:.0e}')
     4e-02
-    3e-05
+    3e-04
 
   References:
     Wang, Min and Wu, `Achieving Margin Maximization Exponentially Fast via
