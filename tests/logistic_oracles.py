@@ -91,6 +91,19 @@ def normalized_exponential_gd(rows, steps, eta):
   return _iterate(rows, steps, lambda m, t: eta * rows.T @ _softmin(m))
 
 
+def progressive_rescaling(rows, steps, eta, growth, every):
+  """θ_1, …, θ_T: before every phase but the first θ is put on its sphere."""
+  theta, iterates, bound = np.zeros(rows.shape[1]), [], math.inf
+  for t in range(steps):
+    if t > 0 and t % every == 0:
+      bound = growth * (np.linalg.norm(theta) if t == every else bound)
+      theta = bound * theta / np.linalg.norm(theta)
+    theta = theta + eta * rows.T @ _softmin(rows @ theta)
+    theta = theta * min(1, bound / np.linalg.norm(theta))
+    iterates.append(theta)
+  return np.array(iterates)
+
+
 def adaptive_gd(rows, steps, eta):
   """θ −= η ∇φ, φ = −ℓ⁻¹(L), by a central difference of φ."""
 

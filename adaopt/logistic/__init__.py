@@ -33,6 +33,7 @@ from adaopt.logistic.regularized import (
   settle,
 )
 from adaopt.logistic.sampling import sampled
+from adaopt.logistic.rescaling import progressive_rescaling
 from adaopt.logistic.solving import Solution, Trajectory, record, solve
 from adaopt.logistic.steepest import (
   coordinate_descent,
@@ -74,6 +75,7 @@ __all__ = [
   'normalized_gd',
   'normalized_lr_gd',
   'perceptron',
+  'progressive_rescaling',
   'record',
   'regularized_lr_gd',
   'risks',

@@ -68,6 +68,42 @@ def test_float32_and_sparse_features_reach_float32_precision():
     assert_certified(found, labels[:, None] * features, rtol=4e-4)
 
 
+def planted(n, d, seed=0):
+  """Normal rows, a margin of 0.1 at least apart."""
+  rng = np.random.default_rng(seed)
+  features, direction = rng.normal(size=(n, d)), rng.normal(size=d)
+  direction /= np.linalg.norm(direction)
+  labels = np.where(features @ direction > 0, 1, -1)
+  return features + 0.1 * labels[:, None] * direction, labels
+
+
+@pytest.mark.parametrize(
+  'form', [jnp.asarray, sparse.BCOO.fromdense], ids=['dense', 'sparse']
+)
+@pytest.mark.parametrize('shape', [(20, 150), (600, 20)])
+def test_few_examples_and_many(shape, form):
+  features, labels = planted(*shape)
+  with jax.enable_x64(True):
+    found = max_margin(form(features), labels)
+  assert_certified(found, labels[:, None] * features, rtol=1e-7)
+
+
+def test_a_search_ends_where_rounding_allows_no_smaller_gap():
+  features, labels = planted(600, 20)
+  features = features.astype(np.float32)
+  found = max_margin(features, labels, tolerance=1e-12)
+  assert not found.converged
+  assert found.iterations < 200
+  rows = labels[:, None] * features
+  lower = np.min(rows @ np.asarray(found.params))
+  upper = np.linalg.norm(rows.T @ np.asarray(found.coefficients))
+  # float32 margins of up to R = 8: to 1e-6.
+  np.testing.assert_allclose(
+    [found.margin, found.gap], [lower, upper - lower], atol=5e-6
+  )
+  assert 0 <= upper - lower < 1e-2 * upper
+
+
 def test_margins_by_hand():
   with jax.enable_x64(True):
     hard = logistic.max_margin(HARD, HARD_LABELS)

@@ -192,6 +192,15 @@ methods = [
     ),
     lambda model: logistic.make_problem(X, Y, model=model),
   ),
+  Case(
+    logistic.progressive_rescaling,
+    dict(step_size=1.0, growth=1.5, every=10),
+    dict(
+      step_size=kinds.positive,
+      growth=kinds.factor,
+      every=kinds.integers(1),
+    ),
+  ),
   # Left uncalled, which is what can be wrong about them.
   *(
     Case(

@@ -1,0 +1,145 @@
+"""Times the maximal margin on large data, beside scikit-learn's linear SVMs.
+
+python -m experiments.benchmarks.margins [--margin_problems=…] [--data_dir=DIR]
+
+Each row is one run, compiled before: seconds, also of the CPU, with which a
+machine that others use still compares; the certificate μ_low ≤ μ ≤ μ_high; and
+the margins that `SVC` and `LinearSVC` of scikit-learn attain, with no bias and
+C = 1e10, in at most --svm_iterations of theirs.
+"""
+
+import functools
+import itertools
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.sparse
+from absl import app, flags
+from sklearn import exceptions, svm
+
+from adaopt import logistic
+from experiments import datasets, options
+from experiments.benchmarks import timing
+from experiments.large_steps import separable
+
+NAMES = flags.DEFINE_list(
+  'margin_problems',
+  ['dense', 'sparse', 'mnist_0_1', 'fashion_mnist_3_8', 'cifar10_0_1'],
+  'dense, sparse, or a data set and two classes, as in cifar10_3_5.',
+)
+WIDE = flags.DEFINE_bool('float64', False, 'Whether to compute in float64.')
+SVM_ITERATIONS = flags.DEFINE_integer(
+  'svm_iterations', 1000, '0: without scikit-learn.', lower_bound=0
+)
+CONSTANT = 1e10  # C of the SVMs: as good as none of their slack
+
+Data = tuple[Any, np.ndarray]  # features [n, d], labels ±1 [n]
+
+
+def dense(n: int = 100_000, d: int = 1000) -> Data:
+  """Normal rows, moved apart by 0.2 along a direction."""
+  rng = np.random.default_rng(0)
+  features, direction = rng.normal(size=(n, d)), rng.normal(size=d)
+  direction /= np.linalg.norm(direction)
+  labels = np.where(features @ direction > 0, 1, -1)
+  return features + 0.1 * labels[:, None] * direction, labels
+
+
+def sparse(n: int = 100_000, d: int = 10_000, entries: int = 10) -> Data:
+  """Normal entries at random places, without the rows nearest to a plane."""
+  rng = np.random.default_rng(0)
+  rows = np.repeat(np.arange(2 * n), entries)
+  columns = rng.integers(d, size=rows.size)
+  values = rng.normal(size=rows.size)
+  features = scipy.sparse.csr_array((values, (rows, columns)), (2 * n, d))
+  products = features @ rng.normal(size=d)
+  kept = np.sort(np.argsort(-np.abs(products))[:n])
+  return features[kept], np.where(products > 0, 1, -1)[kept]
+
+
+def images(name: str, data_dir: str | None) -> Data:
+  """All training images of two classes, as in mnist_0_1."""
+  name, first, second = name.rsplit('_', 2)
+  train = datasets.DATASETS[name](data_dir).train
+  classes = int(first), int(second)
+  counts = [np.sum(train['label'] == label) for label in classes]
+  examples = separable.image_pair(train, classes, counts)
+  return examples.features, examples.labels
+
+
+def load(name: str) -> Data:
+  """The problem of a name, in the dtype of the flags."""
+  made = {'dense': dense, 'sparse': sparse}
+  load_images = functools.partial(images, name, options.DATA_DIR.value)
+  features, labels = made.get(name, load_images)()
+  return features.astype(np.float64 if WIDE.value else np.float32), labels
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
+  """What it returns, and the seconds by the clock and by the CPUs."""
+  begin = time.perf_counter(), time.process_time()
+  result = jax.block_until_ready(function())
+  return result, time.perf_counter() - begin[0], time.process_time() - begin[1]
+
+
+def fit_margin(make: Callable, features: Any, labels: np.ndarray) -> float:
+  """The margin of scikit-learn's θ."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
+    fit = make().fit(features, labels)
+  theta = np.asarray(fit.coef_).ravel()
+  return np.min(labels * (features @ theta)) / np.linalg.norm(theta)
+
+
+SVMS = {
+  'LinearSVC': lambda: svm.LinearSVC(
+    C=CONSTANT,
+    loss='hinge',
+    fit_intercept=False,
+    tol=1e-6,
+    max_iter=SVM_ITERATIONS.value,
+  ),
+}
+
+
+def main(argv: list[str]) -> None:
+  """Prints a row for each problem."""
+  del argv
+  jax.config.update('jax_enable_x64', WIDE.value)
+  options.quiet()
+  timing.print_machine()
+  names = list(itertools.chain(SVMS, [f'{name} s' for name in SVMS]))
+  names = names if SVM_ITERATIONS.value else []
+  timing.print_header(
+    *('problem', 'n × d', 's', 'CPU s', 'steps', 'μ_low', 'μ_high', 'R'),
+    *('converged', *names),
+  )
+  for name in NAMES.value:
+    try:
+      features, labels = load(name)
+    except (OSError, ValueError, KeyError) as error:
+      sys.exit(str(error))
+    data = logistic.make_problem(features, labels).features
+    find = jax.jit(logistic.max_margin).lower(data, labels).compile()
+    found, seconds, busy = timed(lambda f=find, x=data, y=labels: f(x, y))
+    fits = [
+      timed(functools.partial(fit_margin, make, features, labels))
+      for make in (SVMS.values() if names else ())
+    ]
+    timing.print_row(
+      *(name, ' × '.join(map(str, features.shape))),
+      *(f'{seconds:.1f}', f'{busy:.1f}', found.iterations),
+      *(f'{x:.7g}' for x in (found.margin, found.margin + found.gap)),
+      *(f'{found.radius:.4g}', found.converged),
+      *(f'{fit[0]:.7g}' for fit in fits),
+      *(f'{fit[1]:.1f}' for fit in fits),
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)
