@@ -32,8 +32,8 @@ from adaopt.logistic.regularized import (
   regularized_lr_gd,
   settle,
 )
-from adaopt.logistic.sampling import sampled
 from adaopt.logistic.rescaling import progressive_rescaling
+from adaopt.logistic.sampling import sampled
 from adaopt.logistic.solving import Solution, Trajectory, record, solve
 from adaopt.logistic.steepest import (
   coordinate_descent,
