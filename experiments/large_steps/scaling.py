@@ -14,7 +14,7 @@ from experiments.large_steps import separable, sweeps
 MODELS: dict[str, logistic.Model | None] = {
   'linear': None,
   'u∘u − v∘v': logistic.hadamard(),
-  'ReLU': logistic.two_layer(64, jax.random.key(0)),
+  'ReLU': logistic.two_layer(16, jax.random.key(0)),
 }
 
 METHODS: dict[str, Callable[[jax.Array], logistic.Method]] = {
@@ -52,6 +52,9 @@ def measure(
 ) -> list[Row]:
   """Runs every method of every model with all its step sizes for 2d updates.
 
+  Features are padded by zeros, so that a method is one program for all d, and
+  θ_0 of a network does not depend on d.
+
   Args:
     dimensions: d, odd.
     models: Names in `MODELS`.
@@ -60,35 +63,42 @@ def measure(
   Returns:
     A row for every run.
   """
-  return [
-    row
-    for d in dimensions
-    for model in models
-    for method in methods
-    for row in _rows(d, model, method)
-  ]
+  sets = [separable.one_feature(d) for d in dimensions]
+  features = np.zeros([len(sets), 3, max(dimensions)])
+  for row, examples in zip(features, sets, strict=True):
+    row[:, : examples.features.shape[1]] = examples.features
+  limits = 2 * np.array(dimensions)
+  rows = []
+  for model in models:
+    for method in methods:
+      found = _solve(model, method, features, sets[0], limits)
+      for i, d in enumerate(dimensions):
+        for j, step_size in enumerate(STEP_SIZES[method]):
+          iterations, solved = found.iterations[i, j], found.solved[i, j]
+          rows.append(
+            Row(model, method, d, step_size, int(iterations), bool(solved))
+          )
+  return rows
 
 
-def _rows(d, model, method):
-  examples = separable.one_feature(d)
+@jax.jit(static_argnums=(0, 1))
+def _solve(model, method, features, examples, limits):
+  """Solutions, [dimensions, step sizes]; all sets have the same labels."""
 
-  @jax.jit
-  def solve(step_sizes, features, labels, weights):
+  def of_all_step_sizes(args):
+    features, max_steps = args
     return jax.vmap(
       lambda step_size: logistic.solve(
         METHODS[method](step_size),
         features,
-        labels,
-        weights=weights,
+        examples.labels,
+        weights=examples.weights,
         model=MODELS[model],
-        max_steps=2 * d,
+        max_steps=max_steps,
       )
-    )(step_sizes)
+    )(jnp.array(STEP_SIZES[method]))
 
-  found = solve(jnp.array(STEP_SIZES[method]), *examples)
-  for i, step_size in enumerate(STEP_SIZES[method]):
-    iterations, solved = int(found.iterations[i]), bool(found.solved[i])
-    yield Row(model, method, d, step_size, iterations, solved)
+  return jax.lax.map(of_all_step_sizes, (features, limits))
 
 
 def curve(
