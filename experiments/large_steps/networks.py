@@ -25,9 +25,9 @@ from experiments.plots import networks as networks_plots
 
 _PROBLEMS = flags.DEFINE_multi_enum(
   'network_problem',
-  list(separable.PROBLEMS),
   ['digits_1_8', 'digits_3_9', 'mnist', 'fashion_mnist', 'cifar10'],
-  'Problem to run; may be repeated.',
+  list(separable.PROBLEMS),
+  'Problem to run; may be repeated. Default: pairs of digits and images.',
 )
 _EXAMPLES = flags.DEFINE_integer(
   'network_examples', 1000, 'Examples of a problem, the first.', lower_bound=2
@@ -38,8 +38,17 @@ _ITERATIONS = flags.DEFINE_integer(
 _HIDDEN = flags.DEFINE_integer(
   'hidden_units', 16, 'Width of the ReLU network.', lower_bound=1
 )
+_SCALED = flags.DEFINE_multi_enum(
+  'scaled_model',
+  list(scaling.MODELS),
+  list(scaling.MODELS),
+  'Model to run on sets of d features; may be repeated. Default: all.',
+)
 _DOUBLINGS = flags.DEFINE_integer(
-  'doublings', 6, 'The set of d features: d = 17, 33, …, 16 · 2^k + 1.'
+  'doublings',
+  6,
+  'k: sets of d = 17, 33, …, 16 · 2^k + 1 features.',
+  lower_bound=0,
 )
 
 
@@ -153,7 +162,7 @@ def main(argv: list[str]) -> None:
   except (OSError, ValueError) as error:
     sys.exit(str(error))
   dimensions = [2**k + 1 for k in range(4, 5 + _DOUBLINGS.value)]
-  scaled = scaling.measure(dimensions)
+  scaled = scaling.measure(dimensions, _SCALED.value)
   results.save(scaled, scaling.table(scaled), folder, 'scaling')
   networks_plots.save(scaled, folder / 'scaling.png')
   print(scaling.table(scaled), flush=True)

@@ -149,12 +149,13 @@ def curves(rows: list[Row]) -> dict[tuple[str, str, str], dict[int, int]]:
 
 
 def table(rows: list[Row]) -> str:
-  """Iterations by d and their exponent, in Markdown; – where unsolved by 2d."""
+  """Iterations by d, – if not solved in 2d, and α if all are; in Markdown."""
   dimensions = list(dict.fromkeys(row.num_features for row in rows))
   heads = ['model', 'method', 'γ', *(f'd = {d}' for d in dimensions), 'α']
   lines = [heads]
   for key, by in curves(rows).items():
     cells = [str(by.get(d, '–')) for d in dimensions]
-    slope = f'{exponent(by):.2f}' if len(by) > 1 else '–'
+    complete = len(by) == len(dimensions) > 1
+    slope = f'{exponent(by):.2f}' if complete else '–'
     lines.append([*key, *cells, slope])
   return results.markdown(lines)

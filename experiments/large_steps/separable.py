@@ -74,13 +74,13 @@ def one_feature(d: int) -> Examples:
       again, so X starts from 1/2 and moves by ±1.
 
   So |X| ≥ 1/14, 1/14 and 1/2 for ever, and Z ≤ t: they take t > (d − 1) / 14
-  iterations, the perceptron t > (d − 1) / 2. Nor is a small step better: θ then
-  tends to the m_1, m_2 at which classes pull equally, and X to a constant over
-  d. A step size can be lucky, as X is continuous in γ and passes 0.
+  iterations, the perceptron t > (d − 1) / 2. Descent with finite γ has no such
+  proof: X is continuous in γ and passes 0, so a few step sizes are lucky.
 
-  A product u_j² − v_j² grows by a factor, not by a term: its first entry by
-  about 1 + 4γ/√d for every wrong example, while |X| stays bounded. It takes
-  about √d log d iterations with γ = 1, and fewer with larger γ.
+  A product u_j² − v_j² (`logistic.hadamard`) grows by a factor, not by a term:
+  u_1 by 1 + 2/√d for each update of the perceptron, while log(u_j / v_j) of the
+  others is about 4 X/√d, bounded. It separates once u_1² outweighs d − 1 terms
+  of order 1/√d, after about (√d / 4) log(8 √d) updates, to leading order.
 
   Args:
     d: The number of features, odd.
@@ -90,6 +90,11 @@ def one_feature(d: int) -> Examples:
 
   Raises:
     ValueError: If d is not odd, or less than 3.
+
+  References:
+    Tyurin, `Gradient Descent as a Perceptron Algorithm
+    <https://arxiv.org/abs/2512.11587>`_, 2025, has an example with Õ(√d)
+    against Ω(d); this one is another, made for this experiment.
   """
   if d < 3 or d % 2 == 0:
     raise ValueError(f'd must be odd and at least 3, got {d}.')

@@ -15,6 +15,8 @@ MARKERS = dict(zip(scaling.METHODS, 'osv^D', strict=True))
 def save(rows: list[scaling.Row], path: pathlib.Path) -> None:
   """Draws a panel for γ = 1, for the best γ and for the perceptrons.
 
+  Lines join the points of methods that solve the set for every d.
+
   Args:
     rows: As of `scaling.measure`.
     path: The picture to write; its suffix sets its format.
@@ -24,8 +26,14 @@ def save(rows: list[scaling.Row], path: pathlib.Path) -> None:
   dimensions = np.array(sorted({row.num_features for row in rows}))
   colors = {name: f'C{i}' for i, name in enumerate(scaling.MODELS)}
   for (model, method, step_size), by in scaling.curves(rows).items():
-    if len(by) < 2:
+    if not by:
       continue
+    complete = len(by) == len(dimensions) > 1
+    note = (
+      f'α = {scaling.exponent(by):.2f}'
+      if complete
+      else f'{len(by)} of {len(dimensions)} solved'
+    )
     axes[step_size].plot(
       list(by),
       list(by.values()),
@@ -33,7 +41,8 @@ def save(rows: list[scaling.Row], path: pathlib.Path) -> None:
       marker=MARKERS[method],
       markersize=4,
       linewidth=1.1,
-      label=f'{model}, {method}: α = {scaling.exponent(by):.2f}',
+      linestyle='-' if complete else 'none',
+      label=f'{model}, {method}: {note}',
     )
   for name, axis in axes.items():
     for power, style in ((1, '--'), (0.5, ':')):
