@@ -79,8 +79,8 @@ def one_feature(d: int) -> Examples:
 
   A product u_j² − v_j² (`logistic.hadamard`) grows by a factor, not by a term:
   u_1 by 1 + 2/√d for each update of the perceptron, while log(u_j / v_j) of the
-  others is about 4 X/√d, bounded. It separates once u_1² outweighs d − 1 terms
-  of order 1/√d, after about (√d / 4) log(8 √d) updates, to leading order.
+  others is about 4 X/√d. With X = ±1/2, it separates once u_1² = e^{4t/√d}
+  outweighs d − 1 products of 4/√d each: to leading order, t = (√d/4) log(4√d).
 
   Args:
     d: The number of features, odd.

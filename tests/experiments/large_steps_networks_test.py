@@ -19,7 +19,8 @@ def make_rows():
   with jax.enable_x64(True):
     perceptrons = ('BP', 'NBP', 'perceptron')
     linear = scaling.measure(DIMENSIONS, ['linear'], ['LR+GD', *perceptrons])
-    return linear + scaling.measure(DIMENSIONS, ['u∘u − v∘v'], ['NLR', 'BP'])
+    product = ['NLR', 'perceptron']
+    return linear + scaling.measure(DIMENSIONS, ['u∘u − v∘v'], product)
 
 
 @pytest.mark.parametrize('d', [3, 17])
@@ -71,8 +72,9 @@ def test_linear_perceptrons_take_iterations_in_proportion_to_d(rows):
     found = scaling.curve(rows, 'linear', method)
     assert list(found) == list(DIMENSIONS)
     for d, iterations in found.items():
-      # The bound of the docstring, and Novikoff's R²/μ² = d for two of them.
-      assert (d - 1) / least < iterations <= d
+      # The bound of the docstring: at equality a margin of 0 is rounded, and
+      # may pass. R²/μ² = d is Novikoff's bound, for two of them.
+      assert (d - 1) / least <= iterations <= d
     # Rounded to whole iterations, so that α is not exactly 1.
     assert 0.8 < scaling.exponent(found) < 1.2
 
@@ -83,15 +85,15 @@ def test_no_step_size_of_the_sweep_makes_a_linear_model_fast(rows):
     assert iterations > (d - 1) / 14
 
 
-def test_a_product_takes_about_root_d_log_d(rows):
-  slow = scaling.curve(rows, 'linear', 'BP')
-  fast = scaling.curve(rows, 'u∘u − v∘v', 'BP')
-  for d, iterations in fast.items():
-    assert iterations < np.sqrt(d) * np.log(d)
-  # √d log d grows by a factor of 2.75 between 33 and 129, d by 3.9.
-  assert fast[129] < 0.6 * slow[129]
-  best = scaling.curve(rows, 'u∘u − v∘v', 'NLR')
-  assert max(best.values()) <= 10
+def test_a_product_takes_root_d_log_d(rows):
+  found = scaling.curve(rows, 'u∘u − v∘v', 'perceptron')
+  for d, iterations in found.items():
+    # The leading order of the docstring; a whole update and terms of 1/√d off.
+    expected = np.sqrt(d) / 4 * np.log(4 * np.sqrt(d))
+    np.testing.assert_allclose(iterations, expected, atol=1.5)
+  # The best step size needs no more than log d.
+  for d, iterations in scaling.curve(rows, 'u∘u − v∘v', 'NLR').items():
+    assert iterations <= np.log(d)
 
 
 def test_a_dash_where_no_step_size_solves():
