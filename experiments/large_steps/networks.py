@@ -3,8 +3,8 @@
 python -m experiments.large_steps.networks --workdir=DIR [--data_dir=DIR]
 
 Iterations against the number of features, on a set where linear models take
-Ω(d); then LR+GD, Normalized LR+GD and the batch perceptrons on a two-layer ReLU
-network beside the linear model, on pairs of digits and of images.
+Ω(d); then LR+GD, Normalized LR+GD and the batch perceptrons on pairs of digits
+and of images: linear scores beside u ∘ u − v ∘ v and a ReLU network.
 """
 
 import functools
@@ -35,14 +35,11 @@ _EXAMPLES = flags.DEFINE_integer(
 _ITERATIONS = flags.DEFINE_integer(
   'network_iterations', 300, 'Iterations of every method.', lower_bound=1
 )
-_HIDDEN = flags.DEFINE_integer(
-  'hidden_units', 16, 'Width of the ReLU network.', lower_bound=1
-)
-_SCALED = flags.DEFINE_multi_enum(
-  'scaled_model',
+_MODELS = flags.DEFINE_multi_enum(
+  'network_model',
   list(scaling.MODELS),
   list(scaling.MODELS),
-  'Model to run on sets of d features; may be repeated. Default: all.',
+  'Model to run; may be repeated. Default: all.',
 )
 _DOUBLINGS = flags.DEFINE_integer(
   'doublings',
@@ -68,7 +65,7 @@ class Row(NamedTuple):
 @jax.jit(static_argnums=(0, 1), static_argnames='num_steps')
 def record(
   method: str,
-  model: logistic.Model | None,
+  model: str,
   examples: separable.Examples,
   *,
   num_steps: int,
@@ -77,7 +74,7 @@ def record(
 
   Args:
     method: Its name in `sweeps.SWEEPS`.
-    model: The scores; None: linear.
+    model: Its name in `scaling.MODELS`.
     examples: The problem.
     num_steps: The number of iterations.
 
@@ -90,7 +87,7 @@ def record(
     features=examples.features,
     labels=examples.labels,
     weights=examples.weights,
-    model=model,
+    model=scaling.MODELS[model],
     num_steps=num_steps,
   )
   return jax.vmap(lambda step_size: run(sweep.make(step_size)))(
@@ -162,14 +159,10 @@ def main(argv: list[str]) -> None:
   except (OSError, ValueError) as error:
     sys.exit(str(error))
   dimensions = [2**k + 1 for k in range(4, 5 + _DOUBLINGS.value)]
-  scaled = scaling.measure(dimensions, _SCALED.value)
+  scaled = scaling.measure(dimensions, _MODELS.value)
   results.save(scaled, scaling.table(scaled), folder, 'scaling')
   networks_plots.save(scaled, folder / 'scaling.png')
   print(scaling.table(scaled), flush=True)
-  models = {
-    'linear': None,
-    'ReLU': logistic.two_layer(_HIDDEN.value, jax.random.key(0)),
-  }
   step_sizes = {name: s.step_sizes for name, s in sweeps.SWEEPS.items()}
   rows = []
   for problem, examples in problems.items():
@@ -177,14 +170,14 @@ def main(argv: list[str]) -> None:
     chosen = jax.device_put(
       separable.Examples(*(x[: _EXAMPLES.value] for x in examples))
     )
-    for name, model in models.items():
+    for model in _MODELS.value:
       trajectories = {}
       for method in sweeps.SWEEPS:
         found, trajectories[method] = record(
           method, model, chosen, num_steps=_ITERATIONS.value
         )
-        rows += summarise(problem, name, method, found, trajectories[method])
-      path = folder / f'{problem}_{name}.png'
+        rows += summarise(problem, model, method, found, trajectories[method])
+      path = folder / f'{problem}_{model}.png'
       large_steps_plots.save(trajectories, step_sizes, path)
     results.save(rows, table(rows), folder, 'networks')
     print(f'{problem}: {time.perf_counter() - begin:.1f} s', flush=True)

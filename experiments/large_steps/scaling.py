@@ -13,7 +13,7 @@ from experiments.large_steps import separable, sweeps
 
 MODELS: dict[str, logistic.Model | None] = {
   'linear': None,
-  'u∘u − v∘v': logistic.hadamard(),
+  'hadamard': logistic.hadamard(),
   'ReLU': logistic.two_layer(16, jax.random.key(0)),
 }
 
