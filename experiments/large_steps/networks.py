@@ -49,6 +49,10 @@ _DOUBLINGS = flags.DEFINE_integer(
 )
 
 
+MOST = 1e12
+"""Larger losses and gradients, of runs that diverge, are drawn at this value."""
+
+
 class Row(NamedTuple):
   """One method with one step size, of one model, on one problem."""
 
@@ -173,10 +177,13 @@ def main(argv: list[str]) -> None:
     for model in _MODELS.value:
       trajectories = {}
       for method in sweeps.SWEEPS:
-        found, trajectories[method] = record(
+        found, trajectory = record(
           method, model, chosen, num_steps=_ITERATIONS.value
         )
-        rows += summarise(problem, model, method, found, trajectories[method])
+        rows += summarise(problem, model, method, found, trajectory)
+        trajectories[method] = jax.tree.map(
+          lambda x: jnp.minimum(x, MOST), trajectory
+        )
       path = folder / f'{problem}_{model}.png'
       large_steps_plots.save(trajectories, step_sizes, path)
     results.save(rows, table(rows), folder, 'networks')
