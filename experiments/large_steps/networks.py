@@ -50,7 +50,7 @@ _DOUBLINGS = flags.DEFINE_integer(
 
 
 MOST = 1e12
-"""Larger losses and gradients, of runs that diverge, are drawn at this value."""
+"""Larger losses and gradients, of runs that diverge, are drawn at this."""
 
 
 class Row(NamedTuple):
