@@ -50,8 +50,9 @@ def perceptron() -> methods.Method:
 def batch_perceptron() -> methods.Method:
   r"""The batch perceptron: θ ← θ + (1/n) Σ_{m_i ≤ 0} w_i A_i.
 
-  The first step is half as long, which makes this the limit of LR+GD: θ_t / γ
-  of `lr_gd(γ)` tends to its θ_t as γ → ∞ if no margin is 0 on the way.
+  At θ_0, examples with m_i = 0 pull by half, which makes this the limit of
+  LR+GD: θ_t / γ of `lr_gd(γ)` tends to its θ_t as γ → ∞ if no margin is 0 on
+  the way.
 
   Returns:
     The method.
@@ -73,7 +74,7 @@ def batch_perceptron() -> methods.Method:
   """
   return methods.ascent(
     lambda state, problem: (
-      jnp.where(state.count == 0, 0.5, 1.0)
+      jnp.where((state.count == 0) & (state.margins == 0), 0.5, 1.0)
       * _wrong(state, problem)
       * problems.mean_weights(problem)
     )

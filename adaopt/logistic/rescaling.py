@@ -100,4 +100,6 @@ def progressive_rescaling(
   return methods.make_method(
     move,
     memory=lambda problem: jnp.full([], jnp.inf, problem.signs.dtype),
+    start=methods.zeros,
+    autonomous=False,
   )

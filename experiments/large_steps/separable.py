@@ -96,6 +96,64 @@ def plane(n: int, margin: float) -> Examples:
   )
 
 
+def one_feature(d: int) -> Examples:
+  r"""A set on which linear models take Ω(d) iterations: one feature tells.
+
+  With rows of norm at most 1, A_i = y_i a_i and m = (d − 1) / 2:
+
+    A_0 = (1, 1, …, 1, 0, …, 0) / √d   4 times; the last m features are 0
+    A_1 = (1, 1, …, 1) / √d            2 times
+    A_2 = (1, −1, …, −1) / √d          once
+
+  The first feature has the sign of the class; the others are common to both
+  classes. R²/μ² = d, as θ = (1, 0, …, 0) has the largest margin, 1/√d: every
+  point of the convex hull has the first entry 1/√d, and (A_1 + A_2) / 2 no
+  other.
+
+  Lower bound. Let θ = Σ c_i A_i, Z = Σ c_i and X = c_0 / 2 + c_1 − c_2. Then
+  m_1 = (Z + 2m X) / d and m_2 = (Z − 2m X) / d: solved means Z > (d − 1) |X|.
+  As Z > 0 after one update, only A_2 is wrong where X > 0, only A_0 and A_1
+  where X < 0.
+
+    Batch perceptron: X starts from 3/14 and moves by multiples of 1/7.
+    Normalised batch perceptron: X starts from 3/7 and moves by multiples of
+      1/6: by −1, or by 1/2, 2/3 or 1, the means over A_0, both and A_1.
+    Perceptron: A_0 comes first and, as c_0 / 2 + X ≥ 0 from then on, never
+      again, so X starts from 1/2 and moves by ±1.
+
+  So |X| ≥ 1/14, 1/14 and 1/2 for ever, and Z ≤ t: they take t > (d − 1) / 14
+  iterations, the perceptron t > (d − 1) / 2. Descent with finite γ has no such
+  proof: X is continuous in γ and passes 0, so a few step sizes are lucky.
+
+  A product u_j² − v_j² (`logistic.hadamard`) grows by a factor, not by a term:
+  u_1 by 1 + 2/√d for each update of the perceptron, while log(u_j / v_j) of the
+  others is about 4 X/√d. With X = ±1/2, it separates once u_1² = e^{4t/√d}
+  outweighs d − 1 products of 4/√d each: to leading order, t = (√d/4) log(4√d).
+
+  Args:
+    d: The number of features, odd.
+
+  Returns:
+    The three distinct examples, weighted.
+
+  Raises:
+    ValueError: If d is not odd, or less than 3.
+
+  References:
+    Tyurin, `Gradient Descent as a Perceptron Algorithm
+    <https://arxiv.org/abs/2512.11587>`_, 2025, has an example with Õ(√d)
+    against Ω(d); this one is another, made for this experiment.
+  """
+  if d < 3 or d % 2 == 0:
+    raise ValueError(f'd must be odd and at least 3, got {d}.')
+  features = np.ones([3, d])
+  features[0, (d + 1) // 2 :] = 0
+  features[2, 0] = -1
+  return Examples(
+    features / np.sqrt(d), np.array([1, 1, -1]), np.array([4.0, 2.0, 1.0])
+  )
+
+
 def digits_pair(classes: tuple[int, int]) -> Examples:
   """All examples of two of scikit-learn's digits, pixels in [0, 1]."""
   images, labels = sklearn_datasets.load_digits(return_X_y=True)

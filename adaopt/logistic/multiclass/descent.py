@@ -104,7 +104,7 @@ def perceptron() -> methods.Method:
     >>> import jax.numpy as jnp
     >>> from adaopt.logistic import multiclass
     >>> found = multiclass.solve(
-    ...   multiclass.perceptron(), jnp.eye(3) + 0.8, jnp.arange(3),
+    ...   multiclass.perceptron(), jnp.eye(3) + 0.75, jnp.arange(3),
     ...   max_steps=1000)
     >>> print(found.iterations)
     5

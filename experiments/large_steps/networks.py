@@ -1,0 +1,196 @@
+"""Large steps on two-layer models, beside the linear ones.
+
+python -m experiments.large_steps.networks --workdir=DIR [--data_dir=DIR]
+
+Iterations against the number of features, on a set where linear models take
+Ω(d); then LR+GD, Normalized LR+GD and the batch perceptrons on pairs of digits
+and of images: linear scores beside u ∘ u − v ∘ v and a ReLU network.
+"""
+
+import functools
+import pathlib
+import sys
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from adaopt import logistic
+from experiments import command_line, options, results
+from experiments.large_steps import scaling, separable, solutions, sweeps
+from experiments.plots import large_steps as large_steps_plots
+from experiments.plots import networks as networks_plots
+
+_PROBLEMS = flags.DEFINE_multi_enum(
+  'network_problem',
+  ['digits_1_8', 'digits_3_9', 'mnist', 'fashion_mnist', 'cifar10'],
+  list(separable.PROBLEMS),
+  'Problem to run; may be repeated. Default: pairs of digits and images.',
+)
+_EXAMPLES = flags.DEFINE_integer(
+  'network_examples', 1000, 'Examples of a problem, the first.', lower_bound=2
+)
+_ITERATIONS = flags.DEFINE_integer(
+  'network_iterations', 300, 'Iterations of every method.', lower_bound=1
+)
+_MODELS = flags.DEFINE_multi_enum(
+  'network_model',
+  list(scaling.MODELS),
+  list(scaling.MODELS),
+  'Model to run; may be repeated. Default: all.',
+)
+_DOUBLINGS = flags.DEFINE_integer(
+  'doublings',
+  6,
+  'k: sets of d = 17, 33, …, 16 · 2^k + 1 features.',
+  lower_bound=0,
+)
+
+
+MOST = 1e12
+"""Larger losses and gradients, of runs that diverge, are drawn at this."""
+
+
+class Row(NamedTuple):
+  """One method with one step size, of one model, on one problem."""
+
+  problem: str
+  model: str
+  method: str
+  step_size: float  # γ; infinite for the perceptrons
+  iterations: int  # until the first solution, else all
+  solved: bool
+  accuracy: float  # of the best iterate
+  period: int  # the iterates repeat after as many, 0: not seen
+
+
+@jax.jit(static_argnums=(0, 1), static_argnames='num_steps')
+def record(
+  method: str,
+  model: str,
+  examples: separable.Examples,
+  *,
+  num_steps: int,
+) -> tuple[logistic.Solution, logistic.Trajectory]:
+  """Runs a method with all its step sizes, in one program.
+
+  Args:
+    method: Its name in `sweeps.SWEEPS`.
+    model: Its name in `scaling.MODELS`.
+    examples: The problem.
+    num_steps: The number of iterations.
+
+  Returns:
+    Solutions and trajectories, [step sizes, ...] each.
+  """
+  sweep = sweeps.SWEEPS[method]
+  run = functools.partial(
+    logistic.record,
+    features=examples.features,
+    labels=examples.labels,
+    weights=examples.weights,
+    model=scaling.MODELS[model],
+    num_steps=num_steps,
+  )
+  return jax.vmap(lambda step_size: run(sweep.make(step_size)))(
+    jnp.array(sweep.step_sizes)
+  )
+
+
+def summarise(
+  problem: str,
+  model: str,
+  method: str,
+  found: logistic.Solution,
+  trajectory: logistic.Trajectory,
+) -> list[Row]:
+  """One row per step size of a method, from what `record` returns."""
+  return [
+    Row(
+      problem=problem,
+      model=model,
+      method=method,
+      step_size=step_size,
+      iterations=int(found.iterations[i]),
+      solved=bool(found.solved[i]),
+      accuracy=float(trajectory.accuracy[i].max()),
+      period=int(found.period[i]),
+    )
+    for i, step_size in enumerate(sweeps.SWEEPS[method].step_sizes)
+  ]
+
+
+def cell(row: Row) -> str:
+  """Iterations, or the best accuracy; a cycle of period 1 is a halt."""
+  if row.solved:
+    return str(row.iterations)
+  halted = ' (halts)' if row.period == 1 else ''
+  return f'{row.accuracy:.1%}{halted}'
+
+
+def table(rows: list[Row]) -> str:
+  """Iterations of solved runs, the best accuracy of others, by γ."""
+  sizes = (*sweeps.STEP_SIZES, *sweeps.LIMIT)
+  found = {row[:4]: row for row in rows}
+  heads = [f'γ = {size:g}'.replace('inf', '∞') for size in sizes]
+  lines = [['problem', 'model', 'methods', *heads]]
+  for problem, model in dict.fromkeys((r.problem, r.model) for r in rows):
+    for method, limit in solutions.LIMITS.items():
+      methods = [method] * len(sweeps.STEP_SIZES) + [limit]
+      cells = [
+        cell(found[problem, model, name, size])
+        for name, size in zip(methods, sizes, strict=True)
+      ]
+      lines.append([problem, model, f'{method}, {limit}', *cells])
+  return results.markdown(lines)
+
+
+def main(argv: list[str]) -> None:
+  """Writes scaling.* and networks.*, and a picture for every problem."""
+  del argv
+  options.quiet()
+  # The iteration counts of large steps depend on rounding.
+  jax.config.update('jax_enable_x64', True)
+  folder = pathlib.Path(options.WORKDIR.value)
+  try:
+    problems = {
+      name: separable.PROBLEMS[name](options.DATA_DIR.value)
+      for name in _PROBLEMS.value
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, ValueError) as error:
+    sys.exit(str(error))
+  dimensions = [2**k + 1 for k in range(4, 5 + _DOUBLINGS.value)]
+  scaled = scaling.measure(dimensions, _MODELS.value)
+  results.save(scaled, scaling.table(scaled), folder, 'scaling')
+  networks_plots.save(scaled, folder / 'scaling.png')
+  print(scaling.table(scaled), flush=True)
+  step_sizes = {name: s.step_sizes for name, s in sweeps.SWEEPS.items()}
+  rows = []
+  for problem, examples in problems.items():
+    begin = time.perf_counter()
+    chosen = jax.device_put(
+      separable.Examples(*(x[: _EXAMPLES.value] for x in examples))
+    )
+    for model in _MODELS.value:
+      trajectories = {}
+      for method in sweeps.SWEEPS:
+        found, trajectory = record(
+          method, model, chosen, num_steps=_ITERATIONS.value
+        )
+        rows += summarise(problem, model, method, found, trajectory)
+        trajectories[method] = jax.tree.map(
+          lambda x: jnp.minimum(x, MOST), trajectory
+        )
+      path = folder / f'{problem}_{model}.png'
+      large_steps_plots.save(trajectories, step_sizes, path)
+    results.save(rows, table(rows), folder, 'networks')
+    print(f'{problem}: {time.perf_counter() - begin:.1f} s', flush=True)
+  print(table(rows))
+  print(f'Pictures: {folder}')
+
+
+if __name__ == '__main__':
+  command_line.run(main, ['workdir'], ['data_dir'])
