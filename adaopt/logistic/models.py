@@ -2,10 +2,11 @@
 
 Gradient descent on the log-loss moves θ by (γ/n) Σ p_i y_i ∇f(a_i; θ), with
 p_i = σ(−m_i). As γ grows, p_i tends to 1 where m_i < 0 and to 0 where m_i > 0:
-the step is that of a batch perceptron with ∇f(a_i; θ) for a_i, γ times as long. For
-linear scores γ only scales θ. Here it does not: a large γ can end in units that
-are 0 for every example, where the iterates rest (`Solution.period` is 1), and
-the perceptrons are the limits of a large θ_0, not of a large γ.
+the step is that of a batch perceptron with ∇f(a_i; θ) for a_i, γ times as long.
+
+For linear scores γ only scales θ. Here it does not: a large γ can end in units
+that are 0 for every example, where the iterates rest (`Solution.period` is 1),
+and the perceptrons are the limits of a large θ_0, not of a large γ.
 """
 
 import math

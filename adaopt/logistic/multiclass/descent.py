@@ -107,7 +107,7 @@ def perceptron() -> methods.Method:
     ...   multiclass.perceptron(), jnp.eye(3) + 0.75, jnp.arange(3),
     ...   max_steps=1000)
     >>> print(found.iterations)
-    5
+    4
 
   References:
     Crammer and Singer, `Ultraconservative Online Algorithms for Multiclass
