@@ -1,0 +1,154 @@
+"""Which method for which data, on sets that differ in one thing at a time.
+
+python -m experiments.large_steps.choosing --workdir=DIR
+
+Random examples around a hyperplane through 0, divided by R: with a margin or
+with flipped labels, balanced or not, many or few beside the features. Every
+method makes 1000 iterations; the tables have the iterations until every margin
+is positive, the margin over the largest possible, and the accuracy on as many
+new examples.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from adaopt import logistic
+from experiments import command_line, options, results
+from experiments.large_steps import separable
+
+NUM_STEPS = 1000
+SEED = 0
+
+
+class Kind(NamedTuple):
+  """How a set is made."""
+
+  n: int = 500
+  d: int = 50
+  margin: float = 0.1  # in the unit of the deviation of a feature
+  flipped: float = 0.0  # share of wrong labels, in the training examples
+  positive: float = 0.5  # share of the class +1
+
+
+KINDS = {
+  'separable': Kind(),
+  'imbalanced, 1 in 20': Kind(positive=0.05),
+  'n ≫ d': Kind(n=5000, d=10),
+  'n < d': Kind(n=100, d=500),
+  'narrow margin': Kind(n=2000, d=20, margin=0.01),
+  'nearly separable, 1 % flipped': Kind(flipped=0.01),
+  'not separable, 15 % flipped': Kind(flipped=0.15),
+  'not separable, imbalanced': Kind(flipped=0.05, positive=0.1),
+}
+
+METHODS = {
+  'LR+GD, γ = 4': logistic.lr_gd(4.0),  # 1/L at R = 1
+  'LR+GD, γ = 1000': logistic.lr_gd(1000.0),
+  'NLR, γ = 1': logistic.normalized_lr_gd(1.0),
+  'NLR, γ = 100': logistic.normalized_lr_gd(100.0),
+  'mean of NLR, γ = 100': logistic.averaged(logistic.normalized_lr_gd(100.0)),
+  'perceptron': logistic.perceptron(),
+  'mean of perceptron': logistic.averaged(logistic.perceptron()),
+  'dual momentum': logistic.dual_momentum(),
+  'Nesterov': logistic.nesterov(),
+  'LR+GD, γ = 100, λ = 0.001': logistic.regularized_lr_gd(100.0, 1e-3),
+}
+
+
+class Run(NamedTuple):
+  """One method on one kind of data."""
+
+  kind: str
+  method: str
+  iterations: int
+  solved: bool
+  share: float  # the largest margin over μ; NaN where nothing separates
+  accuracy: float  # of the last iterate, on new examples
+
+
+def draw(kind: Kind) -> tuple[separable.Examples, separable.Examples]:
+  """Training and new examples, divided by the R of the training examples."""
+  rng = np.random.default_rng(SEED)
+  direction = rng.normal(size=kind.d)
+  direction /= np.linalg.norm(direction)
+  labels = np.where(rng.random(2 * kind.n) < kind.positive, 1, -1)
+  features = rng.normal(size=(2 * kind.n, kind.d))
+  along = features @ direction
+  # Reflected to their side, and moved off the hyperplane.
+  wanted = labels * (np.abs(along) + kind.margin)
+  features += (wanted - along)[:, None] * direction
+  radius = np.max(np.linalg.norm(features[: kind.n], axis=1))
+  train, new = (
+    separable.Examples(features[half] / radius, labels[half], np.ones(kind.n))
+    for half in (slice(None, kind.n), slice(kind.n, None))
+  )
+  signs = np.where(rng.random(kind.n) < kind.flipped, -1, 1)
+  return train._replace(labels=train.labels * signs), new
+
+
+def run_all(name: str, num_steps: int = NUM_STEPS) -> list[Run]:
+  """One row for every method on a kind of data."""
+  train, new = draw(KINDS[name])
+  largest = np.nan
+  if KINDS[name].flipped == 0:
+    largest = float(logistic.max_margin(train.features, train.labels).margin)
+  rows = []
+  for method_name, method in METHODS.items():
+    found, _ = jax.jit(
+      lambda examples, method=method: logistic.record(
+        method, examples.features, examples.labels, num_steps=num_steps
+      )
+    )(train)
+    scores = new.labels * (new.features @ np.asarray(found.params))
+    rows.append(
+      Run(
+        kind=name,
+        method=method_name,
+        iterations=int(found.iterations),
+        solved=bool(found.solved),
+        share=float(found.best_margin) / largest,
+        accuracy=float(np.mean(scores > 0)),
+      )
+    )
+  return rows
+
+
+def tables(rows: list[Run]) -> str:
+  """Iterations, margins and accuracy, by kind of data and method."""
+  cells = {
+    'iterations': lambda row: (
+      f'{row.iterations}' if row.solved else f'> {row.iterations}'
+    ),
+    'margin over μ': lambda row: (
+      f'{row.share:.3f}' if np.isfinite(row.share) else ''
+    ),
+    'accuracy, %': lambda row: f'{100 * row.accuracy:.1f}',
+  }
+  kinds = list(dict.fromkeys(row.kind for row in rows))
+  texts = []
+  for title, cell in cells.items():
+    lines = [[title, *kinds]]
+    for method in METHODS:
+      of = {row.kind: cell(row) for row in rows if row.method == method}
+      lines.append([method, *(of[kind] for kind in kinds)])
+    texts.append(results.markdown(lines))
+  return '\n\n'.join(texts)
+
+
+def main(argv: list[str]) -> None:
+  """Prints and saves the tables."""
+  del argv
+  options.quiet()
+  jax.config.update('jax_enable_x64', True)
+  folder = pathlib.Path(options.WORKDIR.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  rows = [row for name in KINDS for row in run_all(name)]
+  results.save(rows, tables(rows), folder, 'choosing')
+  print(tables(rows))
+
+
+if __name__ == '__main__':
+  command_line.run(main, ['workdir'], [])
