@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from adaopt import logistic
-from experiments.large_steps import losses, rates, regularized, separable
+from experiments.large_steps import (
+  choosing,
+  losses,
+  rates,
+  regularized,
+  separable,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -120,3 +126,31 @@ def test_outcomes_are_told_apart():
     'cycle of 4',
     'neither',
   ]
+
+
+@pytest.mark.parametrize('name', choosing.KINDS)
+def test_the_kinds_of_data_are_what_they_say(name):
+  kind = choosing.KINDS[name]
+  train, new = choosing.draw(kind)
+  assert train.features.shape == new.features.shape == (kind.n, kind.d)
+  np.testing.assert_allclose(
+    np.max(np.linalg.norm(train.features, axis=1)), 1, rtol=1e-12
+  )
+  # Four deviations of a share.
+  deviation = 2 / np.sqrt(kind.n)
+  assert abs(np.mean(new.labels == 1) - kind.positive) < deviation
+  # The direction of the hyperplane separates new examples with its margin; so
+  # the least-squares classifier on many of them errs on few.
+  fit = np.linalg.lstsq(new.features, new.labels, rcond=None)[0]
+  wrong = np.mean(train.labels * (train.features @ fit) <= 0)
+  if kind.n > 4 * kind.d:
+    assert abs(wrong - kind.flipped) < 0.12
+
+
+def test_the_tables_have_a_row_for_every_method():
+  row = choosing.Run('separable', '', 7, True, 0.5, 0.987)
+  rows = [row._replace(method=name) for name in choosing.METHODS]
+  text = choosing.tables(rows)
+  assert text.count('\n') + 1 == 3 * (len(choosing.METHODS) + 2) + 2
+  assert '0.500' in text
+  assert '98.7' in text
