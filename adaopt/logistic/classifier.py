@@ -174,7 +174,7 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
     labels = preprocessing.label_binarize(y, classes=self.classes_).T
     with jax.enable_x64(X.dtype == np.float64):
       scaled = _scaled(X, weights, self.fit_intercept)
-      params, counts = jax.device_get(
+      params, separated, counts = jax.device_get(
         hyperplanes.find(
           self.method,
           arguments,
@@ -198,10 +198,10 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
     scores = np.where(labels.T == 1, 1, -1) * self._scores(X)
     margins = scores[weights > 0].min(axis=0)
     self.margin_ = float(margins.min())
-    self.converged_ = self.margin_ > 0
+    self.converged_ = bool(separated.all())
     if not self.converged_:
       warnings.warn(
-        f'{np.sum(margins <= 0)} of {margins.size} hyperplanes do not separate '
+        f'{np.sum(~separated)} of {margins.size} hyperplanes do not separate '
         f'their classes after {self.n_iter_} iterations; they are the mean of '
         'all iterates. Unless the classes overlap, increase max_iter.',
         exceptions.ConvergenceWarning,

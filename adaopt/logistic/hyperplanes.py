@@ -21,7 +21,7 @@ class _Run(NamedTuple):
 
 
 def _find_one(method, problem, num_features, min_iter, max_iter):
-  """`find` for one labelling: θ, [d], and t, []."""
+  """`find` for one labelling: θ, [d], whether it separates, and t, []."""
 
   def seen(state, mean, best, margin):
     # The distance to the hyperplane does not count the intercept.
@@ -49,7 +49,9 @@ def _find_one(method, problem, num_features, min_iter, max_iter):
   run = jax.lax.while_loop(
     is_waiting, advance, seen(first, first.params, first.params, worst)
   )
-  return jnp.where(run.margin > 0, run.best, run.mean), run.state.count
+  separated = run.margin > 0
+  params = jnp.where(separated, run.best, run.mean)
+  return params, separated, run.state.count
 
 
 @functools.partial(jax.jit, static_argnames=('make', 'num_features'))
@@ -63,7 +65,7 @@ def find(
   num_features: int,
   min_iter: jax.typing.ArrayLike,
   max_iter: jax.typing.ArrayLike,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Runs a method on each labelling until it is separated.
 
   The last iterate of large steps may be far off where classes overlap; their
@@ -82,18 +84,19 @@ def find(
 
   Returns:
     θ of the largest margin or, if none was positive, the mean of all iterates
-    but θ_0, [runs, d]; and the number of iterations, [runs] int32.
+    but θ_0, [runs, d]; whether one was positive, [runs] bool; and the number of
+    iterations, [runs] int32.
 
   Example:
     >>> import jax.numpy as jnp
     >>> from adaopt import logistic
     >>> from adaopt.logistic import hyperplanes
     >>> features = jnp.array([[3.0, 4.0], [-3.0, 4.0], [0.0, -9.0]])
-    >>> params, iterations = hyperplanes.find(
+    >>> params, separated, iterations = hyperplanes.find(
     ...   logistic.perceptron, (), features, jnp.array([[1, 1, 0], [0, 0, 1]]),
     ...   jnp.ones(3), num_features=2, min_iter=0, max_iter=100)
-    >>> print(params.tolist(), iterations)
-    [[3.0, 4.0], [-3.0, -4.0]] [1 1]
+    >>> print(params.tolist(), separated, iterations)
+    [[3.0, 4.0], [-3.0, -4.0]] [ True  True] [1 1]
   """
 
   def find_one(labels):

@@ -74,7 +74,10 @@ def hinge() -> Loss:
 
 
 def _root(slope, m):
-  """The p of [0, 1] with slope(p) = −m, for an increasing slope; by halving."""
+  """The p of [0, 1] with slope(p) = −m, for an increasing slope; by halving.
+
+  Its derivative is −1 / slope'(p).
+  """
   halvings = jnp.finfo(m.dtype).nmant + 2
 
   def halve(_, bracket):
@@ -86,7 +89,10 @@ def _root(slope, m):
   low, high = jax.lax.fori_loop(
     0, halvings, halve, (jnp.zeros_like(m), jnp.ones_like(m))
   )
-  return (low + high) / 2
+  p = jax.lax.stop_gradient((low + high) / 2)
+  _, curvature = jax.jvp(slope, (p,), (jnp.ones_like(p),))
+  curvature = jnp.where(curvature > 0, curvature, 1)
+  return p - (m - jax.lax.stop_gradient(m)) / curvature
 
 
 def _fenchel_young(entropy: Scalar, slope: Scalar, separation: float) -> Loss:
@@ -95,7 +101,8 @@ def _fenchel_young(entropy: Scalar, slope: Scalar, separation: float) -> Loss:
   def residual(m):
     inside = jnp.clip(m, -separation, separation)
     p = _root(slope, inside)
-    return jnp.where(m >= separation, 0, jnp.where(m <= -separation, 1, p))
+    p = jnp.where(m >= separation, 0, jnp.where(m <= -separation, 1, p))
+    return jnp.where(jnp.isnan(m), m, p)
 
   def value(m):
     p = residual(m)

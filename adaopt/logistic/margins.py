@@ -143,7 +143,8 @@ def _minimize(problem, tolerance, max_steps):
     params=params,
     coefficients=search.coefficients,
     iterations=search.iterations,
-    converged=_converged(search, tolerance),
+    converged=(norm - margin <= tolerance * norm)
+    | (norm <= tolerance * problem.radius),
   )
 
 
@@ -180,8 +181,8 @@ def max_margin(
 
   Raises:
     ValueError: As in `make_problem`; for features of less than 32 bits; if
-      tolerance is not positive; if concrete
-      (not traced) data are certified inseparable.
+      tolerance is not positive; if concrete (not traced) data are certified
+      inseparable.
 
   Example:
     >>> import jax.numpy as jnp

@@ -23,6 +23,7 @@ Features: TypeAlias = jax.Array | sparse.BCOO
 """a_i as rows, [n, d]: dense, or BCOO; made of scipy's formats and of BCSR."""
 
 
+@jax.tree_util.register_static
 class Model(NamedTuple):
   """A score for every row of features, with all parameters in one vector."""
 

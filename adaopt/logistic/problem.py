@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
-from adaopt._common import arrays, checks
+from adaopt._common import arithmetic, arrays, checks
 from adaopt.logistic import models
 from adaopt.transforms import residuals
 
@@ -116,8 +116,8 @@ def make_problem(
 
   Raises:
     ValueError: If a shape or dtype is invalid; for concrete (not traced)
-      values, if a label is invalid, a weight is negative, all are 0, or a row
-      of positive weight is zero or not finite; or if it is not a model.
+      values, if a label is invalid, a weight is negative, all are 0, a row is
+      not finite, or one of positive weight is zero; or if it is not a model.
 
   Example:
     >>> import jax.numpy as jnp
@@ -162,26 +162,36 @@ def _check_rows(squares, weights):
     )
   if not np.any(weights > 0):
     raise ValueError('all weights are 0; at least one must be positive.')
-  for what, bad in (
-    ('zero, or its squared norm underflows', squares == 0),
-    ('not finite, or its squared norm overflows', ~np.isfinite(squares)),
+  for what, bad, remedy in (
+    (
+      'zero, or its squared norm underflows',
+      (squares == 0) & (weights > 0),
+      'drop it or set its weight to 0',
+    ),
+    # 0 times it would be NaN.
+    (
+      'not finite, or its squared norm overflows',
+      ~np.isfinite(squares),
+      'drop it, even if its weight is 0',
+    ),
   ):
-    rows = np.flatnonzero(bad & (weights > 0))
+    rows = np.flatnonzero(bad)
     if len(rows):
       raise ValueError(
-        f'row {rows[0]} of features is {what} ({len(rows)} such rows); drop '
-        'it or set its weight to 0.'
+        f'row {rows[0]} of features is {what} ({len(rows)} such rows); '
+        f'{remedy}.'
       )
 
 
 def total_weight(problem: Problem) -> jax.Array:
-  """n = Σ w_i. []."""
-  return jnp.sum(problem.weights)
+  """n = Σ w_i, at least in float32. []."""
+  dtype = arithmetic.accumulator_dtype(problem.weights)
+  return jnp.sum(problem.weights, dtype=dtype)
 
 
 def mean_weights(problem: Problem) -> jax.Array:
   """w_i / n. [n]."""
-  return problem.weights / total_weight(problem)
+  return (problem.weights / total_weight(problem)).astype(problem.weights.dtype)
 
 
 def _scores(problem, params):

@@ -20,8 +20,8 @@ def regularized_lr_gd(
 
   On separable data, and for small λ, a step far above 2/L of the smoothness L,
   at which the objective rises at first, needs about √κ iterations in place of
-  κ = L/λ. Beyond about γ = 1/(λ log(1/λ)) iterates need not settle: `settle`
-  reports a cycle.
+  κ = L/λ. Beyond some γ, of the order of 1/(λ log(1/λ)) for R = 1 and a fixed
+  margin, iterates need not settle: `settle` reports cycles.
 
   Args:
     step_size: γ > 0, or a schedule over the iterations.
@@ -92,12 +92,13 @@ def settle(
 ) -> Settled:
   r"""Runs a method until it rests, ‖θ_t − θ_{t−1}‖ ≤ tolerance.
 
-  For GD with step size γ that is a gradient of norm tolerance / γ. The run ends
-  as well where iterates return to an earlier one bit by bit, as large steps on
-  data that no θ separates can make them.
+  For GD with a constant γ that is a gradient of norm tolerance / γ. The run
+  also ends where iterates return to an earlier one bit by bit, as large steps
+  on data that no θ separates can make them.
 
   Args:
-    method: Such as `regularized_lr_gd(step_size, penalty)`.
+    method: Such as `regularized_lr_gd(step_size, penalty)`. Steps that shrink
+      by a schedule, or those of `averaged`, say nothing about rest.
     features: As in `make_problem`.
     labels: As in `make_problem`.
     tolerance: > 0.

@@ -112,7 +112,7 @@ def mean_lr_gd(
 ) -> jax.Array:
   r"""Of the mean of L over the iterates 0, …, t − 1 of LR+GD, for any t.
 
-  log(1 + 1/s) + (log s + γR²/2)² / (2s), s = max(γ μ² t, 1); it does not
+  log(1 + 1/s) + (log s + γR²/2)² / (2 γ μ² t), s = max(γ μ² t, 1); it does not
   depend on n. With u = (log s + γR²/2) θ*/μ, convexity towards the first part
   of u and ⟨−∇L, θ*⟩ ≥ μ G for the second give ‖θ_t − u‖² ≤ ‖u‖² + 2γ Σ (log(1 +
   1/s) − L).

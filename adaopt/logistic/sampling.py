@@ -3,17 +3,20 @@
 import jax
 import jax.numpy as jnp
 
-from adaopt._common import calls, checks
+from adaopt._common import arithmetic, calls, checks
 from adaopt.logistic import methods
 
 
 def draw(key: jax.Array, weights: jax.Array, batch_size: int) -> jax.Array:
   """How often each example is among `batch_size` draws ∝ w_i. [n]."""
-  ends = jnp.cumsum(weights)
-  points = ends[-1] * jax.random.uniform(key, [batch_size], weights.dtype)
+  dtype = arithmetic.accumulator_dtype(weights)
+  ends = jnp.cumsum(weights, dtype=dtype)
+  points = ends[-1] * jax.random.uniform(key, [batch_size], dtype)
   drawn = jnp.searchsorted(ends, points, side='right')
   last = jnp.max(jnp.where(weights > 0, jnp.arange(len(weights)), 0))
-  return jnp.zeros_like(weights).at[jnp.minimum(drawn, last)].add(1)
+  counts = jnp.zeros(len(weights), jnp.int32)
+  counts = counts.at[jnp.minimum(drawn, last)].add(1)
+  return counts.astype(weights.dtype)
 
 
 def sampled(

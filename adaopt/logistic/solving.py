@@ -14,7 +14,7 @@ from adaopt.logistic import problem as problems
 class Solution(NamedTuple):
   """The result of a run: its last and its best iterate."""
 
-  iterations: jax.Array  # updates until the first solution, else all; [] int32
+  iterations: jax.Array  # updates until the first solution, else made; [] int32
   solved: jax.Array  # [] bool; False: no iterate had every m_i > 0
   params: jax.Array  # the last θ, [d]
   best_params: jax.Array  # θ of the largest min m_i / ‖θ‖^L, [d]

@@ -6,7 +6,8 @@ below p, so that the loss after it is at most
 
   L − γ g² + G (e^{γg} − 1 − γg) ≤ L − γ g²/2  if γ G ≤ 3/4,
 
-as e^x ≤ 1 + 3x/2 up to x = 3/4. Such a step is stable. After stable steps of
+as h(x) = (e^x − 1 − x)/x² grows with x, γg ≤ γG and 3/4 · h(3/4) < 1/2. Such a
+step is stable. After stable steps of
 sum Γ, convexity gives L ≤ L(u) + ‖u‖² / (2Γ) for every u; at the u of direction
 of the largest margin μ and of length log(κΓ)/μ, κ = μ², it says
 

@@ -62,7 +62,8 @@ def sweep(
   Args:
     make: Parameters of one run → its method, such as `lr_gd`.
     parameters: Step sizes, [runs], or a pytree of arrays [runs, ...].
-    features: As in `make_problem`; stored twice, as rows and as columns.
+    features: As in `make_problem`; stored twice, as rows and as columns, unless
+      there is a model.
     labels: As in `make_problem`.
     max_steps: A run ends unsolved after this many updates. May be traced.
     weights: As in `make_problem`.
@@ -96,7 +97,9 @@ def sweep(
       # Raises what a single run raises.
       methods.check_method(make(_take(parameters, i)), 'make must return')
   alone = problems.make_problem(features, labels, weights=weights, model=model)
-  shared = alone._replace(columns=alone.features.T)
+  shared = alone
+  if model is None:
+    shared = alone._replace(columns=alone.features.T)
 
   def is_waiting(run):
     return solving.is_waiting(run, max_steps)

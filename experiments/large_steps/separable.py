@@ -49,7 +49,7 @@ def hard_set(n: int) -> Examples:
 
 
 def chain(k: int) -> Examples:
-  """A set on which every first-order method takes k ≥ R²/(5 μ²) iterations.
+  """A set on which methods made of gradients take k ≥ R²/(5 μ²) iterations.
 
   A_1 = e_1 and A_i = e_i − e_{i−1}/2, with 2^{i−1} copies of A_i. At θ = 0 the
   gradient is in the direction of e_k alone, since the copies cancel everything

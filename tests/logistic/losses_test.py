@@ -99,6 +99,21 @@ def test_symmetric_losses(m, case):
   np.testing.assert_allclose(total, 1, rtol=1e-12)
 
 
+@pytest.mark.parametrize(('family', 'q'), CASES)
+def test_the_derivative_of_the_residual_is_that_of_the_entropy(family, q):
+  loss = FAMILIES[family][0](q)
+  m, h = jnp.linspace(-0.9, 0.9, 7) * min(loss.separation, 3), 1e-6
+  found = jax.vmap(jax.grad(loss.residual))(m)
+  slopes = (loss.residual(m + h) - loss.residual(m - h)) / (2 * h)
+  np.testing.assert_allclose(found, slopes, rtol=1e-5, atol=1e-8)
+  assert np.all(np.isfinite(jax.vmap(jax.grad(loss.value))(m)))
+
+
+def test_a_margin_that_is_nan_stays_nan():
+  assert np.isnan(losses.tsallis(2.0).residual(jnp.array(np.nan)))
+  assert np.isnan(losses.renyi(2.0).value(jnp.array(np.nan)))
+
+
 def test_small_orders_tend_to_the_logistic_loss():
   m = jnp.linspace(-4, 4, 9)
   for make in (losses.tsallis, losses.renyi):

@@ -194,3 +194,12 @@ def test_dead_units_are_a_fixed_point_and_no_solution():
   )
   assert not found.solved
   assert (int(found.period), int(found.iterations)) == (1, 2)
+
+
+def test_a_problem_with_a_model_passes_through_jit():
+  problem = logistic.make_problem(XOR, XOR_LABELS, model=MODELS['hadamard'])
+  method = logistic.lr_gd(1.0)
+  state = method.init(problem)
+  found = jax.jit(method.step)(state, problem)
+  expected = method.step(state, problem)
+  np.testing.assert_allclose(found.params, expected.params, rtol=1e-15)

@@ -124,3 +124,25 @@ def test_a_step_is_that_of_the_method_on_the_drawn_copies():
       labels * (features @ np.asarray(state.params)),
       atol=1e-10,
     )
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_narrow_features_count_in_wide_numbers(dtype):
+  counts = sampling.draw(jax.random.key(0), jnp.ones(1000, dtype), 2000)
+  # Each is left out with probability e^{−2}; 5 deviations of 11.
+  assert abs(np.sum(counts > 0) - 865) < 55
+  problem = logistic.make_problem(
+    jnp.ones([70_000, 1], dtype), jnp.ones(70_000, int)
+  )
+  state = logistic.lr_gd(4.0).init(problem)
+  moved = logistic.lr_gd(4.0).step(state, problem)
+  # 70 000 equal pulls of 1/2: 2, but for sums in the narrow dtype.
+  np.testing.assert_allclose(float(moved.params[0]), 2, rtol=0.05)
+
+
+def test_a_row_that_is_not_finite_is_a_sentence_whatever_its_weight():
+  features = np.array([[1.0], [np.nan]])
+  with pytest.raises(ValueError, match='drop it, even if its weight is 0'):
+    logistic.make_problem(
+      features, np.array([1, -1]), weights=np.array([1.0, 0.0])
+    )

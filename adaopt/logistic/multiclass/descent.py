@@ -5,7 +5,8 @@ p_ic = softmax(W h_i)_c and W_0 = 0. The mean cross-entropy has the gradient
 −(1/n) Σ_{i, c ≠ y_i} w_i p_ic Δ_ic.
 
 For two classes, W = (θ, −θ)/2 at every step, and θ moves as by the method of
-the same name in `logistic` with twice the step size: by W two rows move.
+the same name in `logistic` with twice the step size: by W two rows move. After
+the first step `batch_perceptron` is an exception at ties.
 """
 
 import jax

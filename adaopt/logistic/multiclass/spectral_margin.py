@@ -149,7 +149,8 @@ def max_margin_spectral(
       features, labels, weights=weights, num_classes=num_classes
     )
     problem = jax.tree.map(
-      lambda x: x.astype(float) if x.dtype.kind == 'f' else x, problem
+      lambda x: x.astype(float) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+      problem,
     )
     iterate, done, steps = _start(problem), 0, FIRST_ROUND
     lowest, highest = [], []
