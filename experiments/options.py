@@ -1,6 +1,8 @@
 """Command-line flags that the experiment scripts share."""
 
 import os
+import pathlib
+import sys
 
 from absl import flags, logging
 
@@ -19,3 +21,16 @@ def quiet() -> None:
   """Hides JAX's notes on missing accelerators unless --verbosity is set."""
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)
+
+
+def make_workdir() -> pathlib.Path:
+  """The folder of the results, made where it is missing.
+
+  Ends the script with a sentence if it cannot be made.
+  """
+  folder = pathlib.Path(WORKDIR.value)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    sys.exit(str(error))
+  return folder

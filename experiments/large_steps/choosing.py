@@ -9,7 +9,6 @@ is positive, the margin over the largest possible, and the accuracy on as many
 new examples.
 """
 
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -143,8 +142,7 @@ def main(argv: list[str]) -> None:
   del argv
   options.quiet()
   jax.config.update('jax_enable_x64', True)
-  folder = pathlib.Path(options.WORKDIR.value)
-  folder.mkdir(parents=True, exist_ok=True)
+  folder = options.make_workdir()
   rows = [row for name in KINDS for row in run_all(name)]
   results.save(rows, tables(rows), folder, 'choosing')
   print(tables(rows))

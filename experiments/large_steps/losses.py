@@ -7,7 +7,6 @@ digits, by the loss: iterations until every margin is positive, and the mean
 loss after all iterations.
 """
 
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -129,8 +128,7 @@ def main(argv: list[str]) -> None:
   del argv
   options.quiet()
   jax.config.update('jax_enable_x64', True)
-  folder = pathlib.Path(options.WORKDIR.value)
-  folder.mkdir(parents=True, exist_ok=True)
+  folder = options.make_workdir()
   examples = jax.device_put(separable.digits_pair(PAIR))
   separation = logistic.max_margin(examples.features, examples.labels)
   rows, curves = [], {}

@@ -9,7 +9,6 @@ on the chain, where none can take fewer than R²/(5 μ²).
 """
 
 import functools
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -170,8 +169,7 @@ def main(argv: list[str]) -> None:
   del argv
   options.quiet()
   jax.config.update('jax_enable_x64', True)
-  folder = pathlib.Path(options.WORKDIR.value)
-  folder.mkdir(parents=True, exist_ok=True)
+  folder = options.make_workdir()
   risks = budgets(jax.device_put(separable.digits_pair(PAIR)))
   found = transitions()
   counts = lower_bounds()

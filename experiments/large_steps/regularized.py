@@ -8,7 +8,6 @@ Cycles: what becomes of LR+GD with step sizes around 2/λ, λ the curvature at t
 minimiser, on examples in one dimension.
 """
 
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -157,8 +156,7 @@ def main(argv: list[str]) -> None:
   del argv
   options.quiet()
   jax.config.update('jax_enable_x64', True)
-  folder = pathlib.Path(options.WORKDIR.value)
-  folder.mkdir(parents=True, exist_ok=True)
+  folder = options.make_workdir()
   examples = separable.digits_pair(PAIR)
   rows = [penalised(examples, penalty) for penalty in PENALTIES]
   cycles = {
