@@ -9,6 +9,7 @@ processes that tests start and for the next run. JAX finds it by all that goes
 into the compiler, and counts it as compiled.
 """
 
+import collections
 import gc
 import os
 import pathlib
@@ -31,6 +32,15 @@ for name, value in COMPILER.items():
   os.environ[name.upper()] = str(value)  # for the processes that tests start
 os.environ['XLA_FLAGS'] = f'{FLAGS} {os.environ.get("XLA_FLAGS", "")}'
 gc.set_threshold(100_000)
+
+
+def pytest_configure():
+  """Ends any run where two files have one name: pytest imports them by it."""
+  files = pathlib.Path(__file__).parent.rglob('*_test.py')
+  counts = collections.Counter(path.name for path in files)
+  twice = sorted(name for name, count in counts.items() if count > 1)
+  if twice:
+    raise pytest.UsageError(f'rename test files of equal names: {twice}')
 
 
 @pytest.fixture(scope='module')
