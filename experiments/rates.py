@@ -70,6 +70,11 @@ def running_mean(squared_norm: np.ndarray) -> np.ndarray:
   return sums / np.arange(1, sums.shape[-1] + 1)
 
 
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+  """The slope of log y on log x, by least squares."""
+  return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
 def fit_slope(x: np.ndarray, y: np.ndarray) -> float:
   """Fits the slope of a power law to the last part of a curve.
 
@@ -95,7 +100,7 @@ def fit_slope(x: np.ndarray, y: np.ndarray) -> float:
   ks = np.unique(np.round(ks).astype(int)) - 1
   if len(ks) < 2 or not np.all(y[ks] > 0):
     return float('nan')
-  return float(np.polyfit(np.log(x[ks]), np.log(y[ks]), 1)[0])
+  return slope(x[ks], y[ks])
 
 
 def _percent(passed: np.ndarray) -> float | None:

@@ -109,8 +109,6 @@ def step_size_of(step_size: optax.ScalarOrSchedule, state: State) -> jax.Array:
 def ascent(
   coefficients: Callable[[State, problems.Problem], jax.Array],
   step_size: optax.ScalarOrSchedule = 1.0,
-  *,
-  autonomous: bool = True,
 ) -> Method:
   """θ ← θ + γ Σ c_i ∇m_i, with c [n] a function of state and problem.
 
@@ -123,7 +121,7 @@ def ascent(
     change = problems.pull(problem, state.params, c.astype(problem.signs.dtype))
     return state.params + change, state.memory
 
-  return make_method(move, autonomous=autonomous and not callable(step_size))
+  return make_method(move, autonomous=not callable(step_size))
 
 
 def averaged(method: Method) -> Method:

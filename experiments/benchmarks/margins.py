@@ -1,15 +1,16 @@
-"""Times the maximal margin on large data, beside scikit-learn's linear SVMs.
+"""Times the maximal margin on large data, beside scikit-learn's linear SVM.
 
 python -m experiments.benchmarks.margins [--margin_problems=…] [--data_dir=DIR]
 
 Each row is one run, compiled before: seconds, also of the CPU, with which a
 machine that others use still compares; the certificate μ_low ≤ μ ≤ μ_high; and
-the margins that `SVC` and `LinearSVC` of scikit-learn attain, with no bias and
-C = 1e10, in at most --svm_iterations of theirs.
+the margin that `LinearSVC` of scikit-learn attains, with no bias and C = 1e10,
+in at most --svm_iterations of its own.
 """
 
 import functools
 import itertools
+import re
 import sys
 import time
 import warnings
@@ -64,10 +65,20 @@ def sparse(n: int = 100_000, d: int = 10_000, entries: int = 10) -> Data:
 
 def images(name: str, data_dir: str | None) -> Data:
   """All training images of two classes, as in mnist_0_1."""
-  name, first, second = name.rsplit('_', 2)
-  train = datasets.DATASETS[name](data_dir).train
-  classes = int(first), int(second)
+  found = re.fullmatch(r'(\w+)_(\d+)_(\d+)', name)
+  if not found or found[1] not in separable.IMAGES:
+    raise ValueError(
+      f'--margin_problems has {name!r}; take dense, sparse, or one of '
+      f'{", ".join(separable.IMAGES)} and two classes, as in cifar10_3_5.'
+    )
+  train = datasets.DATASETS[found[1]](data_dir).train
+  classes = int(found[2]), int(found[3])
   counts = [np.sum(train['label'] == label) for label in classes]
+  if 0 in counts or classes[0] == classes[1]:
+    raise ValueError(
+      f'{name!r} needs two classes that differ, of those in the data, got '
+      f'{classes[0]} and {classes[1]}.'
+    )
   examples = separable.image_pair(train, classes, counts)
   return examples.features, examples.labels
 
@@ -122,7 +133,7 @@ def main(argv: list[str]) -> None:
   for name in NAMES.value:
     try:
       features, labels = load(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
       sys.exit(str(error))
     data = logistic.make_problem(features, labels).features
     find = jax.jit(logistic.max_margin).lower(data, labels).compile()

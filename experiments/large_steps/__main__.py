@@ -7,7 +7,6 @@ Runs LR+GD and Normalized LR+GD on every problem with step sizes from 0.001 to
 a method run in one program.
 """
 
-import pathlib
 import sys
 import time
 
@@ -38,15 +37,14 @@ def main(argv: list[str]) -> None:
   options.quiet()
   # The iteration counts of large steps depend on rounding.
   jax.config.update('jax_enable_x64', True)
-  folder = pathlib.Path(options.WORKDIR.value)
   rows = []
   for problem in _PROBLEMS.value:
     begin = time.perf_counter()
     try:
       examples = separable.PROBLEMS[problem](options.DATA_DIR.value)
-      folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
       sys.exit(str(error))
+    folder = options.make_workdir()
     examples = jax.device_put(examples)
     separated = sweeps.separation(examples, max_steps=_MARGIN_STEPS.value)
     trajectories = {}

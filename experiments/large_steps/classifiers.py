@@ -8,7 +8,6 @@ fifth of the examples, held out, or on the test set of the data.
 """
 
 import functools
-import pathlib
 import sys
 import time
 import warnings
@@ -222,14 +221,13 @@ def main(argv: list[str]) -> None:
   options.quiet()
   warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
   timing.print_machine()
-  folder = pathlib.Path(options.WORKDIR.value)
   rows = []
   for name in _TASKS.value:
     try:
       split = TASKS[name].load(options.DATA_DIR.value)
-      folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
       sys.exit(str(error))
+    folder = options.make_workdir()
     found = compare(name, TASKS[name], split)
     print(f'\n{table(found)}', flush=True)
     rows += found

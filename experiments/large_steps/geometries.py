@@ -7,7 +7,6 @@ min m_i is divided by each norm of its parameters, and by the most that is
 possible in that norm.
 """
 
-import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -272,17 +271,16 @@ def main(argv: list[str]) -> None:
   del argv
   options.quiet()
   jax.config.update('jax_enable_x64', True)
-  folder = pathlib.Path(options.WORKDIR.value)
   rows, curves = [], {}
   for name in _PROBLEMS.value:
     begin = time.perf_counter()
     load, setting = PROBLEMS[name]
     try:
       features, labels = load(options.DATA_DIR.value)
-      folder.mkdir(parents=True, exist_ok=True)
       most = maxima(setting, features, labels)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
       sys.exit(str(error))
+    folder = options.make_workdir()
     problem = setting.make_problem(features, labels)
     schedule_in = schedules(setting, problem.features, _ETA.value)
     found = {

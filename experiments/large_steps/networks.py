@@ -7,8 +7,6 @@ Iterations against the number of features, on a set where linear models take
 and of images: linear scores beside u ∘ u − v ∘ v and a ReLU network.
 """
 
-import functools
-import pathlib
 import sys
 import time
 from typing import NamedTuple
@@ -66,39 +64,6 @@ class Row(NamedTuple):
   period: int  # the iterates repeat after as many, 0: not seen
 
 
-@jax.jit(static_argnums=(0, 1), static_argnames='num_steps')
-def record(
-  method: str,
-  model: str,
-  examples: separable.Examples,
-  *,
-  num_steps: int,
-) -> tuple[logistic.Solution, logistic.Trajectory]:
-  """Runs a method with all its step sizes, in one program.
-
-  Args:
-    method: Its name in `sweeps.SWEEPS`.
-    model: Its name in `scaling.MODELS`.
-    examples: The problem.
-    num_steps: The number of iterations.
-
-  Returns:
-    Solutions and trajectories, [step sizes, ...] each.
-  """
-  sweep = sweeps.SWEEPS[method]
-  run = functools.partial(
-    logistic.record,
-    features=examples.features,
-    labels=examples.labels,
-    weights=examples.weights,
-    model=scaling.MODELS[model],
-    num_steps=num_steps,
-  )
-  return jax.vmap(lambda step_size: run(sweep.make(step_size)))(
-    jnp.array(sweep.step_sizes)
-  )
-
-
 def summarise(
   problem: str,
   model: str,
@@ -106,7 +71,7 @@ def summarise(
   found: logistic.Solution,
   trajectory: logistic.Trajectory,
 ) -> list[Row]:
-  """One row per step size of a method, from what `record` returns."""
+  """One row per step size of a method, from what `sweeps.run` returns."""
   return [
     Row(
       problem=problem,
@@ -153,15 +118,14 @@ def main(argv: list[str]) -> None:
   options.quiet()
   # The iteration counts of large steps depend on rounding.
   jax.config.update('jax_enable_x64', True)
-  folder = pathlib.Path(options.WORKDIR.value)
   try:
     problems = {
       name: separable.PROBLEMS[name](options.DATA_DIR.value)
       for name in _PROBLEMS.value
     }
-    folder.mkdir(parents=True, exist_ok=True)
   except (OSError, ValueError) as error:
     sys.exit(str(error))
+  folder = options.make_workdir()
   dimensions = [2**k + 1 for k in range(4, 5 + _DOUBLINGS.value)]
   scaled = scaling.measure(dimensions, _MODELS.value)
   results.save(scaled, scaling.table(scaled), folder, 'scaling')
@@ -176,9 +140,12 @@ def main(argv: list[str]) -> None:
     )
     for model in _MODELS.value:
       trajectories = {}
-      for method in sweeps.SWEEPS:
-        found, trajectory = record(
-          method, model, chosen, num_steps=_ITERATIONS.value
+      for method, sweep in sweeps.SWEEPS.items():
+        found, trajectory = sweeps.run(
+          sweep,
+          chosen,
+          num_steps=_ITERATIONS.value,
+          model=scaling.MODELS[model],
         )
         rows += summarise(problem, model, method, found, trajectory)
         trajectories[method] = jax.tree.map(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adaopt import logistic
-from experiments import command_line, options, results
+from experiments import command_line, files, options, rates, results
 from experiments.large_steps import separable
 from experiments.plots import rates_of_large_steps
 
@@ -83,11 +83,6 @@ def budgets(examples: separable.Examples) -> dict[str, list[float]]:
   }
 
 
-def slope(x: np.ndarray, y: np.ndarray) -> float:
-  """The slope of log y against log x, by least squares."""
-  return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
 def settled(losses: np.ndarray) -> int:
   """The first iteration from which a loss never rises."""
   rises = np.flatnonzero(np.diff(losses) > 0)
@@ -148,7 +143,7 @@ def tables(
   first = [['L(θ_T)', *(f'T = {budget}' for budget in BUDGETS), 'slope']]
   for name, values in risks.items():
     cells = [f'{value:.3g}' for value in values]
-    first.append([name, *cells, f'{slope(BUDGETS, values):.2f}'])
+    first.append([name, *cells, f'{rates.slope(BUDGETS, values):.2f}'])
   second = [
     ['iterations until stable', *(f'γ = {x:g}' for x in LARGE), 'n/μ + 1/μ²']
   ]
@@ -174,7 +169,7 @@ def main(argv: list[str]) -> None:
   found = transitions()
   counts = lower_bounds()
   text = tables(risks, found, counts, difficulties())
-  (folder / 'rates.md').write_text(text + '\n')
+  files.write(folder / 'rates.md', text + '\n')
   rates_of_large_steps.save(
     BUDGETS, risks, found, SIZES, counts, folder / 'rates.png'
   )

@@ -1,6 +1,6 @@
 """Iterations against the number of features, of models linear and not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adaopt import logistic
-from experiments import results
+from experiments import rates, results
 from experiments.large_steps import separable, sweeps
 
 MODELS: dict[str, logistic.Model | None] = {
@@ -17,20 +17,16 @@ MODELS: dict[str, logistic.Model | None] = {
   'ReLU': logistic.two_layer(16, jax.random.key(0)),
 }
 
-METHODS: dict[str, Callable[[jax.Array], logistic.Method]] = {
-  'LR+GD': logistic.lr_gd,
-  'NLR': logistic.normalized_lr_gd,
-  'BP': lambda _: logistic.batch_perceptron(),
-  'NBP': lambda _: logistic.normalized_batch_perceptron(),
-  'perceptron': lambda _: logistic.perceptron(),
-}
-
-STEP_SIZES = {
-  'LR+GD': sweeps.STEP_SIZES,
-  'NLR': sweeps.STEP_SIZES,
-  'BP': sweeps.LIMIT,
-  'NBP': sweeps.LIMIT,
-  'perceptron': sweeps.LIMIT,
+METHODS: dict[str, sweeps.Sweep] = {
+  'LR+GD': sweeps.SWEEPS['LR+GD'],
+  'NLR': sweeps.SWEEPS['NLR'],
+  'BP': sweeps.SWEEPS['BP'],
+  'NBP': sweeps.SWEEPS['NBP'],
+  'perceptron': sweeps.Sweep(
+    lambda _: logistic.perceptron(),
+    lambda n, r, mu, _: logistic.bounds.perceptron(n, r, mu),
+    sweeps.LIMIT,
+  ),
 }
 
 
@@ -73,7 +69,7 @@ def measure(
     for method in methods:
       found = _solve(model, method, features, sets[0], limits)
       for i, d in enumerate(dimensions):
-        for j, step_size in enumerate(STEP_SIZES[method]):
+        for j, step_size in enumerate(METHODS[method].step_sizes):
           iterations, solved = found.iterations[i, j], found.solved[i, j]
           rows.append(
             Row(model, method, d, step_size, int(iterations), bool(solved))
@@ -89,14 +85,14 @@ def _solve(model, method, features, examples, limits):
     features, max_steps = args
     return jax.vmap(
       lambda step_size: logistic.solve(
-        METHODS[method](step_size),
+        METHODS[method].make(step_size),
         features,
         examples.labels,
         weights=examples.weights,
         model=MODELS[model],
         max_steps=max_steps,
       )
-    )(jnp.array(STEP_SIZES[method]))
+    )(jnp.array(METHODS[method].step_sizes))
 
   return jax.lax.map(of_all_step_sizes, (features, limits))
 
@@ -132,15 +128,14 @@ def exponent(iterations: dict[int, int]) -> float:
     >>> print(round(scaling.exponent({16: 8, 64: 16, 256: 32}), 6))
     0.5
   """
-  x, y = np.log(list(iterations)), np.log(list(iterations.values()))
-  return float(np.polyfit(x, y, 1)[0])
+  return rates.slope(list(iterations), list(iterations.values()))
 
 
 def curves(rows: list[Row]) -> dict[tuple[str, str, str], dict[int, int]]:
   """(model, method, γ) → iterations by d: with γ = 1, the best γ, and γ = ∞."""
   found = {}
   for model, method in dict.fromkeys((row.model, row.method) for row in rows):
-    if STEP_SIZES[method] == sweeps.LIMIT:
+    if METHODS[method].step_sizes == sweeps.LIMIT:
       found[model, method, '∞'] = curve(rows, model, method)
     else:
       found[model, method, '1'] = curve(rows, model, method, 1.0)

@@ -9,7 +9,6 @@ asks for. All may see the same number of examples, and each runs with every γ o
 a grid; the table has the best. Features are divided by R = max ‖a_i‖.
 """
 
-import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -187,15 +186,14 @@ def main(argv: list[str]) -> None:
   """Runs every contender on every problem; writes tables and a picture."""
   del argv
   options.quiet()
-  folder = pathlib.Path(options.WORKDIR.value)
   rows, curves = [], {}
   for name in _PROBLEMS.value:
     begin = time.perf_counter()
     try:
       problem = scaled(PROBLEMS[name](options.DATA_DIR.value))
-      folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
       sys.exit(str(error))
+    folder = options.make_workdir()
     curves[name] = {}
     for method in _CONTENDERS.value:
       contender = CONTENDERS[method]

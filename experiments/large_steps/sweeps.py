@@ -39,9 +39,13 @@ SWEEPS = {
 }
 
 
-@jax.jit(static_argnums=0, static_argnames='num_steps')
+@jax.jit(static_argnums=0, static_argnames=('num_steps', 'model'))
 def run(
-  sweep: Sweep, examples: separable.Examples, *, num_steps: int
+  sweep: Sweep,
+  examples: separable.Examples,
+  *,
+  num_steps: int,
+  model: logistic.Model | None = None,
 ) -> tuple[logistic.Solution, logistic.Trajectory]:
   """Runs a method with all its step sizes, in one program.
 
@@ -49,6 +53,7 @@ def run(
     sweep: The method.
     examples: The problem.
     num_steps: The number of iterations.
+    model: The scores. Default: linear.
 
   Returns:
     Solutions and trajectories, [step sizes, ...] each.
@@ -61,6 +66,7 @@ def run(
       examples.labels,
       weights=examples.weights,
       num_steps=num_steps,
+      model=model,
     )
 
   return jax.vmap(record, (0, None))(jnp.array(sweep.step_sizes), examples)

@@ -8,7 +8,7 @@ import pytest
 import scripts
 
 from adaopt import logistic
-from experiments.large_steps import networks, scaling, separable
+from experiments.large_steps import networks, scaling, separable, sweeps
 
 DIMENSIONS = (33, 65, 129)
 
@@ -112,7 +112,12 @@ def test_a_halt_shows_beside_the_accuracy():
 def test_large_steps_halt_a_relu_network():
   with jax.enable_x64(True):
     examples = separable.digits_pair((1, 8))
-    found, path = networks.record('NLR', 'ReLU', examples, num_steps=8)
+    found, path = sweeps.run(
+      sweeps.SWEEPS['NLR'],
+      examples,
+      num_steps=8,
+      model=scaling.MODELS['ReLU'],
+    )
     *_, row = networks.summarise('digits_1_8', 'ReLU', 'NLR', found, path)
   # Measured by a loop in numpy: every ReLU is dead at the third iterate.
   assert (row.step_size, row.solved, row.period) == (100, False, 1)

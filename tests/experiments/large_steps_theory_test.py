@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from adaopt import logistic
+from experiments import rates as theory
 from experiments.large_steps import (
   choosing,
   losses,
@@ -76,7 +77,7 @@ def test_a_loss_has_settled_after_its_last_rise():
 
 def test_the_slope_is_the_power():
   x = np.array([1.0, 10.0, 30.0])
-  np.testing.assert_allclose(rates.slope(x, 5 * x**-2), -2)
+  np.testing.assert_allclose(theory.slope(x, 5 * x**-2), -2)
 
 
 def test_the_mean_loss_of_a_run_is_recorded():
