@@ -16,11 +16,11 @@ NEWER := $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.1[23].*/bin/pytho
 
 train: $(VENV)/installed
 	@echo 'Training on digits, shifted at random: one adaptive run against the best of a sweep; results go to $(WORKDIR).'
-	@$(BIN)/python -m experiments.frontier --config=experiments/configs/frontier.py:digits_shifted --schemes=adaptive_1 --seeds=3 --workdir=$(WORKDIR)
+	@$(BIN)/python -m adaopt.experiments.frontier --config=experiments/configs/frontier.py:digits_shifted --schemes=adaptive_1 --seeds=3 --workdir=$(WORKDIR)
 
 bench: $(VENV)/installed
 	@echo 'Timing gradient statistics against a plain gradient (ten minutes; leave the machine alone).'
-	@$(BIN)/python -m experiments.benchmarks.statistics
+	@$(BIN)/python -m adaopt.experiments.benchmarks.statistics
 
 chaos: $(VENV)/installed
 	@echo 'Killing runs at random, filling disks, starting second processes; leave it running.'

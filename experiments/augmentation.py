@@ -33,7 +33,7 @@ def crop_and_flip(
   Example:
     >>> import adaopt
     >>> import jax.numpy as jnp
-    >>> from experiments import augmentation
+    >>> from adaopt.experiments import augmentation
     >>> dataset = {'input': jnp.ones([5, 6, 6, 1]), 'label': jnp.arange(5)}
     >>> batch = augmentation.crop_and_flip(dataset, 0, jnp.arange(2))
     >>> print(batch['label'])
@@ -83,7 +83,7 @@ def shift(
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from experiments import augmentation
+    >>> from adaopt.experiments import augmentation
     >>> dataset = {'input': jnp.ones([5, 2, 3]), 'label': jnp.arange(5)}
     >>> batch = augmentation.shift(dataset, 0, jnp.arange(2))
     >>> print(batch['input'][0])

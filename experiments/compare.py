@@ -1,4 +1,4 @@
-"""Compares schemes: python -m experiments.compare --config=… --workdir=…
+"""Compares schemes: python -m adaopt.experiments.compare --config=… --workdir=…
 
 Trains every scheme of a config with some seeds, and resumes what was stopped.
 """
@@ -7,8 +7,7 @@ import pathlib
 
 import ml_collections
 from absl import flags, logging
-
-from experiments import (
+from adaopt.experiments import (
   command_line,
   config_options,
   interrupts,
@@ -19,7 +18,7 @@ from experiments import (
   runs,
   train,
 )
-from experiments.plots import comparison
+from adaopt.experiments.plots import comparison
 
 _CHECKPOINT_EXAMPLES = flags.DEFINE_integer(
   'checkpoint_examples', 2**30, 'Examples between checkpoints.', lower_bound=1

@@ -1,6 +1,6 @@
 """Checks the rates of AdAdaGrad-Norm where the full gradient is available.
 
-python -m experiments.convergence --workdir=DIR --data_dir=DIR
+python -m adaopt.experiments.convergence --workdir=DIR --data_dir=DIR
 
 Every step draws a new batch, uniformly without replacement, so the theory's
 expectations over batches are known: with V the covariance of the n examples'
@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
+from adaopt.experiments import command_line, datasets, options, rates, robust
+from adaopt.experiments.datasets import libsvm
+from adaopt.experiments.plots import rates as rate_plots
 
 import adaopt
 from adaopt import training
-from experiments import command_line, datasets, options, rates, robust
-from experiments.datasets import libsvm
-from experiments.plots import rates as rate_plots
 
 _DATASET = flags.DEFINE_enum(
   'dataset', 'a9a', list(libsvm.SETS), 'The LIBSVM set.'

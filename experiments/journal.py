@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from experiments import files
+from adaopt.experiments import files
 
 Once = Callable[[str, Callable[[], Any]], Any]
 """(name, compute) → what compute() returned, now or in an earlier start."""

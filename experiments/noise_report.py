@@ -1,6 +1,6 @@
 """The instrument in a run, beside the noise scale of the whole data set.
 
-python -m experiments.noise_report --workdir=DIR --data_dir=DIR
+python -m adaopt.experiments.noise_report --workdir=DIR --data_dir=DIR
 
 Trains an MLP on Fashion-MNIST by Adam with batches of 128 that never change and
 `adaopt.noise_scale` in the chain. Every 16 steps v and ‖∇F‖² are computed over
@@ -23,10 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
-
-import adaopt
-from adaopt import noise, transforms
-from experiments import (
+from adaopt.experiments import (
   command_line,
   datasets,
   files,
@@ -35,7 +32,10 @@ from experiments import (
   records,
   results,
 )
-from experiments.plots import noise as noise_plots
+from adaopt.experiments.plots import noise as noise_plots
+
+import adaopt
+from adaopt import noise, transforms
 
 _TRAINED = flags.DEFINE_integer(
   'trained_examples', 300_000, 'Examples to train on.', lower_bound=128

@@ -1,6 +1,7 @@
 """DP-SGD: a perceptron on MNIST, to an ε that is stated before the run.
 
-python -m experiments.private_training --workdir=DIR --data_dir=DIR [--seeds=3]
+python -m adaopt.experiments.private_training \
+  --workdir=DIR --data_dir=DIR [--seeds=3]
 
 Every step draws its examples independently (Poisson sampling), sums their
 gradients clipped to a norm of C by `adaopt.per_example.clipped_sum`, adds
@@ -27,10 +28,7 @@ import numpy as np
 import optax
 import tqdm
 from absl import flags
-from dp_accounting import pld
-
-import adaopt
-from experiments import (
+from adaopt.experiments import (
   command_line,
   datasets,
   losses,
@@ -38,6 +36,9 @@ from experiments import (
   options,
   results,
 )
+from dp_accounting import pld
+
+import adaopt
 
 _EPSILONS = flags.DEFINE_multi_float(
   'epsilon', [1.0, 3.0, 8.0, math.inf], 'ε of a run; may be repeated.'
@@ -88,7 +89,7 @@ def noise_multiplier(
     σ, the deviation of the noise over C.
 
   Example:
-    >>> from experiments import private_training
+    >>> from adaopt.experiments import private_training
     >>> sigma = private_training.noise_multiplier(3.0, 1e-5, 0.01, 100)
     >>> print(f'{sigma:.2f}')
     0.65

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from adaopt.experiments import datasets, models, plain_loops
 
 import adaopt
-from experiments import datasets, models, plain_loops
 
 LEARNING_RATE = 2.0
 FIXED_SIZES = (64, 1024)
@@ -55,7 +55,7 @@ def rare(data: dict[str, np.ndarray], positives: int) -> dict[str, np.ndarray]:
 
   Example:
     >>> import numpy as np
-    >>> from experiments import rare_class
+    >>> from adaopt.experiments import rare_class
     >>> data = {'input': np.eye(5), 'label': np.array([1, 0, 1, 0, 0])}
     >>> kept = rare_class.rare(data, positives=1)
     >>> print(kept['label'], kept['weight'].round(2))

@@ -4,8 +4,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-
-from experiments import results
+from adaopt.experiments import results
 
 FIRST = 30
 """Slopes are fitted to the steps from K / FIRST to K."""
@@ -90,7 +89,7 @@ def fit_slope(x: np.ndarray, y: np.ndarray) -> float:
 
   Example:
     >>> import numpy as np
-    >>> from experiments import rates
+    >>> from adaopt.experiments import rates
     >>> steps = np.arange(1, 1001)
     >>> print(f'{rates.fit_slope(steps, 3 / steps):.3f}')
     -1.000

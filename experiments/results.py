@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-from experiments import files, records
+from adaopt.experiments import files, records
 
 
 class Result(NamedTuple):

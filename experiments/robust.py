@@ -26,7 +26,7 @@ def loss_fn(
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from experiments import robust
+    >>> from adaopt.experiments import robust
     >>> batch = {'input': jnp.eye(2), 'label': jnp.array([0, 1])}
     >>> print(robust.loss_fn(jnp.array([-1.0, 1.0]), batch))
     0.001

@@ -7,10 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-
-import adaopt
-from adaopt._common import checks
-from experiments import (
+from adaopt.experiments import (
   augmentation,
   datasets,
   losses,
@@ -18,6 +15,9 @@ from experiments import (
   schemes,
   together,
 )
+
+import adaopt
+from adaopt._common import checks
 
 EVALUATED = 1000
 """Examples evaluated at once."""

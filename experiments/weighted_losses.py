@@ -1,6 +1,7 @@
 """Losses that are weighted means: a rare class, and sequences of all lengths.
 
-python -m experiments.weighted_losses --workdir=DIR --data_dir=DIR [--seeds=3]
+python -m adaopt.experiments.weighted_losses \
+  --workdir=DIR --data_dir=DIR [--seeds=3]
 
 The first part trains logistic regression on ijcnn1 with few positives left, by
 the plain mean loss and with class weights. The second trains a transformer on
@@ -12,8 +13,7 @@ import pathlib
 import sys
 
 from absl import flags
-
-from experiments import (
+from adaopt.experiments import (
   command_line,
   datasets,
   options,

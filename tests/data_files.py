@@ -7,8 +7,7 @@ import tarfile
 import types
 
 import numpy as np
-
-from experiments.datasets import idx
+from adaopt.experiments.datasets import idx
 
 
 def idx_bytes(array):

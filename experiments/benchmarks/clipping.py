@@ -1,6 +1,6 @@
 """Times sums of clipped gradients against a plain gradient.
 
-python -m experiments.benchmarks.clipping [--clipping_peers]
+python -m adaopt.experiments.benchmarks.clipping [--clipping_peers]
 
 Needs jax-privacy, which adaopt[test] installs.
 """
@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import app, flags
+from adaopt.experiments import options
+from adaopt.experiments.benchmarks import timing, variants
 from jax_privacy import clipping as jax_privacy_clipping
 
 import adaopt
-from experiments import options
-from experiments.benchmarks import timing, variants
 
 _PEERS = flags.DEFINE_bool(
   'clipping_peers', False, 'Whether to time Opacus and BackPACK too.'
@@ -84,7 +84,9 @@ def load_peers() -> ModuleType | None:
   if not _PEERS.value:
     return None
   try:
-    return importlib.import_module('experiments.benchmarks.clipping_peers')
+    return importlib.import_module(
+      'adaopt.experiments.benchmarks.clipping_peers'
+    )
   except ImportError as error:
     sys.exit(
       f'--clipping_peers needs torch, opacus and backpack-for-pytorch: {error}.'

@@ -1,6 +1,6 @@
 """Times steps of `adaopt.fit` that keep their state against steps that donate.
 
-python -m experiments.benchmarks.donation
+python -m adaopt.experiments.benchmarks.donation
 """
 
 import itertools
@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import app
+from adaopt.experiments import models, options
+from adaopt.experiments.benchmarks import steps, timing
 from flax import linen as nn
 
 import adaopt
-from experiments import models, options
-from experiments.benchmarks import steps, timing
 
 # Model, optimizer, examples in a batch, examples in a micro-batch.
 CASES = {

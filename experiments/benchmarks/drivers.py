@@ -1,6 +1,6 @@
 """Times a training step on MNIST under both drivers.
 
-python -m experiments.benchmarks.drivers --data_dir=DIR
+python -m adaopt.experiments.benchmarks.drivers --data_dir=DIR
 """
 
 import itertools
@@ -9,10 +9,10 @@ import sys
 import jax
 import jax.numpy as jnp
 from absl import app
+from adaopt.experiments import datasets, models, options
+from adaopt.experiments.benchmarks import steps, timing
 
 from adaopt import training
-from experiments import datasets, models, options
-from experiments.benchmarks import steps, timing
 
 # Model, examples in a batch, sizes of its micro-batches.
 CASES = (('cnn', 256, (64, 256)), ('logistic', 8192, (256, 1024)))

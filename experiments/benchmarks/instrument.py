@@ -1,6 +1,6 @@
 """Times a training step with `adaopt.noise_scale` against the same without.
 
-python -m experiments.benchmarks.instrument
+python -m adaopt.experiments.benchmarks.instrument
 
 All times are the processor's, of all threads, run in turns, which what else
 runs on the machine changes little.
@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import optax
 from absl import app
+from adaopt.experiments import models, options
+from adaopt.experiments.benchmarks import networks, timing
 
 import adaopt
-from experiments import models, options
-from experiments.benchmarks import networks, timing
 
 NETWORKS = {
   'mlp': networks.NETWORKS['mlp'],

@@ -1,6 +1,6 @@
 """Times sweeps of step sizes to solution, in one program and in numpy.
 
-python -m experiments.benchmarks.large_steps [--data_dir=DIR]
+python -m adaopt.experiments.benchmarks.large_steps [--data_dir=DIR]
 
 First all pairs of scikit-learn's digits, 45 small problems; then, if there is a
 data folder, two classes of MNIST. numpy runs to solution one step size after
@@ -17,12 +17,12 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from absl import app
+from adaopt.experiments import options
+from adaopt.experiments.benchmarks import numpy_sweeps, timing
+from adaopt.experiments.large_steps import separable
 from sklearn import exceptions, linear_model
 
 from adaopt import logistic
-from experiments import options
-from experiments.benchmarks import numpy_sweeps, timing
-from experiments.large_steps import separable
 
 STEP_SIZES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 MAX_STEPS = 10_000

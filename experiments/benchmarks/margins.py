@@ -1,6 +1,7 @@
 """Times the maximal margin on large data, beside scikit-learn's linear SVM.
 
-python -m experiments.benchmarks.margins [--margin_problems=…] [--data_dir=DIR]
+python -m adaopt.experiments.benchmarks.margins \
+  [--margin_problems=…] [--data_dir=DIR]
 
 Each row is one run, compiled before: seconds, also of the CPU, with which a
 machine that others use still compares; the certificate μ_low ≤ μ ≤ μ_high; and
@@ -21,12 +22,12 @@ import jax
 import numpy as np
 import scipy.sparse
 from absl import app, flags
+from adaopt.experiments import datasets, options
+from adaopt.experiments.benchmarks import timing
+from adaopt.experiments.large_steps import separable
 from sklearn import exceptions, svm
 
 from adaopt import logistic
-from experiments import datasets, options
-from experiments.benchmarks import timing
-from experiments.large_steps import separable
 
 NAMES = flags.DEFINE_list(
   'margin_problems',

@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from adaopt.experiments import models
 from flax import linen as nn
-
-from experiments import models
 
 
 class Network(NamedTuple):

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from adaopt.experiments.benchmarks import networks, torch_networks
 from backpack import backpack, extend
 from backpack.extensions import BatchL2Grad
 from torch import nn
 from torch.nn import functional
-
-from experiments.benchmarks import networks, torch_networks
 
 # torch.func cannot map over nn.LSTM; BackPACK supports neither GroupNorm nor
 # attention.

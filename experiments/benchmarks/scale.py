@@ -1,8 +1,9 @@
 """What statistics cost beside a plain gradient, from the compiled programs.
 
-  python -m experiments.benchmarks.scale
-  python -m experiments.benchmarks.scale --on_meshes --num_devices=8
-  python -m experiments.benchmarks.scale --on_meshes --num_devices=8 --width=512
+  python -m adaopt.experiments.benchmarks.scale
+  python -m adaopt.experiments.benchmarks.scale --on_meshes --num_devices=8
+  python -m adaopt.experiments.benchmarks.scale --on_meshes --num_devices=8 \
+    --width=512
 
 Memory, FLOPs and what a device sends to others in rings, for a scanned
 transformer under remat: on one device, and with data parallelism, FSDP and
@@ -17,11 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+from adaopt.experiments.benchmarks import collectives, scanned, timing
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adaopt
-from experiments.benchmarks import collectives, scanned, timing
 
 NUM_DEVICES = flags.DEFINE_integer(
   'num_devices', 8, 'Simulated devices; a multiple of 4.', lower_bound=4

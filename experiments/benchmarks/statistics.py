@@ -1,6 +1,6 @@
 """Times gradient statistics against a plain gradient.
 
-python -m experiments.benchmarks.statistics [--peers]
+python -m adaopt.experiments.benchmarks.statistics [--peers]
 """
 
 import functools
@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import app, flags
+from adaopt.experiments import options
+from adaopt.experiments.benchmarks import timing, variants
+from adaopt.experiments.plots import ratios as ratio_plots
 
 import adaopt
-from experiments import options
-from experiments.benchmarks import timing, variants
-from experiments.plots import ratios as ratio_plots
 
 _PEERS = flags.DEFINE_bool(
   'peers', False, 'Whether to time torch.func and BackPACK too.'
@@ -118,7 +118,7 @@ def load_peers() -> ModuleType | None:
   if not _PEERS.value:
     return None
   try:
-    return importlib.import_module('experiments.benchmarks.peers')
+    return importlib.import_module('adaopt.experiments.benchmarks.peers')
   except ImportError as error:
     sys.exit(f'--peers needs torch and backpack-for-pytorch: {error}.')
 

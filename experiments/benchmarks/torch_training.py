@@ -1,6 +1,6 @@
 """Trains the CNN of mnist_cnn with a fixed batch size, here and in PyTorch.
 
-python -m experiments.benchmarks.torch_training --data_dir=DIR --seeds=5
+python -m adaopt.experiments.benchmarks.torch_training --data_dir=DIR --seeds=5
 
 Both use the same network, initial distribution, AdaGrad, learning rate and
 batch size, which no test changes. Seeds start at the config's. A row is the
@@ -15,11 +15,11 @@ from types import ModuleType
 
 import ml_collections
 from absl import app, flags
+from adaopt.experiments import datasets, options, results, runs
+from adaopt.experiments.benchmarks import timing
+from adaopt.experiments.configs import mnist_cnn
 
 from adaopt import training
-from experiments import datasets, options, results, runs
-from experiments.benchmarks import timing
-from experiments.configs import mnist_cnn
 
 _STEPS = flags.DEFINE_integer('steps', 30, 'Steps per run.', lower_bound=1)
 
@@ -32,7 +32,9 @@ Outcome = tuple[float, float]
 def load_networks() -> ModuleType:
   """The module that needs torch."""
   try:
-    return importlib.import_module('experiments.benchmarks.torch_networks')
+    return importlib.import_module(
+      'adaopt.experiments.benchmarks.torch_networks'
+    )
   except ImportError as error:
     sys.exit(f'This needs torch: {error}.')
 

@@ -1,12 +1,12 @@
 """Times adaptive training on MNIST, or reports the cost of runs to a target.
 
-python -m experiments.benchmarks.training --data_dir=DIR [--peers]
-python -m experiments.benchmarks.training --workdir=runs/mnist_cnn
+python -m adaopt.experiments.benchmarks.training --data_dir=DIR [--peers]
+python -m adaopt.experiments.benchmarks.training --workdir=runs/mnist_cnn
 
 The first compares steps with the norm test to steps of the same loop without
 statistics and, with --peers, to the same step in PyTorch, where torch.func
 computes one gradient per example. The second reads the runs of
-experiments.compare.
+adaopt.experiments.compare.
 """
 
 import pathlib
@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
-
-from experiments import datasets, models, options, records
-from experiments.benchmarks import statistics, steps, timing
+from adaopt.experiments import datasets, models, options, records
+from adaopt.experiments.benchmarks import statistics, steps, timing
 
 _TARGET = flags.DEFINE_float(
   'target', 0.99, 'The test accuracy to reach.', lower_bound=0, upper_bound=1
@@ -74,7 +73,7 @@ def time_to_target(workdir: pathlib.Path, target: float) -> None:
   timing.print_header('scheme', 'seed', 'steps', 'examples', 'seconds', 'best')
   folders = sorted(workdir.glob('*/seed_*'))
   if not folders:
-    sys.exit(f'{workdir} does not hold runs of experiments.compare.')
+    sys.exit(f'{workdir} does not hold runs of adaopt.experiments.compare.')
   for folder in folders:
     if records.read_end(folder) is None:
       continue

@@ -1,6 +1,6 @@
 """Times weighted losses, tests of some tensors, and the check of a loss.
 
-python -m experiments.benchmarks.weighted
+python -m adaopt.experiments.benchmarks.weighted
 
 All times are the processor's, of all threads, which what else runs on the
 machine changes little. On one core, such as by taskset, they are what a run
@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import app
+from adaopt.experiments import models, options
+from adaopt.experiments.benchmarks import networks, steps, timing
 from sklearn import datasets
 
 import adaopt
-from experiments import models, options
-from experiments.benchmarks import networks, steps, timing
 
 WEIGHED = ('logistic', 'mlp', 'cnn', 'transformer', 'lstm')
 CHECKED = ('mlp on digits', 'cnn', 'transformer')

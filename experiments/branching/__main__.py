@@ -1,6 +1,6 @@
 """Measures the critical batch size by branching.
 
-  python -m experiments.branching \
+  python -m adaopt.experiments.branching \
     --config=experiments/configs/frontier.py:fashion_mnist_momentum \
     --workdir=runs/branching --seeds=8 --data_dir=DIR
 
@@ -21,8 +21,7 @@ import pathlib
 
 import ml_collections
 from absl import flags
-
-from experiments import (
+from adaopt.experiments import (
   command_line,
   config_options,
   files,
@@ -30,10 +29,10 @@ from experiments import (
   locks,
   options,
 )
-from experiments.branching import branches, reporting
-from experiments.frontier import plan as frontier
-from experiments.frontier import training
-from experiments.plots import branching as pictures
+from adaopt.experiments.branching import branches, reporting
+from adaopt.experiments.frontier import plan as frontier
+from adaopt.experiments.frontier import training
+from adaopt.experiments.plots import branching as pictures
 
 LEARNING_RATE = flags.DEFINE_float(
   'learning_rate', None, 'Of the trunk. Default: the guess of the config.'

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-
-from experiments.frontier import plan as frontier
-from experiments.frontier import training
+from adaopt.experiments.frontier import plan as frontier
+from adaopt.experiments.frontier import training
 
 SHARE = 20
 """A branch takes at most 1 / SHARE of the budget unless told otherwise."""

@@ -77,7 +77,7 @@ def critical(
 
   Example:
     >>> import numpy as np
-    >>> from experiments.branching import crossing
+    >>> from adaopt.experiments.branching import crossing
     >>> losses = np.array([[1.0], [1.0], [1.5]])
     >>> crossing.critical(np.array([8, 16, 64]), losses, 0.25)
     Critical(batch_size=32.0, error=nan, bound='')

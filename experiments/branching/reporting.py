@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-
-from experiments import results
-from experiments.branching import branches, crossing
+from adaopt.experiments import results
+from adaopt.experiments.branching import branches, crossing
 
 Curves = dict[str, branches.Curve]
 """Title of a scheme → its batch sizes."""

@@ -3,13 +3,12 @@
 Source: Lau et al., AdAdaGrad (arXiv 2402.11215): its CNN of 541 094
 parameters, here with the learning rate that it uses for MNIST.
 
-  python -m experiments.compare --config=experiments/configs/cifar10_cnn.py \
-    --workdir=runs/cifar10_cnn
+  python -m adaopt.experiments.compare \
+    --config=experiments/configs/cifar10_cnn.py --workdir=runs/cifar10_cnn
 """
 
 import ml_collections
-
-from experiments.configs import common
+from adaopt.experiments.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

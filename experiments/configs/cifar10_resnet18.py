@@ -4,7 +4,7 @@ Source: Lau et al., AdAdaGrad (arXiv 2402.11215), the settings of its public
 code for four devices: AdaGrad, η = 0.5, b_0 = 8, 10 M examples, a learning rate
 that rises to 5e-2 over 1 M examples and falls by a cosine to 5e-3 at 9 M.
 
-  python -m experiments.compare \
+  python -m adaopt.experiments.compare \
     --config=experiments/configs/cifar10_resnet18.py \
     --workdir=runs/cifar10_resnet18
 
@@ -14,8 +14,7 @@ groups of 32 examples, whose gradients are the samples of the test.
 """
 
 import ml_collections
-
-from experiments.configs import common
+from adaopt.experiments.configs import common
 
 MODELS = {
   'groupnorm': {'model': 'resnet18', 'group_size': 1, 'init_batch_size': 8},

@@ -1,12 +1,11 @@
 """AdAdaGrad on scikit-learn's digits, against AdaGrad at two batch sizes.
 
-python -m experiments.compare --config=experiments/configs/digits.py \
+python -m adaopt.experiments.compare --config=experiments/configs/digits.py \
   --workdir=runs/digits
 """
 
 import ml_collections
-
-from experiments.configs import common
+from adaopt.experiments.configs import common
 
 NORM_TEST = {
   'test': 'norm',

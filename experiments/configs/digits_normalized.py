@@ -1,13 +1,12 @@
 """Normalized LR+GD on scikit-learn's digits, against SGD and AdaGrad.
 
-python -m experiments.compare \
+python -m adaopt.experiments.compare \
   --config=experiments/configs/digits_normalized.py \
   --workdir=runs/digits_normalized
 """
 
 import ml_collections
-
-from experiments.configs import digits
+from adaopt.experiments.configs import digits
 
 
 def get_config() -> ml_collections.ConfigDict:

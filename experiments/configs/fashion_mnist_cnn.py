@@ -3,14 +3,13 @@
 Source: Lau et al., AdAdaGrad (arXiv 2402.11215); the settings of its public
 code for MNIST, on harder images.
 
-  python -m experiments.compare \
+  python -m adaopt.experiments.compare \
     --config=experiments/configs/fashion_mnist_cnn.py \
     --workdir=runs/fashion_mnist_cnn
 """
 
 import ml_collections
-
-from experiments.configs import mnist_cnn
+from adaopt.experiments.configs import mnist_cnn
 
 
 def get_config() -> ml_collections.ConfigDict:

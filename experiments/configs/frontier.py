@@ -4,7 +4,7 @@ The part behind the colon is a workload: digits, digits_shifted,
 fashion_mnist_momentum, fashion_mnist_adam, a9a, mnist_cnn, shakespeare,
 cifar10_cnn.
 
-  python -m experiments.frontier \
+  python -m adaopt.experiments.frontier \
     --config=experiments/configs/frontier.py:fashion_mnist_momentum \
     --workdir=runs/frontier --data_dir=DIR
 
@@ -16,8 +16,7 @@ import math
 from typing import Any
 
 import ml_collections
-
-from experiments.configs import common
+from adaopt.experiments.configs import common
 
 MOMENTUM = {'optimizer': 'momentum', 'momentum': 0.9}
 ADAM = {'optimizer': 'adam', 'b1': 0.9, 'b2': 0.999}

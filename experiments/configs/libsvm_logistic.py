@@ -4,13 +4,12 @@ The tests and baselines of AdAdaGrad (arXiv 2402.11215) on a9a, or, with
 `--config=experiments/configs/libsvm_logistic.py:w8a`, on w8a, ijcnn1, phishing
 or mushrooms.
 
-  python -m experiments.compare \
+  python -m adaopt.experiments.compare \
     --config=experiments/configs/libsvm_logistic.py --workdir=runs/a9a
 """
 
 import ml_collections
-
-from experiments.configs import common
+from adaopt.experiments.configs import common
 
 TAKES = ('a9a', 'w8a', 'ijcnn1', 'phishing', 'mushrooms')
 

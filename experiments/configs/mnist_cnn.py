@@ -8,13 +8,13 @@ one device: 62 steps, mean batch 19 667, train loss 0.193, test accuracy 0.950,
 2035 s; batch sizes 8, 1098, 2125, …. Expected of `norm_0p1` on two cores: 62
 steps, mean batch 19 585, train loss 0.245, test accuracy 0.933, 249 s.
 
-  python -m experiments.compare --config=experiments/configs/mnist_cnn.py \
+  python -m adaopt.experiments.compare \
+    --config=experiments/configs/mnist_cnn.py \
     --workdir=runs/mnist_cnn --schemes=norm_0p1
 """
 
 import ml_collections
-
-from experiments.configs import common
+from adaopt.experiments.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

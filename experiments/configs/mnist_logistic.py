@@ -8,13 +8,13 @@ loss 0.567, test accuracy 0.880, 156 s; batch sizes 2, 215, 2002, 3333, ….
 Expected of `norm_0p1`, 10 seeds: 140 ± 3 steps, mean batch 42 936 ± 887, train
 loss 0.547 ± 0.006, test accuracy 0.884 ± 0.003, 9 s each.
 
-  python -m experiments.compare --config=experiments/configs/mnist_logistic.py \
+  python -m adaopt.experiments.compare \
+    --config=experiments/configs/mnist_logistic.py \
     --workdir=runs/mnist_logistic --seeds=10 --schemes=norm_0p1
 """
 
 import ml_collections
-
-from experiments.configs import common
+from adaopt.experiments.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,4 +1,4 @@
-"""A language model of characters, for `experiments.language_model`.
+"""A language model of characters, for `adaopt.experiments.language_model`.
 
 It has around it what a real run has: dropout, an average of the weights,
 warm-up, clipping, a mask of weight decay, parameters in parts on all devices.

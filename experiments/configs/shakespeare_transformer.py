@@ -5,14 +5,13 @@ theory does not cover AdamW, and the noise scale of sign descent and Adam (arXiv
 2602.03001) with that paper's θ and interval. The learning rate follows the
 square root of the batch size, as suits Adam-like methods.
 
-  python -m experiments.compare \
+  python -m adaopt.experiments.compare \
     --config=experiments/configs/shakespeare_transformer.py \
     --workdir=runs/shakespeare_transformer
 """
 
 import ml_collections
-
-from experiments.configs import common
+from adaopt.experiments.configs import common
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,11 +1,11 @@
 """Data sets of the experiments, read from files and never downloaded."""
 
-from experiments.datasets import libsvm
-from experiments.datasets.base import Dataset
-from experiments.datasets.cifar import load_cifar10
-from experiments.datasets.digits import load_digits
-from experiments.datasets.idx import load_fashion_mnist, load_mnist
-from experiments.datasets.text import load_shakespeare
+from adaopt.experiments.datasets import libsvm
+from adaopt.experiments.datasets.base import Dataset
+from adaopt.experiments.datasets.cifar import load_cifar10
+from adaopt.experiments.datasets.digits import load_digits
+from adaopt.experiments.datasets.idx import load_fashion_mnist, load_mnist
+from adaopt.experiments.datasets.text import load_shakespeare
 
 DATASETS = {
   'digits': load_digits,

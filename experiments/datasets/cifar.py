@@ -19,8 +19,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-
-from experiments.datasets import base
+from adaopt.experiments.datasets import base
 
 CIFAR10 = base.Source(
   folders=('cifar10', 'cifar-10', '.'),

@@ -7,8 +7,7 @@ import pathlib
 from typing import BinaryIO
 
 import numpy as np
-
-from experiments.datasets import base
+from adaopt.experiments.datasets import base
 
 MNIST = base.Source(
   folders=('mnist', 'MNIST/raw', '.'),

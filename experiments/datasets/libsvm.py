@@ -5,9 +5,8 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+from adaopt.experiments.datasets import base
 from sklearn import datasets, model_selection
-
-from experiments.datasets import base
 
 LIBSVM = base.Source(
   folders=('libsvm', '.'),

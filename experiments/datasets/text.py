@@ -3,8 +3,7 @@
 import pathlib
 
 import numpy as np
-
-from experiments.datasets import base
+from adaopt.experiments.datasets import base
 
 SHAKESPEARE = base.Source(
   folders=('text', '.'),

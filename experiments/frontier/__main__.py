@@ -1,12 +1,20 @@
-"""Draws the frontier: python -m experiments.frontier --config=… --workdir=…"""
+"""Draws the frontier.
+
+python -m adaopt.experiments.frontier --config=… --workdir=…
+"""
 
 import pathlib
 
 import ml_collections
-
-from experiments import command_line, config_options, files, locks, options
-from experiments.frontier import plan, reporting, training
-from experiments.plots import frontier as pictures
+from adaopt.experiments import (
+  command_line,
+  config_options,
+  files,
+  locks,
+  options,
+)
+from adaopt.experiments.frontier import plan, reporting, training
+from adaopt.experiments.plots import frontier as pictures
 
 
 def run_all(

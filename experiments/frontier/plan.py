@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import ml_collections
 from absl import logging
-
-from experiments import journal, schemes
-from experiments.frontier import search, training, trials
+from adaopt.experiments import journal, schemes
+from adaopt.experiments.frontier import search, training, trials
 
 SCHEMES = ('schemes', 'fixed', 'batch_sizes', 'seed')
 """Of a config, what only some of its trials depend on."""

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-
-from experiments import results
-from experiments.frontier import saving, trials
+from adaopt.experiments import results
+from adaopt.experiments.frontier import saving, trials
 
 LOSSES = {'train_loss': 'train loss', 'test_loss': 'test loss'}
 

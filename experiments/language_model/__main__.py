@@ -1,4 +1,6 @@
-"""Trains a language model: python -m experiments.language_model --config=…
+"""Trains a language model.
+
+python -m adaopt.experiments.language_model --config=… --workdir=…
 
 A stream of padded sequences, layers scanned under remat in bfloat16, AdamW with
 warm-up behind clipping, dropout, an average of the weights, parameters in parts
@@ -11,8 +13,7 @@ import pathlib
 
 import jax
 from absl import flags
-
-from experiments import (
+from adaopt.experiments import (
   command_line,
   config_options,
   interrupts,
@@ -20,7 +21,7 @@ from experiments import (
   options,
   records,
 )
-from experiments.language_model import runs, training
+from adaopt.experiments.language_model import runs, training
 
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',

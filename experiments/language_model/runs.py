@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+from adaopt.experiments import schemes
+from adaopt.experiments.datasets import text
+from adaopt.experiments.language_model import layouts, model, speeches
 from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
 from adaopt._common import checks
 from adaopt.training import placing
-from experiments import schemes
-from experiments.datasets import text
-from experiments.language_model import layouts, model, speeches
 
 NUMBERS = (
   'eval_interval',

@@ -12,12 +12,12 @@ import jax
 import ml_collections
 import numpy as np
 import tqdm
+from adaopt.experiments import checkpoints, records
+from adaopt.experiments.language_model import runs
 from jax.experimental import multihost_utils
 
 import adaopt
 from adaopt.training import counting
-from experiments import checkpoints, records
-from experiments.language_model import runs
 
 FRESH = {'position': 0, 'evaluated': 0.0, 'feed': None}
 """The progress of a run that begins: bytes of metrics, tokens at the last

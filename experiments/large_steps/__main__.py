@@ -1,6 +1,6 @@
 """Logistic regression with large steps, and the perceptrons it tends to.
 
-python -m experiments.large_steps --workdir=DIR --data_dir=DIR
+python -m adaopt.experiments.large_steps --workdir=DIR --data_dir=DIR
 
 Runs LR+GD and Normalized LR+GD on every problem with step sizes from 0.001 to
 100, and the batch perceptrons that are their limits as γ → ∞. All step sizes of
@@ -12,10 +12,9 @@ import time
 
 import jax
 from absl import flags
-
-from experiments import command_line, options
-from experiments.large_steps import separable, solutions, sweeps
-from experiments.plots import large_steps as large_steps_plots
+from adaopt.experiments import command_line, options
+from adaopt.experiments.large_steps import separable, solutions, sweeps
+from adaopt.experiments.plots import large_steps as large_steps_plots
 
 _PROBLEMS = flags.DEFINE_multi_enum(
   'problem',

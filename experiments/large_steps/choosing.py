@@ -1,6 +1,6 @@
 """Which method for which data, on sets that differ in one thing at a time.
 
-python -m experiments.large_steps.choosing --workdir=DIR
+python -m adaopt.experiments.large_steps.choosing --workdir=DIR
 
 Random examples around a hyperplane through 0, divided by R: with a margin or
 with flipped labels, balanced or not, many or few beside the features. Every
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from adaopt.experiments import command_line, options, results
+from adaopt.experiments.large_steps import separable
 
 from adaopt import logistic
-from experiments import command_line, options, results
-from experiments.large_steps import separable
 
 NUM_STEPS = 1000
 SEED = 0

@@ -1,6 +1,7 @@
 """Large steps as a classifier of scikit-learn, beside those of scikit-learn.
 
-python -m experiments.large_steps.classifiers --workdir=DIR --data_dir=DIR
+python -m adaopt.experiments.large_steps.classifiers \
+  --workdir=DIR --data_dir=DIR
 
 Two classes that a hyperplane through 0 separates; then, with an intercept,
 overlapping classes, ten classes and two of CIFAR-10. In float32; tested on a
@@ -17,13 +18,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from absl import flags
+from adaopt.experiments import command_line, datasets, options, results
+from adaopt.experiments.benchmarks import timing
+from adaopt.experiments.large_steps import separable
 from sklearn import exceptions, linear_model, model_selection, svm
 
 from adaopt import logistic
 from adaopt.logistic import classifier
-from experiments import command_line, datasets, options, results
-from experiments.benchmarks import timing
-from experiments.large_steps import separable
 
 
 class Row(NamedTuple):

@@ -1,6 +1,7 @@
 """Which optimizer maximises which margin: steepest descent in several norms.
 
-python -m experiments.large_steps.geometries --workdir=DIR [--data_dir=DIR]
+python -m adaopt.experiments.large_steps.geometries \
+  --workdir=DIR [--data_dir=DIR]
 
 Every method runs on every problem for the same number of steps. Its margin
 min m_i is divided by each norm of its parameters, and by the most that is
@@ -16,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from adaopt.experiments import command_line, datasets, options, results
+from adaopt.experiments.large_steps import separable
+from adaopt.experiments.plots import geometries as geometries_plots
 from sklearn import datasets as sklearn_datasets
 
 from adaopt import logistic
 from adaopt.logistic import geometry, multiclass
-from experiments import command_line, datasets, options, results
-from experiments.large_steps import separable
-from experiments.plots import geometries as geometries_plots
 
 
 class Setting(NamedTuple):
@@ -250,7 +251,7 @@ def table(rows: list[Row]) -> str:
   """The rows in Markdown.
 
   Example:
-    >>> from experiments.large_steps import geometries
+    >>> from adaopt.experiments.large_steps import geometries
     >>> row = geometries.Row(
     ...   'digits', 'sign descent', 20, False, float('nan'), 0.5, 0.987, -0.1)
     >>> print(geometries.table([row]))

@@ -1,6 +1,6 @@
 """Which losses of the margin keep large steps stable.
 
-python -m experiments.large_steps.losses --workdir=DIR
+python -m adaopt.experiments.large_steps.losses --workdir=DIR
 
 Gradient descent with step sizes from 0.1 to 10⁴ on two of scikit-learn's
 digits, by the loss: iterations until every margin is positive, and the mean
@@ -12,12 +12,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from adaopt.experiments import command_line, options, results
+from adaopt.experiments.large_steps import separable
+from adaopt.experiments.plots import losses as losses_plots
 
 from adaopt import logistic
 from adaopt.logistic import losses as margin_losses
-from experiments import command_line, options, results
-from experiments.large_steps import separable
-from experiments.plots import losses as losses_plots
 
 LOSSES = {
   'logistic': margin_losses.logistic(),

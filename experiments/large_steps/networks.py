@@ -1,6 +1,6 @@
 """Large steps on two-layer models, beside the linear ones.
 
-python -m experiments.large_steps.networks --workdir=DIR [--data_dir=DIR]
+python -m adaopt.experiments.large_steps.networks --workdir=DIR [--data_dir=DIR]
 
 Iterations against the number of features, on a set where linear models take
 Ω(d); then LR+GD, Normalized LR+GD and the batch perceptrons on pairs of digits
@@ -14,12 +14,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import flags
+from adaopt.experiments import command_line, options, results
+from adaopt.experiments.large_steps import scaling, separable, solutions, sweeps
+from adaopt.experiments.plots import large_steps as large_steps_plots
+from adaopt.experiments.plots import networks as networks_plots
 
 from adaopt import logistic
-from experiments import command_line, options, results
-from experiments.large_steps import scaling, separable, solutions, sweeps
-from experiments.plots import large_steps as large_steps_plots
-from experiments.plots import networks as networks_plots
 
 _PROBLEMS = flags.DEFINE_multi_enum(
   'network_problem',

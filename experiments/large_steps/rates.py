@@ -1,6 +1,6 @@
 """How fast the risk and the errors fall: budgets, transitions, lower bounds.
 
-python -m experiments.large_steps.rates --workdir=DIR
+python -m adaopt.experiments.large_steps.rates --workdir=DIR
 
 Budgets: the log-loss after T iterations with a step size that is constant or in
 proportion to T. Transitions: the iteration from which the loss of LR+GD falls
@@ -14,11 +14,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from adaopt.experiments import command_line, files, options, rates, results
+from adaopt.experiments.large_steps import separable
+from adaopt.experiments.plots import rates_of_large_steps
 
 from adaopt import logistic
-from experiments import command_line, files, options, rates, results
-from experiments.large_steps import separable
-from experiments.plots import rates_of_large_steps
 
 BUDGETS = (100, 300, 1000, 3000, 10_000)
 MAX_STEPS = 20_000

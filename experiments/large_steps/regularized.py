@@ -1,6 +1,6 @@
 """Large steps with an ℓ₂ penalty, and on data that no hyperplane separates.
 
-python -m experiments.large_steps.regularized --workdir=DIR
+python -m adaopt.experiments.large_steps.regularized --workdir=DIR
 
 Penalties: the iterations of LR+GD to a gradient of norm 10⁻⁶ with the classical
 step size 1/L and with the best of larger ones, on two of scikit-learn's digits.
@@ -13,12 +13,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from adaopt.experiments import command_line, options, results
+from adaopt.experiments.large_steps import separable
+from adaopt.experiments.plots import regularized as regularized_plots
 from scipy import optimize
 
 from adaopt import logistic
-from experiments import command_line, options, results
-from experiments.large_steps import separable
-from experiments.plots import regularized as regularized_plots
 
 PAIR = (8, 9)
 PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from adaopt.experiments import rates, results
+from adaopt.experiments.large_steps import separable, sweeps
 
 from adaopt import logistic
-from experiments import rates, results
-from experiments.large_steps import separable, sweeps
 
 MODELS: dict[str, logistic.Model | None] = {
   'linear': None,
@@ -124,7 +124,7 @@ def exponent(iterations: dict[int, int]) -> float:
   """α of iterations ∝ d^α, by least squares between the logarithms.
 
   Example:
-    >>> from experiments.large_steps import scaling
+    >>> from adaopt.experiments.large_steps import scaling
     >>> print(round(scaling.exponent({16: 8, 64: 16, 256: 32}), 6))
     0.5
   """

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from experiments import results
+from adaopt.experiments import results
 
 
 class Solution(NamedTuple):
@@ -47,7 +47,7 @@ def table(rows: list[Solution]) -> str:
   """The rows in Markdown; > marks the iterations of unsolved runs.
 
   Example:
-    >>> from experiments.large_steps import solutions
+    >>> from adaopt.experiments.large_steps import solutions
     >>> row = solutions.Solution(
     ...   'hard_set', 'NLR', 0.1, 157, True, bound=385.0, squared_ratio=5.0)
     >>> print(solutions.table([row]))

@@ -1,6 +1,6 @@
 """Large steps on batches: fixed, random and adaptive, at one example budget.
 
-python -m experiments.large_steps.stochastic \
+python -m adaopt.experiments.large_steps.stochastic \
   --workdir=DIR --data_dir=DIR --seeds=3
 
 Gradient descent sees all n examples in every step, LR+SGD and the perceptron a
@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
+from adaopt.experiments import command_line, datasets, options
+from adaopt.experiments.large_steps import separable, usage, walks
+from adaopt.experiments.plots import stochastic as stochastic_plots
 
 import adaopt
 from adaopt import logistic
-from experiments import command_line, datasets, options
-from experiments.large_steps import separable, usage, walks
-from experiments.plots import stochastic as stochastic_plots
 
 ETA = THETA = 0.9
 INIT_BATCH_SIZE = 16

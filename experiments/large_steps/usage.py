@@ -4,9 +4,8 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-
-from experiments import results
-from experiments.large_steps import walks
+from adaopt.experiments import results
+from adaopt.experiments.large_steps import walks
 
 
 class Usage(NamedTuple):
@@ -85,7 +84,7 @@ def best(rows: list[Usage]) -> str:
     The step size, in words.
 
   Example:
-    >>> from experiments.large_steps import usage
+    >>> from adaopt.experiments.large_steps import usage
     >>> row = usage.Usage(
     ...   'digits', 'NLR', 'γ = 1', 0, passes=9.0, solved_by=9.0, error=0.0,
     ...   loss=0.1, updates=9, mean_batch_size=356, rises=0)

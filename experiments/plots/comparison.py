@@ -3,9 +3,8 @@
 import pathlib
 
 import numpy as np
+from adaopt.experiments import records
 from matplotlib import figure as mpl
-
-from experiments import records
 
 LEARNING = (
   ('examples', 'train_loss'),

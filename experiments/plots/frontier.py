@@ -3,10 +3,9 @@
 import pathlib
 
 import numpy as np
+from adaopt.experiments.frontier import reporting, training
 from matplotlib import figure as mpl
 from matplotlib import ticker
-
-from experiments.frontier import reporting, training
 
 MARKERS = 'osD^vP*X'
 

@@ -3,9 +3,8 @@
 import pathlib
 
 import numpy as np
+from adaopt.experiments.large_steps import walks
 from matplotlib import figure as mpl
-
-from experiments.large_steps import walks
 
 STYLES = ('-', '--', ':')
 COLORS = 10

@@ -1,9 +1,10 @@
 """Kills, full disks, second processes and a soak: python tests/chaos
 
-Runs experiments.compare on digits, ends it at random moments in every way there
-is, resumes it, and compares what is left at the end with what an undisturbed
-run leaves, but for the seconds. `make chaos` runs it. With --soak_minutes it
-also stops and resumes a long run for so long, and looks at its memory.
+Runs adaopt.experiments.compare on digits, ends it at random moments in every
+way there is, resumes it, and compares what is left at the end with what an
+undisturbed run leaves, but for the seconds. `make chaos` runs it. With
+--soak_minutes it also stops and resumes a long run for so long, and looks at
+its memory.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""Runs of experiments.compare that are started, ended and looked at."""
+"""Runs of adaopt.experiments.compare that are started, ended and looked at."""
 
 import atexit
 import json
@@ -27,8 +27,8 @@ for name, value in (
   jax.config.update(name, value)
   os.environ[name.upper()] = str(value)
 
-from experiments import compare, datasets  # noqa: E402
-from experiments.plots import comparison  # noqa: E402
+from adaopt.experiments import compare, datasets  # noqa: E402
+from adaopt.experiments.plots import comparison  # noqa: E402
 
 datasets.DATASETS['digits'](None)  # for what it imports
 
@@ -50,7 +50,7 @@ TOGETHER = ('--schemes=adagrad_8', '--seeds=2')  # as one program
 
 
 class Process(NamedTuple):
-  """A run of experiments.compare."""
+  """A run of adaopt.experiments.compare."""
 
   pid: int
   log: pathlib.Path  # its output
@@ -107,7 +107,7 @@ def fork(
 def spawn(workdir: pathlib.Path, chosen: tuple[str, ...]) -> Process:
   """Starts a process as a user does."""
   log = pathlib.Path(f'{workdir}.log')
-  command = [sys.executable, '-m', 'experiments.compare']
+  command = [sys.executable, '-m', 'adaopt.experiments.compare']
   with log.open('ab') as output:
     process = subprocess.Popen(
       command + _arguments(workdir, chosen),

@@ -4,10 +4,9 @@ import sys
 
 import pytest
 from absl.testing import flagsaver
-
-from experiments import command_line, compare, convergence
-from experiments.frontier import __main__ as frontier
-from experiments.large_steps import __main__ as large_steps
+from adaopt.experiments import command_line, compare, convergence
+from adaopt.experiments.frontier import __main__ as frontier
+from adaopt.experiments.large_steps import __main__ as large_steps
 
 DIGITS = 'experiments/configs/digits.py'
 CONFIGURED = ['config', 'workdir'], ['data_dir', 'seeds', 'schemes']

@@ -21,9 +21,7 @@ import numpy as np
 import pytest
 import tensorboardX
 from absl.testing import flagsaver
-
-import adaopt
-from experiments import (
+from adaopt.experiments import (
   checkpoints,
   command_line,
   compare,
@@ -37,7 +35,7 @@ from experiments import (
   schemes,
   train,
 )
-from experiments.configs import (
+from adaopt.experiments.configs import (
   cifar10_cnn,
   cifar10_resnet18,
   digits,
@@ -48,6 +46,8 @@ from experiments.configs import (
   mnist_logistic,
   shakespeare_transformer,
 )
+
+import adaopt
 
 ROOT = pathlib.Path(__file__).parents[2]
 NEVER = train.Interval(examples=2**30, minutes=1e9)
@@ -478,7 +478,7 @@ def test_normalized_steps_are_those_of_sgd_over_the_mean_residual():
 
 def start(*arguments):
   return subprocess.Popen(
-    [sys.executable, '-m', 'experiments.compare', *arguments],
+    [sys.executable, '-m', 'adaopt.experiments.compare', *arguments],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,

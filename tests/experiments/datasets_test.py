@@ -12,6 +12,8 @@ import tracemalloc
 import jax
 import numpy as np
 import pytest
+from adaopt.experiments import datasets
+from adaopt.experiments.datasets import base, cifar, idx, libsvm
 from data_files import (
   as_python2_pickle,
   binary,
@@ -22,9 +24,6 @@ from data_files import (
   write_archive,
   write_mnist,
 )
-
-from experiments import datasets
-from experiments.datasets import base, cifar, idx, libsvm
 
 DATASETS = datasets.DATASETS
 

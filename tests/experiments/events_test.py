@@ -7,10 +7,9 @@ import struct
 
 import pytest
 import tensorboardX
+from adaopt.experiments import events
 from tensorboardX import record_writer
 from tensorboardX.proto import event_pb2
-
-from experiments import events
 
 
 def read(path):

@@ -9,13 +9,10 @@ import jax
 import numpy as np
 import optax
 import pytest
-from hypothesis import strategies as st
-
-import adaopt
-from experiments import datasets, models, runs, schemes
-from experiments.configs import digits
-from experiments.configs import frontier as workloads
-from experiments.frontier import (
+from adaopt.experiments import datasets, models, runs, schemes
+from adaopt.experiments.configs import digits
+from adaopt.experiments.configs import frontier as workloads
+from adaopt.experiments.frontier import (
   plan,
   reporting,
   saving,
@@ -23,7 +20,10 @@ from experiments.frontier import (
   training,
   trials,
 )
-from experiments.plots import frontier as pictures
+from adaopt.experiments.plots import frontier as pictures
+from hypothesis import strategies as st
+
+import adaopt
 
 OUTCOME = trials.Outcome(
   steps=10,
@@ -283,7 +283,7 @@ def test_a_finished_frontier_is_reported_without_running(
   small, tmp_path, monkeypatch
 ):
   """Interrupted after the fixed sizes, the same command goes on."""
-  main = pytest.importorskip('experiments.frontier.__main__')
+  main = pytest.importorskip('adaopt.experiments.frontier.__main__')
   config, _ = small
   calls = []
 

@@ -3,8 +3,7 @@
 import signal
 
 import pytest
-
-from experiments import interrupts
+from adaopt.experiments import interrupts
 
 
 @pytest.mark.parametrize('number', interrupts.SIGNALS)

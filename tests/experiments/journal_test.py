@@ -1,8 +1,7 @@
 """Results that a kill loses, or that are computed twice."""
 
 import pytest
-
-from experiments import journal
+from adaopt.experiments import journal
 
 
 def fail():

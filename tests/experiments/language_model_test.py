@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from adaopt.experiments import checkpoints, records
+from adaopt.experiments.configs import shakespeare_lm
+from adaopt.experiments.language_model import layouts, runs, speeches, training
 
-from experiments import checkpoints, records
-from experiments.configs import shakespeare_lm
-from experiments.language_model import layouts, runs, speeches, training
 from tests import scripts
 
 TEXT = np.array([1, 2, 0, 0, 3, 0, 4, 5, 6, 7, 8, 0, 0, 9])
@@ -173,7 +173,7 @@ def start(process, port, workdir, data_dir):
     f'--data_dir={data_dir}',
   ]
   return subprocess.Popen(
-    [sys.executable, '-m', 'experiments.language_model', *arguments],
+    [sys.executable, '-m', 'adaopt.experiments.language_model', *arguments],
     cwd=scripts.ROOT,
     env=os.environ | {'JAX_NUM_CPU_DEVICES': '4', 'JAX_PLATFORMS': 'cpu'},
     stdout=subprocess.PIPE,

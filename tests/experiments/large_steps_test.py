@@ -8,10 +8,9 @@ import logistic_oracles as oracles
 import numpy as np
 import pytest
 import scripts
-
-from experiments.benchmarks import large_steps as benchmark
-from experiments.benchmarks import numpy_sweeps
-from experiments.large_steps import separable, solutions, sweeps
+from adaopt.experiments.benchmarks import large_steps as benchmark
+from adaopt.experiments.benchmarks import numpy_sweeps
+from adaopt.experiments.large_steps import separable, solutions, sweeps
 
 
 def make_train():

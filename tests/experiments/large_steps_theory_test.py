@@ -3,16 +3,16 @@
 import jax
 import numpy as np
 import pytest
-
-from adaopt import logistic
-from experiments import rates as theory
-from experiments.large_steps import (
+from adaopt.experiments import rates as theory
+from adaopt.experiments.large_steps import (
   choosing,
   losses,
   rates,
   regularized,
   separable,
 )
+
+from adaopt import logistic
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,11 @@ import subprocess
 import sys
 
 import pytest
-
-from experiments import locks
+from adaopt.experiments import locks
 
 HOLD = """
 import pathlib, sys, time
-from experiments import locks
+from adaopt.experiments import locks
 with locks.held(pathlib.Path(sys.argv[1])):
   print('held', flush=True)
   time.sleep(60)

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-
-from experiments import records
-from experiments.plots import comparison, ratios
+from adaopt.experiments import records
+from adaopt.experiments.plots import comparison, ratios
 
 
 @pytest.mark.parametrize('name', ['a.svg', 'a.b.PNG'])

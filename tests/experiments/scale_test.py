@@ -1,8 +1,7 @@
 """A scanned transformer on meshes costs what its plain gradient costs."""
 
 import pytest
-
-from experiments.benchmarks import collectives, scale, scanned
+from adaopt.experiments.benchmarks import collectives, scale, scanned
 
 SMALL = scanned.Size(
   layers=2, width=64, heads=4, vocabulary=16, length=32, batch_size=16

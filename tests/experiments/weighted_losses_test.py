@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import scripts
 from absl.testing import flagsaver
-from flax import linen as nn
-
-from experiments import (
+from adaopt.experiments import (
   models,
   padded_sequences,
   rare_class,
   weighted_losses,
 )
-from experiments.datasets import base
+from adaopt.experiments.datasets import base
+from flax import linen as nn
+
 from tests import data_files
 
 

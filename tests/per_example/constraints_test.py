@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adaopt.experiments.benchmarks import collectives
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adaopt
 from adaopt.per_example.program import constraints, ir
-from experiments.benchmarks import collectives
 
 pytestmark = pytest.mark.usefixtures('optimised')
 B, T, D, F = 64, 4, 64, 128

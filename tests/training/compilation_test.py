@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from adaopt.experiments import compilations
 
 import adaopt
 from adaopt.training import drivers, fitting
-from experiments import compilations
 
 
 def loss_fn(params, batch):

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from adaopt.experiments import compilations
 
 import adaopt
 from adaopt.training import drivers
-from experiments import compilations
 
 
 def convolve(kernel, images):

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adaopt.experiments.benchmarks import collectives
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adaopt
 from adaopt.training import drivers, meshes
-from experiments.benchmarks import collectives
 from tests.training import sharding_test
 
 WIDTH, MICRO_BATCH = 32, 16

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from adaopt.experiments.benchmarks import collectives
 from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
 from adaopt import training
 from adaopt.training import fed, steps, stream
-from experiments.benchmarks import collectives
 from tests.training import sharding_test
 
 DATA = np.random.default_rng(0).normal(1.0, size=[64, 3]).astype(np.float32)

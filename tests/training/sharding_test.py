@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adaopt.experiments.benchmarks import collectives
 from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
 from adaopt.training import drivers
-from experiments.benchmarks import collectives
 from tests import per_example_cases
 
 AUTO = jax.sharding.AxisType.Auto

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adaopt.experiments import compilations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
@@ -12,7 +13,6 @@ import adaopt
 from adaopt import criteria
 from adaopt._common import fields
 from adaopt.training import loops, timing
-from experiments import compilations
 
 M = 64
 X = np.random.default_rng(0).normal(size=(512, 3)).astype(np.float32)

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from adaopt.experiments import compilations
 
 import adaopt
 from adaopt._common import fields
 from adaopt.statistics import reading, trained
 from adaopt.transforms import follow_batch_size
-from experiments import compilations
 
 PARAMS = {'w': jnp.linspace(-2.0, 2.0, 6).reshape(2, 3), 'b': jnp.ones(2)}
 BOTH = ('b1', 'b2')
