@@ -6,6 +6,7 @@ sorted, and a batch is a range of positions, whatever its size and wherever it
 starts. Of a feed it is what the feed reads, a block at a time.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +62,28 @@ def _checked(seed, positions):
   return positions
 
 
+@functools.partial(jax.jit, static_argnums=2, inline=True)
+def _walk(seed, positions, num_examples):
+  """Compiled once for all calls; a loop outside of jit compiles at each."""
+  positions = positions.astype(jnp.promote_types(positions.dtype, jnp.int32))
+  epoch, offset = jnp.divmod(positions, num_examples)
+  key = _hash(seed ^ jnp.uint32(0x9E3779B9))
+  key = _hash(key ^ _hash(epoch.astype(jnp.uint32)))
+  bits = max(8, (num_examples - 1).bit_length())
+
+  def walk(carry):
+    x, walking = carry
+    x = jnp.where(walking, _permute_bits(x, key, bits), x)
+    return x, x >= num_examples
+
+  indices, _ = jax.lax.while_loop(
+    lambda carry: jnp.any(carry[1]),
+    walk,
+    (offset.astype(jnp.uint32), jnp.ones_like(offset, bool)),
+  )
+  return indices.astype(jnp.int32)
+
+
 def example_indices(
   seed: jax.typing.ArrayLike, positions: jax.Array, num_examples: int
 ) -> jax.Array:
@@ -93,25 +116,8 @@ def example_indices(
     <https://doi.org/10.1007/3-540-45760-7_9>`_, 2002 (cycle walking)
   """
   checks.check_integer(1, num_examples=num_examples)
-  num_examples = int(num_examples)
   positions = _checked(seed, positions)
-  positions = positions.astype(jnp.promote_types(positions.dtype, jnp.int32))
-  epoch, offset = jnp.divmod(positions, num_examples)
-  key = _hash(jnp.asarray(seed, jnp.uint32) ^ jnp.uint32(0x9E3779B9))
-  key = _hash(key ^ _hash(epoch.astype(jnp.uint32)))
-  bits = max(8, (num_examples - 1).bit_length())
-
-  def walk(carry):
-    x, walking = carry
-    x = jnp.where(walking, _permute_bits(x, key, bits), x)
-    return x, x >= num_examples
-
-  indices, _ = jax.lax.while_loop(
-    lambda carry: jnp.any(carry[1]),
-    walk,
-    (offset.astype(jnp.uint32), jnp.ones_like(offset, bool)),
-  )
-  return indices.astype(jnp.int32)
+  return _walk(jnp.asarray(seed, jnp.uint32), positions, int(num_examples))
 
 
 def example_keys(seed: jax.typing.ArrayLike, positions: jax.Array) -> jax.Array:

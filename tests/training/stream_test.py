@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from adaopt.experiments import compilations
 from hypothesis import strategies as st
 
 import adaopt
@@ -269,3 +270,11 @@ def test_a_seed_and_positions_are_integers(seed, positions, message):
   ):
     with pytest.raises(ValueError, match=message):
       function()
+
+
+def test_batches_drawn_outside_of_jit_compile_once():
+  dataset = {'x': jnp.arange(10)}
+  adaopt.draw(dataset, 0, jnp.arange(4))
+  before = compilations.count()
+  adaopt.draw(dataset, 1, 4 + jnp.arange(4))
+  assert compilations.count() == before
