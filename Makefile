@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 NEWER := $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.1[23].*/bin/python) \
   $(shell command -v python3.12 python3.13 2>/dev/null | grep -v shims)
 
-.PHONY: train test bench chaos fuzz test-all lint format clean
+.PHONY: train test test-slow bench chaos fuzz test-all lint format clean
 
 train: $(VENV)/installed
 	@echo 'Training on digits, shifted at random: one adaptive run against the best of a sweep; results go to $(WORKDIR).'
@@ -31,8 +31,12 @@ fuzz: $(VENV)/installed
 	@$(BIN)/python tests/fuzz $(FUZZ)
 
 test: lint
-	@echo 'Running the tests and the doctests on two workers.'
-	@$(BIN)/python -m pytest -q -n 2
+	@echo 'Running the quick tests and the doctests on two workers; make test-slow runs the others.'
+	@$(BIN)/python -m pytest -q -n 2 -m 'not slow'
+
+test-slow: $(VENV)/installed
+	@echo 'Running the slow tests on two workers (half an hour).'
+	@$(BIN)/python -m pytest -q -n 2 -m slow
 
 lint: $(VENV)/installed
 	@echo 'Checking style with ruff.'
@@ -44,7 +48,7 @@ format: $(VENV)/installed
 	@$(BIN)/ruff format .
 
 # The tests on each newer interpreter with the newest packages there are.
-test-all: test
+test-all: test test-slow
 	@for python in $(NEWER); do \
 	  venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	  echo "Testing with the newest packages on $$python, in $$venv."; \

@@ -371,6 +371,7 @@ def _compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 @every_row
 def test_second_jitted_call_does_not_recompile(row):
   optimizer = row.factory(**row.kwargs)
@@ -385,6 +386,7 @@ def test_second_jitted_call_does_not_recompile(row):
   assert not second
 
 
+@pytest.mark.slow
 @every_row
 @every_dtype(*DTYPES)
 def test_state_keeps_its_structure_and_types(row, dtype):
@@ -396,6 +398,7 @@ def test_state_keeps_its_structure_and_types(row, dtype):
     assert _types(new_state) == _types(jax.tree.map(jax.typeof, state))
 
 
+@pytest.mark.slow
 @every_row
 @every_dtype(*DTYPES)
 def test_either_state_can_leave_a_lax_cond(row, dtype):
@@ -412,6 +415,7 @@ def test_either_state_can_leave_a_lax_cond(row, dtype):
     assert _types(new_params) == _types(jax.tree.map(jax.typeof, params))
 
 
+@pytest.mark.slow
 @every_row
 @every_dtype(*DTYPES)
 def test_updates_have_the_dtypes_of_params(row, dtype):
@@ -426,6 +430,7 @@ def test_updates_have_the_dtypes_of_params(row, dtype):
     assert _types(updates) == _types(jax.tree.map(jax.typeof, params))
 
 
+@pytest.mark.slow
 @every_row
 @every_dtype(*HALF)
 def test_half_precision_moves_where_the_squared_norm_overflows(row, dtype):
@@ -444,6 +449,7 @@ def test_half_precision_moves_where_the_squared_norm_overflows(row, dtype):
     assert jnp.all(p < p_0)
 
 
+@pytest.mark.slow
 @every_row
 @every_dtype(jnp.float32, jnp.float64, jnp.complex64)
 def test_minimises_a_quadratic_in_a_scan(row, dtype):
@@ -462,6 +468,7 @@ def test_minimises_a_quadratic_in_a_scan(row, dtype):
     _assert_same(found, _target(params), rtol=0, atol=1e-2)
 
 
+@pytest.mark.slow
 @every_row
 def test_multi_steps_updates_once_with_the_mean_gradient(row):
   optimizer = row.factory(**row.kwargs)
@@ -485,6 +492,7 @@ def test_multi_steps_updates_once_with_the_mean_gradient(row):
   _assert_same(done.inner_opt_state, expected_state, rtol=1e-5)
 
 
+@pytest.mark.slow
 @every_row
 def test_injected_hyperparams_give_the_same_updates_and_state(row):
   optimizer = row.factory(**row.kwargs)
@@ -507,6 +515,7 @@ def test_injected_hyperparams_give_the_same_updates_and_state(row):
   _assert_same(state_injected.inner_state, state, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NUMERIC_RATES)
 def test_an_injected_learning_rate_can_be_changed_between_steps(name):
   row = ROWS[name]
@@ -599,6 +608,7 @@ def _assert_sharded_like_params(state, params):
       assert s.sharding.is_equivalent_to(shardings[s.shape], s.ndim)
 
 
+@pytest.mark.slow
 @every_row
 def test_state_like_params_is_sharded_like_params(row):
   optimizer = row.factory(**row.kwargs)
@@ -610,6 +620,7 @@ def test_state_like_params_is_sharded_like_params(row):
   _assert_sharded_like_params(new_state, params)
 
 
+@pytest.mark.slow
 @every_row
 def test_jitted_init_shards_state_like_params_on_an_explicit_mesh(row):
   optimizer = row.factory(**row.kwargs)

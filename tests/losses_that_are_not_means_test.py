@@ -299,6 +299,7 @@ def as_leaves(tree):
   return [np.asarray(x) for x in jax.tree.leaves(tree)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row', OTHERS.values(), ids=OTHERS)
 def test_what_is_no_mean_is_told_before_an_update(row):
   with pytest.raises(ValueError, match=row.error) as told:
@@ -308,6 +309,7 @@ def test_what_is_no_mean_is_told_before_an_update(row):
   assert str(told.value) == str(told_by_fit.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row', MEANS.values(), ids=MEANS)
 def test_what_is_a_mean_passes_and_trains(row):
   adaopt.check_independent_examples(
@@ -318,6 +320,7 @@ def test_what_is_a_mean_passes_and_trains(row):
   assert any(np.any(x != y) for x, y in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('loss_fn', 'plain', 'params', 'batch'),
   [
@@ -362,6 +365,7 @@ def test_without_the_check_they_train(name):
   assert all(np.isfinite(metrics.loss) for _, metrics in steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['BatchNorm of linen', 'BatchNorm of nnx'])
 def test_batch_norm_trains_in_groups_as_its_message_says(name):
   row = OTHERS[name]

@@ -19,6 +19,7 @@ def test_notebook_is_stripped_and_short(path):
     assert cell.get('execution_count') is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path):
   notebook = nbformat.read(path, as_version=4)

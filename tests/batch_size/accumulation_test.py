@@ -149,6 +149,7 @@ SAME = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('criterion', 'options', 'estimate', 'inner'), SAME.values(), ids=SAME
 )
@@ -549,6 +550,7 @@ def test_a_linen_train_state_takes_plain_gradients():
   assert np.all(params[1]['params']['kernel'] != start['params']['kernel'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('gradients', ['statistics', 'plain'])
 def test_an_nnx_optimizer_equals_the_loop_in_optax(gradients):
   def squares(model, batch):
@@ -727,6 +729,7 @@ HOLDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', HOLDERS)
 def test_any_optimizer_that_holds_a_batch_size_updates_as_by_whole_batches(
   name,
@@ -781,6 +784,7 @@ def test_any_optimizer_that_holds_a_batch_size_updates_as_by_whole_batches(
   chex.assert_trees_all_close(state.inner_state, whole_state, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['adaptive', 'seesaw', 'adascale, norm test'])
 def test_an_nnx_optimizer_tells_whether_it_has_updated(name):
   model = nnx.Linear(5, 1, rngs=nnx.Rngs(0))
@@ -859,6 +863,7 @@ def test_has_updated_is_told_under_jit_and_in_wrappers():
   assert found == 3 * [False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('group_size', [1, 2])
 @pytest.mark.parametrize('sizes', [(4, 4, 4), (2, 6, 4), (8, 4)])
 def test_what_merges_is_what_the_gradients_of_the_batch_say(sizes, group_size):

@@ -140,6 +140,7 @@ def test_a_policy_of_integers_serves_and_is_not_asked_without_evidence():
   assert _sizes(transform, [9.0, 9.0, np.nan, 9.0, 9.0]) == [16, 32, 32, 64, 64]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, database=None, derandomize=True)
 @given(
   smallest=st.integers(1, 40),
@@ -326,6 +327,7 @@ def test_without_signal_noise_saturates_and_nothing_keeps_the_size(
   assert state.batch_size == expected
 
 
+@pytest.mark.slow
 def test_the_tolerance_can_be_mapped_over():
   statistics = adaopt.GradientStatistics(
     jnp.int32(8), mean=jnp.array([3.0, 4.0]), variance=jnp.float32(49.3)
@@ -597,6 +599,7 @@ def test_the_optimizers_of_flax_raise_the_sentence_instead_of_standing_still(
       update()
 
 
+@pytest.mark.slow
 def test_a_linen_train_state_raises_and_the_remedy_works():
   state = linen_train_state.TrainState.create(
     apply_fn=None, params={'w': jnp.ones(3)}, tx=ADAPTS['adadagrad']
@@ -616,6 +619,7 @@ def test_a_linen_train_state_raises_and_the_remedy_works():
   assert int(optax.tree.get(state.opt_state, 'batch_size')) > 8
 
 
+@pytest.mark.slow
 def test_an_nnx_optimizer_raises_and_the_remedy_works():
   model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
   optimizer = nnx.Optimizer(model, ADAPTS['adadagrad'], wrt=nnx.Param)

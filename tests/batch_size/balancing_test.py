@@ -40,6 +40,7 @@ def _oracle(values, init, largest, factor):
   return rates, sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('factor', [2.0, 1.3])
 @pytest.mark.parametrize('name', SCHEDULES)
 def test_rates_and_sizes_are_those_of_a_walk_over_all_examples(name, factor):

@@ -102,6 +102,7 @@ def _step(name):
   return STEPS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', POLICIES)
 @PROPERTY
 @given(data=st.data())
@@ -170,6 +171,7 @@ def test_infinitely_many_examples_give_the_largest_integer(multiple_of):
   assert int(state.batch_size) == b_max
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(b=SIZES, used=st.integers(1, LARGEST))
 def test_a_constant_schedule_is_exact(b, used):
@@ -182,6 +184,7 @@ def test_a_constant_schedule_is_exact(b, used):
     assert (int(state.batch_size), int(state.examples)) == (b, used)
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(b=st.integers(1, LARGEST), factor=st.integers(2, 9))
 def test_seesaw_is_exact_for_whole_factors(b, factor):

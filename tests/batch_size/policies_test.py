@@ -12,6 +12,7 @@ NAN, INF = float('nan'), float('inf')
 LARGEST = 2**31 - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('policy', 'current', 'required', 'expected'),
   [

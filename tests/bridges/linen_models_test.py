@@ -63,6 +63,7 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(one, other, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_batch_gives_what_apply_gives(variables, batch):
   bridge = bridges.linen_loss(Model(), variables, squared_error)
   (loss, state), gradient = jax.jit(
@@ -92,6 +93,7 @@ def test_a_batch_gives_what_apply_gives(variables, batch):
   assert jax.tree.structure(gradient) == jax.tree.structure(bridge.params)
 
 
+@pytest.mark.slow
 def test_batches_of_one_give_what_each_gives_alone(variables, batch):
   loss_fn, params, model_state = bridges.linen_loss(
     Model(), variables, squared_error
@@ -152,6 +154,7 @@ def test_streams_of_one_module_differ():
   assert len({int(bits) for bits in drawn}) == 3
 
 
+@pytest.mark.slow
 def test_recurrent_dropout_drops_anew_in_every_step():
   class Cell(nn.Module):
     @nn.compact
@@ -178,6 +181,7 @@ def test_recurrent_dropout_drops_anew_in_every_step():
   assert len(np.unique(drawn, axis=0)) == 5
 
 
+@pytest.mark.slow
 def test_attention_drops():
   model = nn.MultiHeadDotProductAttention(
     num_heads=2, dropout_rate=0.5, deterministic=False

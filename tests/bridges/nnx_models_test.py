@@ -125,6 +125,7 @@ def test_batches_of_one_give_what_each_gives_alone(batch):
     assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], states), state)
 
 
+@pytest.mark.slow
 def test_the_model_does_not_change_and_does_not_leak(batch):
   model = Model()
   before = values(nnx.state(model, nnx.Not(nnx.RngKey)))
@@ -328,6 +329,7 @@ def test_attention_drops():
   assert_stochastic(model, jax.random.normal(KEYS[0], [5, 4]))
 
 
+@pytest.mark.slow
 def test_recurrent_dropout_drops():
   class Cell(nnx.GRUCell):
     def __init__(self, rngs):

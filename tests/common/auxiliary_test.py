@@ -41,6 +41,7 @@ def ways(loss_fn, size):
   return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [1, 2, 10])
 def test_rows_come_back_in_order_and_the_rest_is_averaged(size):
   outputs = X @ PARAMS
@@ -60,6 +61,7 @@ def test_rows_come_back_in_order_and_the_rest_is_averaged(size):
     np.testing.assert_allclose(aux['count'], size * np.mean(outputs > 0), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [1, 2])
 def test_rows_in_half_precision_stay_as_the_loss_returned_them(size):
   half = jnp.asarray(X, jnp.bfloat16)
@@ -74,6 +76,7 @@ def test_rows_in_half_precision_stay_as_the_loss_returned_them(size):
     )
 
 
+@pytest.mark.slow
 def test_rows_of_a_masked_batch_are_all_there():
   run = adaopt.value_and_statistics(with_rows, has_aux=True)
   mask = np.arange(20) < 15
@@ -88,6 +91,7 @@ def test_an_aux_of_nothing_comes_back():
   assert aux == {'a': None}
 
 
+@pytest.mark.slow
 def test_a_loss_of_fixed_size_is_believed_at_its_leading_axis():
   loss_fn = lambda params, batch: (
     jnp.mean(batch.reshape(2, 3) @ params),
@@ -126,6 +130,7 @@ def test_a_key_in_aux_meets_a_sentence(only, size):
     adaopt.per_example.squared_norms(keyed, has_aux=True)(PARAMS, X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', [training.traced, training.dispatched])
 @pytest.mark.parametrize(
   ('loss_fn', 'sentence'),

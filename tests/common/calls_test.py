@@ -44,6 +44,7 @@ def folded(key):
   return jnp.stack([jax.random.fold_in(key, i) for i in range(len(X))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [1, 2, 3])
 @pytest.mark.parametrize('each', [False, True])
 def test_every_sample_draws_by_its_own_key(each, size):
@@ -57,6 +58,7 @@ def test_every_sample_draws_by_its_own_key(each, size):
   close(found.variance, size * oracles.total_variance(g), 1e-4)
 
 
+@pytest.mark.slow
 def test_a_reduction_draws_by_the_same_keys():
   g = rows_of(folded(KEY))
   _, mean, norms = adaopt.per_example.squared_norms(noisy)(PARAMS, X, key=KEY)
@@ -68,6 +70,7 @@ def test_a_reduction_draws_by_the_same_keys():
   close(squares, np.mean(g**2, 0))
 
 
+@pytest.mark.slow
 def test_positions_of_the_stream_give_keys():
   keys = adaopt.example_keys(3, jnp.arange(6))
   whole = adaopt.value_and_statistics(noisy)
@@ -176,6 +179,7 @@ def assert_same(found, expected):
   jax.tree.map(lambda x, y: close(x, y, 1e-4), found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mask', MASKS)
 @pytest.mark.parametrize('loss', [plain, weighted])
 @pytest.mark.parametrize('only', [('variance', 'variance_along_mean'), ()])
@@ -192,6 +196,7 @@ def test_a_mask_leaves_the_examples_that_count(loss, mask, only):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('loss', [plain, weighted])
 def test_a_group_counts_where_all_of_it_does(loss):
   run = adaopt.value_and_statistics(loss, group_size=2)
@@ -200,6 +205,7 @@ def test_a_group_counts_where_all_of_it_does(loss):
   assert_same(run(PARAMS, X, mask=mask), run(PARAMS, X[kept]))
 
 
+@pytest.mark.slow
 def test_a_mask_keeps_the_keys_of_the_examples():
   keys = jax.random.split(KEY, 6)
   mask = np.array(MASKS[3])
@@ -208,6 +214,7 @@ def test_a_mask_keeps_the_keys_of_the_examples():
   assert_same(found, run(PARAMS, X[mask], key=keys[mask]))
 
 
+@pytest.mark.slow
 def test_a_padded_batch_is_the_batch():
   batch, mask = adaopt.pad(X[:5], 8)
   run = adaopt.value_and_statistics(plain)

@@ -84,6 +84,7 @@ def test_a_schedule_is_passed_what_it_takes(count):
   assert number(*wide) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['float32', 'float64', 'uint32', 'int64'])
 @pytest.mark.parametrize('transform', [lambda f: f, jax.jit, jax.vmap])
 def test_a_wide_number_of_jax_may_be_beyond_one_word(dtype, transform):

@@ -192,6 +192,7 @@ def _skip_if_optax_stops(name, flag):
     pytest.skip('optax.scale_by_adam itself mixes dtypes')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flag', FLAGS)
 @pytest.mark.parametrize('name', MAKERS)
 def test_a_flag_stops_no_program_and_changes_no_update(name, flag):
@@ -202,6 +203,7 @@ def test_a_flag_stops_no_program_and_changes_no_update(name, flag):
   _assert_same(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flag', [f for f in FLAGS if f != 'transfers'])
 @pytest.mark.parametrize('name', MAKERS)
 def test_a_flag_stops_no_update_without_jit(name, flag):
@@ -234,6 +236,7 @@ def test_a_state_without_the_flag_serves_with_it_and_back(flag):
   assert state.batch_size == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'complex64'])
 @pytest.mark.parametrize('name', MAKERS)
 def test_gradients_of_other_dtypes_are_cast_by_intent(name, dtype):

@@ -61,6 +61,7 @@ def _statistics(**options):
   return adaopt.value_and_statistics(loss_fn, **options)(PARAMS, G)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'only',
   [

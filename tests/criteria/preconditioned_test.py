@@ -210,6 +210,7 @@ def _loss_fn(params, batch):
   return jnp.mean((predicted - batch['y']) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('optimizer', 'preconditioner'),
   [

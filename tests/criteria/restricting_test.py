@@ -100,6 +100,7 @@ def _required(criterion, statistics=STATISTICS, **extra_args):
   return criterion.update(statistics, state, **extra_args)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('filter', [FILTER, MASK], ids=['paths', 'mask'])
 @pytest.mark.parametrize(
   ('criterion', 'oracle'), CRITERIA.values(), ids=CRITERIA
@@ -283,6 +284,7 @@ def _loss_fn(params, batch):
   return jnp.mean((hidden + params['head'] - batch['y']) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('criterion', 'oracle'),
   [

@@ -68,6 +68,7 @@ def draw(seed, count, **shapes):
   return {k: rng.normal(0.3, 1, (count, *shape)) for k, shape in shapes.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'shapes',
   [
@@ -106,6 +107,7 @@ MATRICES = hnp.arrays(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(MATRICES)
 def test_it_bounds_the_noise_and_knows_no_basis(g):
@@ -172,6 +174,7 @@ def test_it_works_under_vmap_and_jit():
   )
 
 
+@pytest.mark.slow
 def test_muon_trains_on_digits_in_one_program():
   images, labels = load_digits(return_X_y=True)
   dataset = {'image': np.float32(images / 16), 'label': labels}

@@ -106,6 +106,7 @@ def trunk(splits):
   return branches.make_trunk(tiny_digits(), PLAN, splits)
 
 
+@pytest.mark.slow
 def test_a_branch_of_one_step_and_the_noise_scale_before_the_first(
   splits, trunk
 ):
@@ -140,6 +141,7 @@ def test_a_branch_of_one_step_and_the_noise_scale_before_the_first(
   assert np.isnan(point.running_noise_scale)
 
 
+@pytest.mark.slow
 def test_points_are_run_once_and_reported(trunk, tmp_path, monkeypatch):
   config = tiny_digits()
   monkeypatch.setattr(branches, 'make_trunk', lambda *_: trunk)

@@ -82,6 +82,7 @@ def test_no_checkpoint_is_none(tmp_path):
 
 
 # Orbax leaves tasks behind when one of them fails.
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('part', ['state', 'progress', ''])
 def test_of_a_truncated_checkpoint_the_one_before_is_used(
@@ -97,6 +98,7 @@ def test_of_a_truncated_checkpoint_the_one_before_is_used(
   gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_after_a_damaged_checkpoint_the_steps_are_saved_anew(tmp_path, caplog):
   manager = checkpoints.open_folder(tmp_path)
@@ -156,6 +158,7 @@ def test_a_checkpoint_of_something_else_is_refused(manager, options):
   assert 'Delete the folder' in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('number', range(6))
 def test_without_one_of_its_files_a_checkpoint_is_whole_or_passed_over(
@@ -271,6 +274,7 @@ def send_when_saved_anew(process, folder, number):
   return process.communicate(timeout=120)
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_is_the_run_to_the_last_bit(tmp_path):
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
   num_examples = 20_000

@@ -72,6 +72,7 @@ def make_rows(tmp_path_factory):
     return {row['classifier']: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_large_steps_separate_a_pair_of_digits(rows):
   assert len(rows) == 9
   for name in ('NLR, γ = 30', 'LR+GD, γ = 1000', 'perceptron', 'Nesterov'):

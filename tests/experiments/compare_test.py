@@ -199,6 +199,7 @@ def trained(tmp_path_factory):
   return config, workdir, *run_all(config, ['adadagrad', 'ramp'], 2, workdir)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_or_cannot_be_written_is_reported_from(
   trained, monkeypatch, caplog
 ):
@@ -272,6 +273,7 @@ def test_tables_hold_every_run(trained):
   assert '±' in lines[2]
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(trained):
   config, workdir, table, _ = trained
   files = [
@@ -409,6 +411,7 @@ def the_disk_fills_up(number, monkeypatch):
   return count
 
 
+@pytest.mark.slow
 def test_wherever_the_disk_fills_up_the_run_says_so_and_resumes(
   tmp_path, monkeypatch
 ):
@@ -448,6 +451,7 @@ def test_evaluation_counts_every_example_once():
   np.testing.assert_allclose(hits / 2345, 1000 / 2345, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_normalized_steps_are_those_of_sgd_over_the_mean_residual():
   config = digits_normalized.get_config()
   fixed = {'learning_rate': 0.5, 'batch_size': 64}
@@ -487,6 +491,7 @@ def start(*arguments):
   )
 
 
+@pytest.mark.slow
 def test_missing_data_are_a_sentence_and_leave_nothing(tmp_path):
   workdir = tmp_path / 'out'
   process = start(
@@ -499,6 +504,7 @@ def test_missing_data_are_a_sentence_and_leave_nothing(tmp_path):
   assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_mnist_trains_from_files_with_overrides(tmp_path):
   data_files.write_mnist(tmp_path / 'data' / 'mnist', '.gz')
   process = start(
@@ -521,6 +527,7 @@ def test_mnist_trains_from_files_with_overrides(tmp_path):
 
 
 # That of ml_collections, which reads a config by it.
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
 def test_an_experiment_of_ones_own_is_run_from_a_file_elsewhere(
   tmp_path, monkeypatch, capsys

@@ -192,6 +192,7 @@ def test_cells_are_mean_and_standard_deviation(values, text):
   assert results.mean_and_deviation(values, '.2f') == text
 
 
+@pytest.mark.slow
 def test_the_script_leaves_tables_and_a_picture(tmp_path):
   (tmp_path / 'libsvm').mkdir()
   rng = np.random.default_rng(0)
@@ -226,6 +227,7 @@ def test_the_script_leaves_tables_and_a_picture(tmp_path):
   assert fixed['examples'] == '60'
 
 
+@pytest.mark.slow
 def test_the_script_names_a_missing_file(tmp_path):
   done = scripts.run(
     'convergence', f'--data_dir={tmp_path}', f'--workdir={tmp_path}'

@@ -198,6 +198,7 @@ def test_fixed_sizes_differ_in_what_their_state_holds(run):
   assert run('fixed_8', 0.05, 1).train_loss != eight.train_loss
 
 
+@pytest.mark.slow
 def test_a_run_equals_the_same_in_plain_optax(small, run):
   config, splits = small
   outcome = run[0]('fixed_64', 0.05, 0)
@@ -242,6 +243,7 @@ def test_what_is_in_the_file_is_not_run_again(small, run, monkeypatch):
     plan.remembering(changed, splits, run[1])
 
 
+@pytest.mark.slow
 def test_the_tolerance_is_data_and_means_what_it_says(small):
   """η in the state asks for as much as η in the test."""
   config, splits = small
@@ -279,6 +281,7 @@ def test_the_report_shows_every_scheme(tmp_path):
     assert pathlib.Path(tmp_path, name).stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_finished_frontier_is_reported_without_running(
   small, tmp_path, monkeypatch
 ):

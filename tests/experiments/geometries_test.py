@@ -37,6 +37,7 @@ def measure():
     return pair, schedule(3), most, found, alone
 
 
+@pytest.mark.slow
 def test_steps_are_in_the_unit_of_the_margins(measured):
   pair, step, _, _, _ = measured
   # The dual of the max norm is the sum, and √(3 + 1) = 2.
@@ -78,6 +79,7 @@ def test_rows_say_what_is_unsolved_and_leave_other_norms_out():
   assert '| > 9' in second
 
 
+@pytest.mark.slow
 def test_the_script_leaves_a_table_and_a_picture(tmp_path):
   done = scripts.run(
     'large_steps.geometries',
@@ -94,6 +96,7 @@ def test_the_script_leaves_a_table_and_a_picture(tmp_path):
   assert rows['NLR, γ = 1']['iterations'] == '99'
 
 
+@pytest.mark.slow
 def test_the_script_names_a_missing_file(tmp_path):
   done = scripts.run(
     'large_steps.geometries',

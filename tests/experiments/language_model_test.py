@@ -134,6 +134,7 @@ def last_of(folder, run):
   return state
 
 
+@pytest.mark.slow
 def test_a_run_learns_with_its_budget_in_tokens(whole, config):
   curves = records.read(whole)
   sizes, tokens = curves.train['batch_size'], curves.train['tokens']
@@ -147,6 +148,7 @@ def test_a_run_learns_with_its_budget_in_tokens(whole, config):
   assert last['average_test_loss'] < last['test_loss'] < 1.7
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_resumes_to_the_last_bit(
   whole, run, beginning, config, tmp_path
 ):
@@ -182,6 +184,7 @@ def start(process, port, workdir, data_dir):
   )
 
 
+@pytest.mark.slow
 def test_two_processes_resume_the_run_of_one(
   whole, run, beginning, config, data_dir, tmp_path
 ):

@@ -23,6 +23,7 @@ def make_rows():
     return linear + scaling.measure(DIMENSIONS, ['hadamard'], product)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('d', [3, 17])
 def test_the_set_has_margin_one_over_root_d(d):
   with jax.enable_x64(True):
@@ -67,6 +68,7 @@ def test_the_overlap_never_vanishes():
       pytest.fail('not solved')
 
 
+@pytest.mark.slow
 def test_linear_perceptrons_take_iterations_in_proportion_to_d(rows):
   for method, least in (('BP', 14), ('NBP', 14), ('perceptron', 2)):
     found = scaling.curve(rows, 'linear', method)
@@ -109,6 +111,7 @@ def test_a_halt_shows_beside_the_accuracy():
   assert networks.cell(row._replace(solved=True)) == '9'
 
 
+@pytest.mark.slow
 def test_large_steps_halt_a_relu_network():
   with jax.enable_x64(True):
     examples = separable.digits_pair((1, 8))
@@ -125,6 +128,7 @@ def test_large_steps_halt_a_relu_network():
   np.testing.assert_array_equal(path.accuracy[-1, 3:], 0)
 
 
+@pytest.mark.slow
 def test_the_script_leaves_tables_and_pictures(tmp_path):
   done = scripts.run(
     'large_steps.networks',
@@ -147,6 +151,7 @@ def test_the_script_leaves_tables_and_pictures(tmp_path):
   assert rows['LR+GD', '0.1']['iterations'] == '51'
 
 
+@pytest.mark.slow
 def test_the_script_names_a_missing_file(tmp_path):
   done = scripts.run(
     'large_steps.networks',

@@ -53,6 +53,7 @@ def test_examples_without_features_are_left_out():
   assert stochastic.scaled(some).features.shape == (355, 64)
 
 
+@pytest.mark.slow
 def test_batches_are_those_of_sampled(problem):
   make = walks.on_batches(logistic.normalized_lr_gd, 8)
   view = params_after(make(problem, 2.0, 5), 6)
@@ -67,6 +68,7 @@ def test_batches_are_those_of_sampled(problem):
   assert (view.updates, view.examples) == (6, 48)
 
 
+@pytest.mark.slow
 def test_the_toolkit_on_whole_batches_is_normalized_lr_gd(problem):
   n = len(problem.signs)
   make = walks.adapting(adaopt.normalized_lr_gd, adaopt.norm_test(0.5), n)
@@ -129,6 +131,7 @@ def test_rows_say_when_all_examples_were_on_their_side():
   assert usage.best(rows[:2] + partly) == 'b'  # One of two seeds, not none.
 
 
+@pytest.mark.slow
 def test_the_script_leaves_a_table_and_a_picture(tmp_path):
   done = scripts.run(
     'large_steps.stochastic',

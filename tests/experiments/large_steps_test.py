@@ -68,6 +68,7 @@ def make_hard():
   return {(row.method, row.step_size): row for row in rows}
 
 
+@pytest.mark.slow
 def test_the_worst_case_of_table_1(hard):
   iterations = {key: row.iterations for key, row in hard.items()}
   assert [iterations['NLR', g] for g in (100, 10, 1, 0.1)] == [2, 2, 16, 157]
@@ -113,6 +114,7 @@ def test_nothing_is_claimed_where_no_margin_is_known():
   assert row.iterations == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', benchmark.LAYOUTS)
 def test_padding_leaves_the_iterations_as_they_are(layout):
   pairs = [separable.digits_pair(pair) for pair in ((0, 1), (8, 9))]
@@ -150,6 +152,7 @@ def test_the_numpy_loops_of_the_benchmark_are_the_method(method):
     assert found.tolist() == [expected]
 
 
+@pytest.mark.slow
 def test_the_script_leaves_tables_and_pictures(tmp_path):
   done = scripts.run(
     'large_steps',
@@ -175,6 +178,7 @@ def test_the_script_leaves_tables_and_pictures(tmp_path):
   assert row['iterations'] == '51'
 
 
+@pytest.mark.slow
 def test_the_script_names_a_missing_file(tmp_path):
   done = scripts.run(
     'large_steps',

@@ -21,6 +21,7 @@ def _float64():
     yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('k', [3, 9])
 def test_every_method_takes_as_many_iterations_as_the_chain_is_long(k):
   examples = separable.chain(k)
@@ -46,6 +47,7 @@ def test_every_method_takes_as_many_iterations_as_the_chain_is_long(k):
     assert found.iterations == k
 
 
+@pytest.mark.slow
 def test_each_gradient_brings_one_direction_of_the_chain():
   examples = separable.chain(5)
   problem = logistic.make_problem(
@@ -129,6 +131,7 @@ def test_outcomes_are_told_apart():
   ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', choosing.KINDS)
 def test_the_kinds_of_data_are_what_they_say(name):
   kind = choosing.KINDS[name]

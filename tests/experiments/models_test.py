@@ -115,17 +115,20 @@ def cross_entropy_of(model):
   return loss_fn, params, batch
 
 
+@pytest.mark.slow
 def test_group_norm_leaves_examples_independent():
   model = models.MODELS['resnet18']()
   adaopt.check_independent_examples(*cross_entropy_of(model))
 
 
+@pytest.mark.slow
 def test_batch_norm_couples_examples():
   model = models.MODELS['resnet18_batchnorm']()
   with pytest.raises(ValueError, match=r'BatchNorm.*group_size'):
     adaopt.check_independent_examples(*cross_entropy_of(model))
 
 
+@pytest.mark.slow
 def test_batch_norm_in_groups_has_the_variance_of_their_gradients():
   model = nn.Sequential(
     [

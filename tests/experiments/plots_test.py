@@ -26,6 +26,7 @@ def test_a_picture_that_cannot_be_saved_is_told(tmp_path, name, message):
     ratios.check_path(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('noise', [[np.nan, np.nan], [3.0, np.nan]])
 def test_runs_whose_noise_was_hardly_measured_are_drawn(tmp_path, noise):
   run = records.Curves(

@@ -23,6 +23,7 @@ def spent(sigma, rate, num_steps):
   return accountant.get_epsilon(1e-5)
 
 
+@pytest.mark.slow
 def test_the_noise_is_enough_and_not_much_more():
   sigma = private_training.noise_multiplier(3.0, 1e-5, 0.01, 100)
   # Rényi accounting is looser by less than a half here.
@@ -59,6 +60,7 @@ def overflowing():
     yield from private_training.poisson_batches(50, 0.02, 1, seed=0)
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_table(tmp_path, monkeypatch, capsys):
   network = models.MLP(widths=(4,))
   monkeypatch.setattr(private_training, 'MODEL', network)
@@ -80,6 +82,7 @@ def test_a_run_writes_its_table(tmp_path, monkeypatch, capsys):
   assert float(rows[1]['sigma']) == float(rows[1]['clipped']) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('flag', 'words'),
   [

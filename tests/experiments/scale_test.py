@@ -23,11 +23,13 @@ def check(plain, variance):
   assert scale.sent(variance, 8) <= 1.05 * scale.sent(plain, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['data parallel', 'tensor parallel'])
 def test_the_variance_costs_a_plain_gradient_on_a_mesh(name):
   check(**costs(name, 2))
 
 
+@pytest.mark.slow
 def test_so_does_every_layer_that_is_fully_sharded():
   few, many = (costs('FSDP', layers) for layers in (2, 8))
   check(**few)

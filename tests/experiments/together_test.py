@@ -21,6 +21,7 @@ def loss_fn(params, batch):
   return jnp.mean((batch @ params - 1) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'sizes', [6, optax.linear_schedule(2, 20, transition_steps=100)]
 )

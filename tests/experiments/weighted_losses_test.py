@@ -44,6 +44,7 @@ def test_the_kept_classes_weigh_the_same():
     np.testing.assert_allclose(np.sum(kept['weight'][one]), 110, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_class_weights_find_more_of_the_rare_class(small):
   data = overlapping_classes()
   rows = rare_class.train_classes(
@@ -64,6 +65,7 @@ def test_class_weights_find_more_of_the_rare_class(small):
   assert all(row.examples >= 6000 for row in rows)
 
 
+@pytest.mark.slow
 def test_an_outcome_counts_by_class():
   params = {
     'params': {'Dense_0': {'kernel': np.array([[0, 1.0]]), 'bias': np.zeros(2)}}
@@ -97,6 +99,7 @@ def test_sequences_are_cut_and_padded():
     assert np.all(found[name][~kept] == 0)
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_optax(small):
   rows = padded_sequences.train_tokens(
     random_sequences(), num_steps=4, batch_size=9, micro_batch_sizes=(9, 4)
@@ -111,6 +114,7 @@ def test_parameters_are_those_of_optax(small):
   assert by_run['adaopt, mean of means'].moved > 1e-2
 
 
+@pytest.mark.slow
 def test_the_script_leaves_both_tables(small, monkeypatch, tmp_path, capsys):
   network = nn.Sequential([nn.Embed(65, 4), nn.Dense(65)])
   monkeypatch.setattr(padded_sequences, 'TRANSFORMER', network)
@@ -133,6 +137,7 @@ def test_the_script_leaves_both_tables(small, monkeypatch, tmp_path, capsys):
       assert len(list(csv.DictReader(file))) == number
 
 
+@pytest.mark.slow
 def test_the_script_names_a_missing_file(tmp_path):
   done = scripts.run(
     'weighted_losses', f'--data_dir={tmp_path}', f'--workdir={tmp_path}'

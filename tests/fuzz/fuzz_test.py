@@ -4,12 +4,14 @@
 """
 
 import hypothesis
+import pytest
 
 from tests.fuzz import checking, drawing, programs
 
 assert set(drawing.OPTIONS) == {*programs.LAYERS, *programs.BLOCKS}
 
 
+@pytest.mark.slow
 @hypothesis.given(program=drawing.program(), way=drawing.way)
 @hypothesis.settings(
   max_examples=6,

@@ -20,6 +20,7 @@ overlapping = pytest.mark.filterwarnings(
 )
 
 
+@pytest.mark.slow
 @overlapping
 @estimator_checks.parametrize_with_checks([LargeStepClassifier()])
 def test_it_is_an_estimator_of_scikit_learn(estimator, check):

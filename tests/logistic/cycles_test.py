@@ -31,6 +31,7 @@ def rotating(tail, period, autonomous=True):
 NEVER = np.array([[1.0], [1.0]]), np.array([1, -1])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_brent_finds_the_period_soon(tail, period):
@@ -71,6 +72,7 @@ def by_hand(rows, steps):
   raise AssertionError('no cycle')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(4))
 def test_the_perceptron_cycles_on_integers_that_nothing_separates(seed):
   rng = np.random.default_rng(seed)

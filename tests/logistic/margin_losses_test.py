@@ -37,6 +37,7 @@ CASES = [
 MARGINS = np.linspace(-8, 8, 65)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('family', 'q'), CASES)
 def test_the_loss_is_the_largest_over_the_probabilities(family, q):
   make, entropy, _ = FAMILIES[family]
@@ -73,6 +74,7 @@ def test_the_residual_is_minus_the_slope(name):
   np.testing.assert_allclose(loss.residual(m), -slopes, rtol=1e-6, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', EVERY)
 def test_nothing_pulls_beyond_the_separation(name):
   loss = EVERY[name]
@@ -85,6 +87,7 @@ def test_nothing_pulls_beyond_the_separation(name):
   assert loss.residual(jnp.array(loss.separation - 0.01)) > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.floats(-1e4, 1e4), st.sampled_from(CASES))
 def test_symmetric_losses(m, case):
@@ -99,6 +102,7 @@ def test_symmetric_losses(m, case):
   np.testing.assert_allclose(total, 1, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('family', 'q'), CASES)
 def test_the_derivative_of_the_residual_is_that_of_the_entropy(family, q):
   loss = FAMILIES[family][0](q)

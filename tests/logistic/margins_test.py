@@ -44,6 +44,7 @@ def solve_pairs():
     return jax.device_get(jax.jit(jax.vmap(find))(*padded_pairs()))
 
 
+@pytest.mark.slow
 def test_pairs_of_digits_have_their_known_difficulty(separation):
   difficulty = np.square(separation.radius / separation.margin)
   np.testing.assert_array_equal(np.round(difficulty), [68, 2018, 641, 894])
@@ -59,6 +60,7 @@ def test_pairs_of_digits_have_their_known_difficulty(separation):
     )
 
 
+@pytest.mark.slow
 def test_float32_and_sparse_features_reach_float32_precision():
   features, labels = digits(0, 1)
   features = features.astype(np.float32)
@@ -77,6 +79,7 @@ def planted(n, d, seed=0):
   return features + 0.1 * labels[:, None] * direction, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'form', [jnp.asarray, sparse.BCOO.fromdense], ids=['dense', 'sparse']
 )
@@ -132,6 +135,7 @@ INSEPARABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('features', 'labels'), INSEPARABLE.values(), ids=INSEPARABLE
 )
@@ -249,6 +253,7 @@ N, D = 8, 3
 VECTORS = hnp.arrays(np.float64, D, elements=st.integers(-3, 3))
 
 
+@pytest.mark.slow
 @hypothesis.given(
   features=hnp.arrays(np.float64, (N, D), elements=st.integers(-3, 3)),
   direction=VECTORS,
@@ -264,6 +269,7 @@ def test_no_bound_is_violated(features, direction, weights):
   assert_within_bounds(features, labels, np.where(products == 0, 0, weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('copies', [1.0, 10.0, 1000.0])
 @pytest.mark.parametrize('tilt', [0.5, 0.1, 0.02])
 def test_no_bound_is_violated_where_classes_nearly_cancel(tilt, copies):

@@ -99,6 +99,7 @@ def iterates(method, problem, steps):
   return jax.jit(run)()
 
 
+@pytest.mark.slow
 @every_case
 def test_iterates_are_those_of_the_paper(make, oracle, rate):
   features, labels, weights = make_data()
@@ -320,6 +321,7 @@ def test_data_that_do_not_fit_are_refused(arguments, message):
 SPARSE = np.array([[3.0, 0, 4], [0, 2, 0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'features',
   [

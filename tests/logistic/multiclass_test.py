@@ -101,6 +101,7 @@ def run(method, data, steps, num_classes=None):
   return iterates(method, problem, steps)
 
 
+@pytest.mark.slow
 @every_case
 def test_iterates_are_those_of_the_formulas(method, oracle):
   data = make_data()
@@ -117,6 +118,7 @@ def test_iterates_are_those_of_the_formulas(method, oracle):
   np.testing.assert_allclose(margins, np.min(products, 2), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'method', [multiclass.normalized_lr_gd(2.0), multiclass.perceptron()]
 )

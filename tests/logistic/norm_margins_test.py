@@ -139,6 +139,7 @@ def test_classes_are_certified_on_their_differences(order, seed):
   np.testing.assert_allclose(other.margin, found.margin, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_classes_have_the_margin_of_two_on_their_differences():
   features, labels, weights = make_data()
   rows = oracles.class_differences(features[:-1], labels[:-1], 3)

@@ -126,6 +126,7 @@ def test_a_step_is_that_of_the_method_on_the_drawn_copies():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
 def test_narrow_features_count_in_wide_numbers(dtype):
   counts = sampling.draw(jax.random.key(0), jnp.ones(1000, dtype), 2000)

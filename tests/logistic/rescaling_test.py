@@ -18,6 +18,7 @@ def _float64():
     yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('growth', [1.1, 2.0])
 @pytest.mark.parametrize('every', [1, 4, 30])
 def test_iterates_are_those_of_the_oracle(growth, every):

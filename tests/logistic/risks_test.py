@@ -51,6 +51,7 @@ def losses_of(method, data):
   return np.asarray(trajectory.loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['two', '0 v 1'])
 def test_lr_gd_keeps_to_its_bounds(sets, name):
   data, geometry = sets[name]
@@ -85,6 +86,7 @@ def test_the_bound_of_the_last_iterate_is_met_while_it_says_something(sets):
   assert found[1] < 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('step_size', [0.1, 1.0, 5.0])
 def test_the_averaged_iterate_keeps_to_its_bound(sets, step_size):
   data, geometry = sets['0 v 1']

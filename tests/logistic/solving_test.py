@@ -35,6 +35,7 @@ def hard(method, n, max_steps=100_000):
   )
 
 
+@pytest.mark.slow
 def test_the_hard_set_takes_the_iterations_of_the_paper():
   sweep = jax.vmap(
     lambda rate: hard(logistic.normalized_lr_gd(rate), 1000).iterations
@@ -44,6 +45,7 @@ def test_the_hard_set_takes_the_iterations_of_the_paper():
   assert int(hard(logistic.lr_gd(100.0), 1000).iterations) == 308
 
 
+@pytest.mark.slow
 def test_copies_take_the_iterations_of_weights():
   features = np.repeat(HARD, [1, 999], 0)
   labels = np.repeat(HARD_LABELS, [1, 999])
@@ -136,6 +138,7 @@ NORMALIZED_LR_GD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('make', 'table', 'at_the_open_cell'),
   [
@@ -290,6 +293,7 @@ def test_what_is_no_method_is_refused(method, message):
       run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize(
   'make', [logistic.lr_gd, logistic.normalized_lr_gd, logistic.adaptive_gd]

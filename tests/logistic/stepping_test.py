@@ -56,6 +56,7 @@ def test_steps_stay_finite_for_ever():
     assert jnp.isfinite(schedule(jnp.array(2**31 - 1)))
 
 
+@pytest.mark.slow
 def test_the_loss_of_digits_falls_at_every_step_and_below_its_bound():
   images, digits = datasets.load_digits(return_X_y=True)
   chosen = np.isin(digits, (0, 1))

@@ -49,6 +49,7 @@ def digits_runs(make, pair):
   return found(STEP_SIZES), alone(STEP_SIZES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('make', 'pair'),
   [
@@ -69,6 +70,7 @@ def test_every_run_of_a_sweep_ends_where_it_would_alone(make, pair):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'make', [logistic.lr_gd, logistic.normalized_lr_gd], ids=['lr_gd', 'nlr']
 )
@@ -81,11 +83,13 @@ def test_every_run_of_a_sweep_takes_the_iterations_it_takes_alone(make, pair):
   assert np.all(found.solved) == (make is logistic.normalized_lr_gd)
 
 
+@pytest.mark.slow
 def test_the_hard_set_takes_the_iterations_of_the_paper():
   found = hard(logistic.normalized_lr_gd, np.array([100.0, 10.0, 1.0, 0.1]))
   assert found.iterations.tolist() == [2, 2, 16, 157]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [1, 2, 3, 9])
 def test_any_number_of_runs_in_any_order(size):
   rng = np.random.default_rng(size)
@@ -101,6 +105,7 @@ def test_any_number_of_runs_in_any_order(size):
   assert found.iterations.tolist() == expected
 
 
+@pytest.mark.slow
 def test_runs_may_all_end_at_once_or_never():
   alike = hard(logistic.lr_gd, np.full(5, 100.0))
   assert alike.iterations.tolist() == [308] * 5
@@ -145,6 +150,7 @@ def test_parameters_may_be_a_pytree():
   assert found.iterations.tolist() == [2, 2, 16, 157]
 
 
+@pytest.mark.slow
 def test_sparse_features():
   features = np.repeat(HARD, [1, 999], 0)
   labels = np.repeat(HARD_LABELS, [1, 999])
@@ -183,6 +189,7 @@ def test_data_sets_go_one_after_another_through_one_program():
   np.testing.assert_array_equal(found[:, 1], (3 * sizes + 2) // 10 + 1)
 
 
+@pytest.mark.slow
 def test_examples_may_be_sharded():
   features, labels = digits(0, 1)  # 360 examples
   mesh = jax.make_mesh((8,), ('examples',), (jax.sharding.AxisType.Auto,))
@@ -200,6 +207,7 @@ def test_examples_may_be_sharded():
   assert found.iterations.tolist() == [13, 9, 10]
 
 
+@pytest.mark.slow
 def test_ended_runs_take_fewer_steps_than_the_others():
   features, labels = digits(3, 9)
   steps = []
@@ -221,6 +229,7 @@ def test_ended_runs_take_fewer_steps_than_the_others():
   assert needed <= len(steps) < 2 * needed
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_examples_times_features_times_runs():
   n, d, runs = 256, 128, 32
 

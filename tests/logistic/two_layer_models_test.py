@@ -75,6 +75,7 @@ MOVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('move', MOVES)
 @pytest.mark.parametrize('name', MODELS)
 def test_a_step_pulls_along_the_gradients_of_the_margins(name, move):
@@ -129,6 +130,7 @@ def test_the_recorded_margin_is_over_the_norm_to_the_degree():
   )
 
 
+@pytest.mark.slow
 def test_two_layers_solve_what_no_hyperplane_does():
   model = logistic.two_layer(16, KEY)
   found = logistic.sweep(
@@ -152,6 +154,7 @@ def test_two_layers_solve_what_no_hyperplane_does():
     logistic.max_margin(XOR, XOR_LABELS)
 
 
+@pytest.mark.slow
 def test_sparse_features_change_nothing():
   features, labels, weights = make_data()
   features = np.where(np.abs(features) < 0.5, 0, features)

@@ -33,6 +33,7 @@ def _fed(gradients, instrument):
   return state
 
 
+@pytest.mark.slow
 def test_a_pair_of_steps_is_two_micro_batches():
   rng = np.random.default_rng(0)
   gradients = {'a': rng.normal(size=(7, 3)), 'b': rng.normal(size=7)}
@@ -67,6 +68,7 @@ def test_noise_and_signal_are_those_of_adaptdl():
   np.testing.assert_allclose(row.signal, before @ after, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_finds_the_noise_at_fixed_parameters_within_its_errors():
   rng = np.random.default_rng(0)
   v, signal, runs = 50.0, 4.0, 40
@@ -95,6 +97,7 @@ def test_steps_between_the_two_add_what_is_told():
   np.testing.assert_allclose(total.signal, 10)
 
 
+@pytest.mark.slow
 def test_sgd_between_the_two_shifts_them_as_told():
   rng = np.random.default_rng(0)
   rate, h = 0.1, np.array([0.5, 2.0, 4.0])

@@ -57,6 +57,7 @@ def test_components_and_errors_are_those_of_numpy(shape, between, seed):
   )
 
 
+@pytest.mark.slow
 def test_the_sums_are_those_of_norms_and_inner_products():
   rng = np.random.default_rng(0)
   groups, members = 5, 4
@@ -133,6 +134,7 @@ def test_components_are_unbiased_and_errors_are_the_spread(between):
   )
 
 
+@pytest.mark.slow
 def test_members_with_a_common_baseline_shift_the_components_as_told():
   # Each less the mean of its group: c = −1 / m of unit variances 1 − 1 / m.
   members = 4
@@ -152,6 +154,7 @@ def test_two_groups_have_no_errors():
     assert noise.two_level(jnp.float32(_gradients(2, 3))).between_error == -1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('group_cost', 'member_cost'), [(5, 1), (1, 1), (1, 9)]
 )
@@ -183,6 +186,7 @@ def test_the_best_group_size_without_a_component(between, within, best):
   np.testing.assert_allclose(found, best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.complex64])
 def test_other_dtypes_are_summed_in_float32(dtype):
   g = jnp.asarray(_gradients(10, 4, dim=200), dtype)

@@ -80,6 +80,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 def test_the_standard_errors_cover_the_truth(case):
   found, truth = _runs(*case)
@@ -154,6 +155,7 @@ def _measure(instrument, params, steps):
   return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('half_life', [10.0, 1e3, 1e12])
 def test_averages_are_those_of_weights_by_examples(half_life):
   sizes = [8, 16, 4, 64, 32, 8, 8]
@@ -218,6 +220,7 @@ def test_small_noise_beside_large_values_does_not_cancel_in_float32():
   np.testing.assert_allclose(state.spread[0, 0, 0], expected, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_single_step_has_no_standard_error_and_none_no_noise_scale():
   instrument = adaopt.noise_scale(half_life=100)
   steps, x = _steps(np.random.default_rng(2), [64])

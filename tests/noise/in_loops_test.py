@@ -86,6 +86,7 @@ def test_train_step_measures_the_variances_alone():
     assert not read.variance_along_mean
 
 
+@pytest.mark.slow
 def test_fit_measures_what_a_loop_does_beside_it():
   optimizer = optax.chain(
     adaopt.schedule_batch_size(32), _instrument(), optax.sgd(0.0)
@@ -101,6 +102,7 @@ def test_fit_measures_what_a_loop_does_beside_it():
   assert [row.name for row in report.tensors] == ['b', 'w']
 
 
+@pytest.mark.slow
 def test_it_follows_a_batch_size_that_adapts():
   optimizer = optax.chain(
     _instrument(),
@@ -120,6 +122,7 @@ def test_it_follows_a_batch_size_that_adapts():
   assert report.total.low < report.total.noise_scale < report.total.high
 
 
+@pytest.mark.slow
 def test_accumulate_measures_between_micro_batches_of_plain_gradients():
   optimizer = adaopt.accumulate(
     optax.chain(adaopt.schedule_batch_size(32), _instrument(), optax.sgd(0.0)),
@@ -143,6 +146,7 @@ def test_accumulate_measures_between_micro_batches_of_plain_gradients():
   _assert_same(_state_in(state), noise.noise_estimates(expected))
 
 
+@pytest.mark.slow
 def test_masked_measures_the_tensors_of_the_mask():
   masked = optax.masked(_instrument(), {'w': True, 'b': False})
   state = masked.init(PARAMS)
@@ -172,6 +176,7 @@ def test_a_mask_of_a_whole_layer():
   np.testing.assert_allclose(found.signal, [1.5, 1.5])
 
 
+@pytest.mark.slow
 def test_a_scan_over_vmapped_runs_is_a_loop_over_steps():
   instrument = _instrument()
   batches = jax.tree.map(lambda *x: jnp.stack(x), *_batches())
@@ -193,6 +198,7 @@ def test_a_scan_over_vmapped_runs_is_a_loop_over_steps():
     _assert_same(jax.tree.map(lambda x, i=i: x[i], found), expected)
 
 
+@pytest.mark.slow
 def test_a_batch_of_128_does_not_mislead():
   """The noise scale of a fixed network on real digits, whole and by tensor."""
   data = pytest.importorskip('sklearn.datasets').load_digits()

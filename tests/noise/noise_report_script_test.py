@@ -31,6 +31,7 @@ def dataset(monkeypatch):
   return jax.device_put({'input': x, 'label': label})
 
 
+@pytest.mark.slow
 def test_the_whole_data_set_is_measured_in_chunks_exactly(dataset):
   found = noise_report.exact(_loss, PARAMS, dataset)
   one = jax.vmap(jax.grad(_loss), (None, 0))(
@@ -43,6 +44,7 @@ def test_the_whole_data_set_is_measured_in_chunks_exactly(dataset):
   np.testing.assert_allclose(found, [[v, np.sum(mean**2)]] * 2, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_instrument_at_held_parameters_agrees_with_the_data_set(dataset):
   report, alone, snr = noise_report.hold(_loss, PARAMS, dataset, num_steps=20)
   assert report.examples == 20 * noise_report.BATCH_SIZE
@@ -60,6 +62,7 @@ def test_the_instrument_at_held_parameters_agrees_with_the_data_set(dataset):
   assert [line.split()[1] for line in lines[2:]] == ['total', 'w']
 
 
+@pytest.mark.slow
 def test_the_statistics_of_the_whole_data_set_are_those_of_one_batch(dataset):
   found = noise_report.whole(_loss, PARAMS, dataset)
   _, expected = adaopt.value_and_statistics(_loss)(PARAMS, dataset)

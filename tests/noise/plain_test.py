@@ -98,6 +98,7 @@ def test_between_devices():
   _assert_are_the_oracles(jax.jit(measure)(gradients), rows)
 
 
+@pytest.mark.slow
 def test_between_devices_of_two_axes_and_a_vmap():
   gradients, rows = _gradients(samples=6)
   grid = jax.tree.map(lambda g: g.reshape(2, 3, *g.shape[1:]), gradients)
@@ -108,6 +109,7 @@ def test_between_devices_of_two_axes_and_a_vmap():
     _assert_are_the_oracles(one, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.complex64])
 def test_other_dtypes_are_summed_in_float32(dtype):
   rows = np.random.default_rng(1).normal(size=(5, 300))
@@ -122,6 +124,7 @@ def test_other_dtypes_are_summed_in_float32(dtype):
   )
 
 
+@pytest.mark.slow
 def test_a_single_micro_batch_shows_no_noise_and_is_not_measured():
   gradients, _ = _gradients(samples=1)
   statistics = noise.between_micro_batches(gradients, micro_batch_size=Q)

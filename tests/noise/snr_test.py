@@ -111,6 +111,7 @@ def test_under_debug_flags_nothing_is_nan_or_infinite():
     assert state.weight.total == 0
 
 
+@pytest.mark.slow
 def test_without_signal_the_expectations_are_those_of_gaussians():
   b, trials = 8, 2000
   rows = np.random.default_rng(0).normal(size=(trials, b, 5))
@@ -128,6 +129,7 @@ def test_without_signal_the_expectations_are_those_of_gaussians():
   np.testing.assert_allclose(np.mean(found), 0.4 / b, atol=atol / b)
 
 
+@pytest.mark.slow
 def test_with_a_signal_the_debiased_ratio_is_larger_by_what_is_told():
   b, trials, signal = 23, 2000, 0.7
   rows = np.random.default_rng(1).normal(signal, 1, size=(trials, b, 1))
@@ -143,6 +145,7 @@ def test_with_a_signal_the_debiased_ratio_is_larger_by_what_is_told():
   np.testing.assert_allclose(np.mean(found), expected, atol=4 * error)
 
 
+@pytest.mark.slow
 @hypothesis.settings(deadline=None, max_examples=25)
 @hypothesis.given(st.integers(0, 10**6), st.floats(1e-6, 1e6))
 def test_the_measures_do_not_depend_on_the_scale_of_the_loss(seed, scale):
@@ -168,6 +171,7 @@ def _quadratic(hessian):
   return loss_fn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('damping', [0.0, 0.5])
 def test_tic_at_the_minimum_of_a_quadratic(damping):
   rng = np.random.default_rng(0)
@@ -212,6 +216,7 @@ def test_tic_of_every_tensor():
     )
 
 
+@pytest.mark.slow
 def test_tic_estimates_the_generalisation_gap_of_a_linear_model():
   # Of least squares: E gap = tr(H⁻¹ C) / n, H = E x xᵀ, by simulation.
   rng = np.random.default_rng(0)
@@ -258,6 +263,7 @@ def test_curvature_that_is_not_above_zero(mean, curvature, trace, diagonal):
   np.testing.assert_allclose(found, diagonal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flag', [jax.debug_nans, jax.debug_infs])
 @pytest.mark.parametrize(
   ('mean', 'variance', 'curvature', 'trace', 'diagonal'),
@@ -295,6 +301,7 @@ def test_parameters_may_be_numbers_of_python():
   assert found == {'a': 2.0, 'b': 6.0}
 
 
+@pytest.mark.slow
 def test_probes_are_unbiased_with_the_variance_told():
   rng = np.random.default_rng(0)
   hessian = rng.normal(size=(4, 4))
@@ -328,6 +335,7 @@ def test_probes_are_unbiased_with_the_variance_told():
   )
 
 
+@pytest.mark.slow
 def test_a_chain_measures_in_every_step_until_it_says_to_stop():
   optimizer = optax.chain(
     adaopt.schedule_batch_size(64),

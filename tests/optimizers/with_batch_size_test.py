@@ -69,6 +69,7 @@ def _by_optimizer(optimizer):
   return sizes, params
 
 
+@pytest.mark.slow
 @NORMS
 @pytest.mark.parametrize(
   ('learning_rate', 'rate', 'options'),
@@ -287,6 +288,7 @@ def _adaptive_by_hand(steps, rate, b_0, b_max, gain):
   return sizes, history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('options', 'gain'),
   [
@@ -331,6 +333,7 @@ def test_adaptive_is_its_algorithm_by_hand(options, gain, learning_rate, rate):
     chex.assert_trees_all_close(params, hand_params, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_adaptive_has_the_criterion_policy_and_scaling_that_it_says():
   sizes = dict(init_batch_size=20, max_batch_size=5000)
   make = lambda **options: adaopt.adaptive(
@@ -361,6 +364,7 @@ def test_adaptive_has_the_criterion_policy_and_scaling_that_it_says():
     assert _walk(make(**other), steps)[0] != default, other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('learning_rate', 'scale'),
   [
@@ -517,6 +521,7 @@ CONTRIB = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CONTRIB)
 def test_optimizers_of_optax_contrib_adapt_and_step_as_they_do_alone(name):
   inner = CONTRIB[name]
@@ -536,6 +541,7 @@ def test_optimizers_of_optax_contrib_adapt_and_step_as_they_do_alone(name):
   assert any(np.any(x != 0) for x in jax.tree.leaves(found[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CONTRIB)
 def test_optimizers_of_optax_contrib_train_with_a_batch_size(name):
   optimizer = optax.chain(

@@ -81,6 +81,7 @@ RULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', RULES)
 def test_every_rule_contracts_with_the_weights_of_each_tensor(name):
   apply, params, x = per_example_cases.CASES[name]()
@@ -198,6 +199,7 @@ def test_normalised_gradients(gamma):
   close(sum_of(f(PARAMS, X)), (1 / (lengths(g) + gamma)) @ g)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bad', [np.nan, np.inf, 1e30])
 def test_an_example_without_a_finite_norm_adds_nothing(bad):
   broken = X.copy()
@@ -292,6 +294,7 @@ def test_aux_is_averaged_and_rows_come_back():
   close(oracles.ravel(total), clipped(gradients(), BOUND))
 
 
+@pytest.mark.slow
 def test_keys_are_those_of_the_examples():
   def dropped(params, x, key):
     return loss_fn(params, x * jax.random.bernoulli(key, 0.5, x.shape))
@@ -371,6 +374,7 @@ def test_on_devices_as_on_one():
   close(oracles.ravel(summed(PARAMS, X)), clipped(gradients(), BOUND))
 
 
+@pytest.mark.slow
 def test_on_explicit_axes_results_lie_as_parameters_and_examples():
   """As `jax.make_mesh` makes them, here with one matrix cut up."""
   axes = (jax.sharding.AxisType.Explicit,) * 2
@@ -425,6 +429,7 @@ def squared_distance(params, x):
   return 0.5 * jnp.mean((x - params) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:optax.global_norm is deprecated')
 @pytest.mark.parametrize('bound', [1.0, 3.5, np.inf])
 @pytest.mark.parametrize('size', [1, 3])

@@ -82,6 +82,7 @@ def alone(transform):
   return flops / plain_flops, jax.device_get(program(PARAMS, X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('way', 'transform'),
   [*((way, as_it_is) for way in WAYS), ('tensors', masked)],
@@ -214,6 +215,7 @@ def test_a_loss_of_a_fixed_number_of_examples_shards_its_leading_axis():
     assert mapped_specs(loss_fn, w, x) == [('data', None, None)]
 
 
+@pytest.mark.slow
 def test_constraints_of_weights_stay_theirs(monkeypatch):
   lines = []
   monkeypatch.setattr(

@@ -45,6 +45,7 @@ def close(actual, expected):
   np.testing.assert_allclose(actual, expected, 1e-5, 1e-5 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('loss', [loss_fn, clipped_loss])
 def test_they_are_those_of_every_gradient(loss):
   g = gradients(loss)
@@ -66,6 +67,7 @@ def test_they_are_those_of_every_gradient(loss):
   close(products(PARAMS, X, DIRECTION), g @ oracles.ravel(DIRECTION))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('loss', [loss_fn, clipped_loss])
 def test_v_along_the_mean_needs_no_forward_rule(loss):
   g = gradients(loss)
@@ -74,6 +76,7 @@ def test_v_along_the_mean_needs_no_forward_rule(loss):
   close(statistics.variance_along_mean, oracles.variance_along_mean(g))
 
 
+@pytest.mark.slow
 def test_an_estimate_per_seed_under_vmap():
   init = jax.vmap(lambda key: MODEL.init(key, X[:1]))
   stacked = init(jax.random.split(jax.random.key(2), 3))
@@ -94,6 +97,7 @@ def test_an_estimate_per_batch_under_scan():
   close(oracles.ravel(whole), np.mean(gradients(loss_fn) ** 2, 0))
 
 
+@pytest.mark.slow
 def test_further_arguments_are_the_same_for_all_examples():
   def scaled(params, batch, scale, step):
     del step
@@ -159,6 +163,7 @@ looked_up.defvjp(
 )
 
 
+@pytest.mark.slow
 def test_a_table_that_rows_are_added_to_counts():
   """A decayed embedding: its gradient does not start from zero."""
   table = jax.random.normal(jax.random.key(0), [20, 3])

@@ -72,6 +72,7 @@ def test_the_contraction_of_a_gradient_is_hoisted(name, gradient):
   assert count(after) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', IN_A_LOOP)
 def test_a_hoisted_program_is_equal(name):
   (before, _), (after, _) = programs.flat_of(name), programs.hoisted(name)

@@ -79,6 +79,7 @@ def plain_bytes(name):
   return temporary_bytes(jax.value_and_grad(loss_of(name)), PARAMS, X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('variance', ['variance', 'coordinate_variance'])
 @pytest.mark.parametrize('name', MODELS)
 def test_memory_is_that_of_a_few_gradients(name, variance):
@@ -90,6 +91,7 @@ def test_memory_is_that_of_a_few_gradients(name, variance):
   assert used < plain_bytes(name) + FEW_GRADIENTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 def test_memory_of_clipping_is_that_of_a_few_gradients(name):
   clipped_sum = adaopt.per_example.clipped_sum(loss_of(name), 1.0)
@@ -182,6 +184,7 @@ def test_a_debug_line_names_the_parameter_and_the_equation(
     assert re.search(rf"params\['w'\] \[256, 256\].*'({unknown})'", line)
 
 
+@pytest.mark.slow
 def test_chunks_divide_the_batch_unevenly_too():
   # Seven examples, a prime number, in neither chunks nor lanes.
   estimate = jax.jit(adaopt.value_and_statistics(loss_of('masked')))
@@ -194,6 +197,7 @@ def test_chunks_divide_the_batch_unevenly_too():
   np.testing.assert_allclose(total, expected, 1e-4)
 
 
+@pytest.mark.slow
 def test_an_mlp_holds_no_gradient_per_example():
   """The compiled program's memory stays that of a plain gradient."""
   model = nn.Sequential([nn.Dense(256), nn.relu, nn.Dense(256)])

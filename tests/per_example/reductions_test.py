@@ -91,12 +91,14 @@ def check(make, dtype, rtol):
   np.testing.assert_allclose(products, expected, rtol, rtol * whole * norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', per_example_cases.CASES)
 def test_reductions_equal_those_of_every_gradient(name):
   # A few hundred float32 operations in another order.
   check(per_example_cases.CASES[name], jnp.float32, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name',
   [
@@ -112,6 +114,7 @@ def test_reductions_are_exact_in_float64(name):
     check(per_example_cases.CASES[name], jnp.float64, 1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize('equation', ['btc,cd->btd', 'bthc,hcd->bthd'])
 def test_half_precision_on_sequences(equation, dtype):

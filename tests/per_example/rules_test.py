@@ -34,6 +34,7 @@ def rules_of(name, preference=choice.NORMS_FIRST):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'parameter', 'rule'),
   [

@@ -106,6 +106,7 @@ def unrolled(params, x, layer):
   return h @ params['out']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('loss', [mean_loss, weighted_loss])
 @pytest.mark.parametrize('layer', [jax.checkpoint(plain_layer), reversible])
 def test_statistics_are_those_of_a_network_without_a_scan(
@@ -131,6 +132,7 @@ def memory(function, layers):
   return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('only', [('variance',), ()])
 def test_memory_is_that_of_a_plain_gradient_and_so_is_that_of_a_layer(only):
   loss = functools.partial(mean_loss, jax.checkpoint(plain_layer))

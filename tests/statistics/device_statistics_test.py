@@ -73,6 +73,7 @@ def measure(loss_fn, params, x):
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('check_vma', [True, False])
 def test_the_gradient_of_a_device_is_a_sample(check_vma):
   run = on_devices(functools.partial(measure, loss_fn), check_vma=check_vma)
@@ -87,6 +88,7 @@ def test_the_gradient_of_a_device_is_a_sample(check_vma):
   assert found.coordinate_variance is None
 
 
+@pytest.mark.slow
 def test_weighted_losses_are_ratios_over_all_devices():
   run = on_devices(functools.partial(measure, weighted_loss))
   loss, found = jax.jit(run)(PARAMS, X)
@@ -181,6 +183,7 @@ def test_one_device_shows_no_noise():
   close(found.mean, np.ones([1, 3]))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
   st.lists(st.booleans(), min_size=8, max_size=8).filter(any),
@@ -214,6 +217,7 @@ def experts(params, x):
   return jnp.mean((y - jnp.sin(9 * x[order])) ** 2)
 
 
+@pytest.mark.slow
 def test_a_mixture_of_experts_trains_by_the_gradients_of_devices():
   optimizer = adaopt.accumulate(
     adaopt.adaptive(

@@ -137,6 +137,7 @@ def _assert_statistics(stats, gradients, *, rtol, group_size=1):
   _assert_close(stats.variance_along_mean, expected, rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('group_size', [1, 2, 4])
 @pytest.mark.parametrize('name', LOSSES)
 def test_float64_statistics_equal_the_oracle(name, group_size):
@@ -151,6 +152,7 @@ def test_float64_statistics_equal_the_oracle(name, group_size):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', LOSSES)
 def test_float32_statistics_equal_the_float64_oracle(name):
   loss_fn = LOSSES[name]
@@ -181,6 +183,7 @@ def test_least_squares_gradients_are_those_derived_by_hand():
   _assert_statistics(stats, gradients, rtol=RTOL[np.float64])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'only',
   [c for n in range(5) for c in itertools.combinations(reading.NOISE, n)],
@@ -411,6 +414,7 @@ def _measured_scaled_tanh(measure, group_size):
   ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('measure', MEASURES)
 @pytest.mark.parametrize('group_size', [1, 2])
 @hypothesis.given(

@@ -128,6 +128,7 @@ def test_a_difference_beside_a_large_noise_is_found():
   assert 'differ' in told(weighted, W, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize('param_dtype', [None, jnp.float32])
 @pytest.mark.parametrize('alike', [0.0, 3.0])

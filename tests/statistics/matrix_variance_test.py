@@ -38,6 +38,7 @@ def assert_matrices(found, expected, rtol=1e-10):
     np.testing.assert_allclose(matrix, exact, rtol, rtol * scale + 1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'group_size'),
   [
@@ -84,6 +85,7 @@ def test_its_trace_is_the_variance_of_the_tensor():
       np.testing.assert_allclose(np.trace(matrix), v, 1e-4, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(2, 3), (4, 3)])
 def test_of_complex_matrices_it_is_hermitian(shape):
   rng = np.random.default_rng(0)
@@ -106,6 +108,7 @@ def linear_loss(params, batch):
   return adaopt.WeightedLoss(total, jnp.sum(batch['w']))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(2, 3), (4, 2)])
 def test_of_weighted_losses_and_masks(shape):
   rng = np.random.default_rng(0)
@@ -137,6 +140,7 @@ def moments_of(a, w, weighted, q):
   )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
   st.lists(st.integers(1, 4), min_size=1, max_size=4),

@@ -302,6 +302,7 @@ def _merge(a, b):
   return merging.merge(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('by', [_merged, _accumulated])
 @settings(max_examples=30, deadline=None, database=None, derandomize=True)
 @given(
@@ -364,6 +365,7 @@ def test_samples_of_unequal_size_weigh_by_their_examples():
   assert statistics.variance == statistics.coordinate_variance == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sizes', [[3, 3], [4, 4, 1], [2, 2, 2, 2]])
 def test_variance_is_unbiased_whatever_the_sizes(sizes):
   bounds = np.cumsum([0, *sizes])

@@ -79,6 +79,7 @@ def assert_same(found, expected):
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [4, 8, 12])
 @pytest.mark.parametrize('only', [('variance',), ()])
 @pytest.mark.parametrize('make', BRIDGES.values(), ids=BRIDGES)
@@ -109,6 +110,7 @@ def test_the_variance_between_groups_is_most_of_it():
   np.testing.assert_allclose(stats(whole(bridge, DATASET))['mean'], means, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_mask_leaves_groups_out_of_the_state():
   bridge = linen_bridge()
   run = adaopt.value_and_statistics(bridge.loss_fn, group_size=4)
@@ -125,6 +127,7 @@ def _in_order(dataset, seed, positions):
   return jax.tree.map(lambda x: x[positions % len(x)], dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 @pytest.mark.parametrize('micro_batch_size', [4, 8, 16, 64])
 @pytest.mark.parametrize('make', BRIDGES.values(), ids=BRIDGES)

@@ -86,6 +86,7 @@ def handed_to(criterion, loss_fn, **options):
   return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'criterion', 'only'),
   [(name, NORM, ('variance',)) for name in NETWORKS]
@@ -186,6 +187,7 @@ ADASCALE = optax.chain(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['dense', 'attention', 'embedding'])
 def test_where_nothing_is_read_a_step_is_one_of_plain_gradients(name):
   assert step_flops(name, SCHEDULE) == pytest.approx(
@@ -205,6 +207,7 @@ def test_a_criterion_that_reads_no_noise_costs_what_a_schedule_costs():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['dense', 'attention', 'embedding'])
 def test_a_norm_test_costs_a_step_what_it_costs_an_estimator(name):
   loss_fn, *args = setting(name, MICRO)
@@ -212,6 +215,7 @@ def test_a_norm_test_costs_a_step_what_it_costs_an_estimator(name):
   assert step_flops(name, adapted_by(NORM)) == pytest.approx(alone, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['dense', 'attention'])
 def test_the_noise_of_two_tensors_costs_less_than_that_of_all(name):
   nothing = step_flops(name, SCHEDULE)

@@ -98,6 +98,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('transform', 'argument'), TRANSFORMS.values(), ids=TRANSFORMS
 )

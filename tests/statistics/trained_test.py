@@ -210,6 +210,7 @@ def _random(tree):
   return jax.tree.map(draw, tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('optimizer', 'moved'), CASES.values(), ids=CASES)
 def test_what_is_set_to_zero_is_not_trained(optimizer, moved):
   update, arguments = _arguments(optimizer)
@@ -222,6 +223,7 @@ def test_what_is_set_to_zero_is_not_trained(optimizer, moved):
     assert is_moved or not jnp.any(updates[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('keeper', KEEPERS.values(), ids=KEEPERS)
 @pytest.mark.parametrize(
   ('first', 'moved'), [(ZERO, NONE), (FREEZE, MOVED)], ids=['all', 'some']

@@ -167,6 +167,7 @@ def _all_ways(*args):
 
 
 # Micro-batches of one size, of one sample, and with a rest.
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'batch_size', 'micro', 'q'),
   [
@@ -190,6 +191,7 @@ def _in_order(dataset, seed, positions):
   return jnp.asarray(dataset)[positions]
 
 
+@pytest.mark.slow
 def test_nothing_cancels_between_micro_batches():
   """Noise of 1e-3 of the gradient, all of it between micro-batches.
 
@@ -205,6 +207,7 @@ def test_nothing_cancels_between_micro_batches():
     _assert_close(record, *_expected(*case, 2, _in_order), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', LOSSES)
 def test_nothing_cancels_between_micro_batches_of_one_sample(name):
   """There is nothing within them: all of the noise is found by merging."""

@@ -148,6 +148,7 @@ def every_only():
   ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [1, 2, 3])
 @pytest.mark.parametrize('name', LOSSES)
 def test_the_statistics_are_those_of_a_ratio(name, size):
@@ -165,6 +166,7 @@ def test_the_sums_of_groups_are_those_of_their_examples():
   close(oracles.group_sums(w, 3), weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('only', every_only())
 def test_any_choice_of_statistics_is_right_and_no_other_comes(only):
   params, batch = make_params(), make_batch()
@@ -176,6 +178,7 @@ def test_any_choice_of_statistics_is_right_and_no_other_comes(only):
   assert_statistics(found, a, w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('only', [reading.NOISE, ()])
 def test_the_mean_is_the_gradient_of_the_ratio(only):
   def whole(params):
@@ -189,6 +192,7 @@ def test_the_mean_is_the_gradient_of_the_ratio(only):
   jax.tree.map(close, found.mean, jax.device_get(expected[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [bool, np.int32, np.uint8, np.float64])
 def test_masks_of_any_type_weigh_alike(dtype):
   a, w, t = rows_of(token_mean, make_params(), make_batch())
@@ -197,6 +201,7 @@ def test_masks_of_any_type_weigh_alike(dtype):
   assert_statistics(found, a, w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [1, 2])
 @pytest.mark.parametrize('weight', [1.0, 3.0])
 def test_equal_weights_are_no_weights(size, weight):
@@ -223,6 +228,7 @@ def test_equal_weights_are_no_weights(size, weight):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('factor', [1e-3, 64.0])
 def test_a_unit_of_weight_changes_nothing(factor):
   def scaled(params, batch):
@@ -237,6 +243,7 @@ def test_a_unit_of_weight_changes_nothing(factor):
   jax.tree.map(close, found._replace(weight=plain.weight), plain)
 
 
+@pytest.mark.slow
 def test_an_example_without_weight_counts_among_the_examples_only():
   batch = make_batch()
   rest = jax.tree.map(lambda x: np.delete(x, 3, axis=0), batch)
@@ -280,6 +287,7 @@ def assert_finished(found, a, w, size, rtol):
   close(found.coordinate_variance, coordinates, rtol, rtol * variance)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, database=None, derandomize=True)
 @given(
   sizes=st.lists(st.integers(1, 5), min_size=2, max_size=6),
@@ -321,6 +329,7 @@ def test_totals_without_weight_are_left_at_zero_in_a_merge():
     assert not np.any(np.isnan(both.mean))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 @pytest.mark.parametrize(
   ('micro_batch_size', 'size'),
@@ -365,6 +374,7 @@ def test_a_step_has_the_statistics_of_its_batch(driver, micro_batch_size, size):
   close(metrics.variance, oracles.ratio_variance(a, w, size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 def test_a_step_measures_along_the_mean(driver):
   params, dataset = make_params(), make_batch()
@@ -393,6 +403,7 @@ def weightless(dataset, where):
   return dataset | {'mask': mask}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 def test_a_batch_without_weight_is_left_out(driver):
   params = make_params(np.float32)
@@ -419,6 +430,7 @@ def recording_of_six(driver):
   return optimizer, step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('empty', [0, 1, 2])
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 def test_a_micro_batch_without_weight_changes_nothing(driver, empty):
@@ -450,6 +462,7 @@ def test_no_weight_leaves_no_number_in_an_estimate():
     assert np.all(np.isnan(oracles.ravel(getattr(found, name))))
 
 
+@pytest.mark.slow
 def test_fit_trains_on_a_mean_over_tokens():
   params = make_params(np.float32)
   optimizer = adaopt.adadagrad(
@@ -500,6 +513,7 @@ def split(batch, bounds):
   return [{name: x[i] for name, x in pieces.items()} for i in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('bounds', 'size'),
   [([2, 5, 9], 1), ([3, 4], 1), ([4, 6], 2), ([6], 3)],
@@ -558,6 +572,7 @@ def test_an_accumulated_micro_batch_without_weight_changes_nothing(empty):
   )
 
 
+@pytest.mark.slow
 def test_an_accumulated_batch_without_weight_is_left_out():
   optimizer = adaopt.accumulate(
     optax.chain(adaopt.schedule_batch_size(4), optax.sgd(0.1)), weighted=True
@@ -581,6 +596,7 @@ def test_an_accumulated_batch_without_weight_is_left_out():
   close(oracles.ravel(updates), -0.1 * oracles.ravel(statistics.mean), 1e-6)
 
 
+@pytest.mark.slow
 def test_the_weight_of_an_accumulated_batch_is_that_of_the_whole():
   seen = []
   adapt = adaopt.adapt_batch_size(
@@ -605,6 +621,7 @@ def test_the_weight_of_an_accumulated_batch_is_that_of_the_whole():
   )
 
 
+@pytest.mark.slow
 def test_weights_that_were_not_announced_meet_a_sentence():
   optimizer = adaopt.accumulate(recording.optimizer(B))
   params = make_params(np.float32)
@@ -665,6 +682,7 @@ def test_several_samples_need_all_that_merges():
 # Transformations, dtypes and what is not measured.
 
 
+@pytest.mark.slow
 def test_estimates_scan_and_vmap():
   batches = jax.tree.map(lambda x: x.reshape(3, 4, *x.shape[1:]), make_batch())
   with jax.enable_x64(True):
@@ -680,6 +698,7 @@ def test_estimates_scan_and_vmap():
         jax.tree.map(lambda x, y, i=i: close(x[i], y), found, expected)
 
 
+@pytest.mark.slow
 def test_complex_parameters():
   def loss_fn(params, batch):
     errors = jnp.abs(batch['x'] @ params - batch['y'][:, None]) ** 2
@@ -707,6 +726,7 @@ def one_token(params, batch):
   return adaopt.WeightedLoss(jnp.sum(weight * nll), jnp.sum(weight))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('only', [reading.NOISE, ()])
 def test_half_precision(only):
   params = jax.tree.map(
@@ -748,6 +768,7 @@ def test_a_weight_is_not_differentiated(only):
     close(found.variance_along_mean, expected)
 
 
+@pytest.mark.slow
 def test_the_noise_of_resampled_batches_is_the_variance():
   """n Var(ḡ) over batches drawn with replacement is v, up to O(1/n).
 
@@ -805,6 +826,7 @@ def test_what_is_no_ratio_of_sums_is_refused(name):
     step(adaopt.init_train_state(jnp.float32(1), optimizer), x)
 
 
+@pytest.mark.slow
 def test_the_forward_pass_along_a_gradient_sees_the_weights():
   params, batch = make_params(), make_batch()
   with jax.enable_x64(True):
@@ -845,6 +867,7 @@ def test_reductions_are_of_shares_of_the_ratio():
   close(oracles.ravel(squares), np.mean(g**2, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('way', ['statistics', 'norms'])
 def test_aux_is_averaged_by_weight_and_rows_are_kept(way):
   """A mean over no tokens is NaN, which an example of no weight may have."""

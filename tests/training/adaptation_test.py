@@ -156,6 +156,7 @@ def assert_adapts(history, programs):
   return sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('row', ROWS.values(), ids=ROWS)
 def test_it_moves_the_batch_size_within_its_bounds_in_one_program(row):
   optimizer = optax.chain(adapted(row), row.optimizer)
@@ -191,6 +192,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('make', OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_an_optimizer_with_a_batch_size_does_so_too(make):
   optimizer = make(init_batch_size=B_0, max_batch_size=B_MAX)
@@ -205,6 +207,7 @@ ASKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ASKED)
 def test_measuring_changes_nothing_and_tells_what_a_test_would_ask_for(name):
   row = ROWS[name]
@@ -230,6 +233,7 @@ def test_measuring_changes_nothing_and_tells_what_a_test_would_ask_for(name):
   assert all(np.isnan(metrics.required) for metrics in plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('policy', [adaopt.batch_size.measure, jnp.maximum])
 def test_the_largest_size_is_tested_where_a_policy_asks_for_it(policy):
   criterion = adaopt.norm_test(0.5)
@@ -264,6 +268,7 @@ def test_hysteresis_shrinks_only_to_what_is_far_below():
   assert sizes[:7] == [8, 40, 40, 40, 50, 24, 60]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'wrap',
   [

@@ -54,6 +54,7 @@ def run(loss_fn, optimizer, params_or_state=None, **options):
   return state, sizes, compilations.names()[before:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('criterion', [triple, triple_by_noise])
 def test_growth_from_2_to_60_000_compiles_no_more_than_the_ladder(criterion):
   optimizer = adapted(criterion, max_batch_size=60_000)
@@ -66,6 +67,7 @@ def test_growth_from_2_to_60_000_compiles_no_more_than_the_ladder(criterion):
   assert set(programs) == {'jit(step)'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('driver', 'criterion', 'programs'),
   [
@@ -98,6 +100,7 @@ def test_one_micro_batch_size_serves_every_batch_size(
   assert compilations.names()[len(before) :] == programs
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing():
   optimizer, other = adapted(), adapted(triple_by_noise)
   state, sizes, programs = run(loss_fn, optimizer)
@@ -116,6 +119,7 @@ def test_a_second_run_compiles_nothing():
   assert run(loss_fn, other)[2] == []
 
 
+@pytest.mark.slow
 def test_what_makes_another_step_compiles_it():
   optimizer = adapted()
   own_loss_fn = lambda params, batch: loss_fn(params, batch)
@@ -134,6 +138,7 @@ def test_what_makes_another_step_compiles_it():
   assert run(own_loss_fn, optimizer, **options)[2] == []
 
 
+@pytest.mark.slow
 def test_the_steps_that_are_kept_are_bounded():
   fitting.compiled.cache_clear()
   most = fitting.compiled.cache_info().maxsize
@@ -154,6 +159,7 @@ def test_the_steps_that_are_kept_are_bounded():
   assert kept() is None  # and with it all that it held
 
 
+@pytest.mark.slow
 def test_the_steps_that_are_kept_can_be_let_go_of():
   own_loss_fn = lambda params, batch: loss_fn(params, batch)
   run(own_loss_fn, adapted(), num_examples=20, max_micro_batch_size=4)
@@ -164,6 +170,7 @@ def test_the_steps_that_are_kept_can_be_let_go_of():
   assert kept() is None
 
 
+@pytest.mark.slow
 def test_traced_step_sends_nothing_from_the_host():
   optimizer = adaopt.adadagrad(
     0.1, adaopt.norm_test(0.5), init_batch_size=4, max_batch_size=64

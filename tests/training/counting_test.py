@@ -68,6 +68,7 @@ def fed():
   return adaopt.feed(examples, micro_batch_size=M)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('donate', [False, True])
 @pytest.mark.parametrize('make', [arrays, fed])
 def test_a_budget_of_tokens_ends_with_the_first_step_that_reaches_it(
@@ -95,6 +96,7 @@ def test_of_two_budgets_the_first_that_is_spent_counts():
   assert len(train(arrays, total_weight=80, num_examples=14)) == 2
 
 
+@pytest.mark.slow
 def test_of_a_mean_the_weight_is_the_number_of_examples():
   mean = lambda params, batch: jnp.mean((batch['x'] - params) ** 2)
   steps = adaopt.fit(

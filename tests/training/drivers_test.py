@@ -69,6 +69,7 @@ def programs_of(step, *args):
   return compilations.names()[before:]
 
 
+@pytest.mark.slow
 @on_cpu
 @pytest.mark.parametrize(
   ('optimizer', 'dispatched'),
@@ -90,6 +91,7 @@ def test_elsewhere_convolutions_are_traced_too(monkeypatch):
   assert programs_of(step, *args) == TRACED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('driver', 'name', 'expected'),
   [
@@ -120,6 +122,7 @@ def by_vmap(step):
   return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('transform', [jax.jit, by_scan, by_vmap])
 def test_within_a_transform_a_step_is_traced(transform):
   """There no host can read a batch size."""
@@ -128,6 +131,7 @@ def test_within_a_transform_a_step_is_traced(transform):
   chex.assert_trees_all_close(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['plain', 'in a scan', 'none'])
 @pytest.mark.parametrize('optimizer', [SCHEDULE, MEASURED])
 def test_drivers_agree(name, optimizer):
@@ -143,6 +147,7 @@ def test_drivers_agree(name, optimizer):
     chex.assert_trees_all_close(one, runs[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_host_reads_the_number_of_micro_batches_once_a_step():
   """Read again, behind the first pass, it would wait for that."""
   reads = []
@@ -192,6 +197,7 @@ def test_a_plan_is_made_once_for_all_states_of_a_structure():
   assert all(plan is plans[0] for plan in plans)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('criterion', 'passes'),
   [

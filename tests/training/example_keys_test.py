@@ -138,6 +138,7 @@ def reference():
   return run(GROWING, 6, micro_batch_size=4, driver=training.traced)
 
 
+@pytest.mark.slow
 def test_every_mask_is_that_of_its_position(reference):
   sizes = [int(metrics.batch_size) for _, metrics in reference]
   assert len(set(sizes)) > 1
@@ -148,6 +149,7 @@ def test_every_mask_is_that_of_its_position(reference):
     np.testing.assert_array_equal(seen(metrics), expected)
 
 
+@pytest.mark.slow
 def test_an_example_has_another_mask_in_every_epoch():
   positions = np.arange(2 * N)
   order = np.argsort(indices_of(positions), kind='stable')
@@ -155,6 +157,7 @@ def test_an_example_has_another_mask_in_every_epoch():
   assert np.mean(np.any(pairs[:, 0] != pairs[:, 1], -1)) > 0.8
 
 
+@pytest.mark.slow
 def test_every_update_is_that_of_its_masks(reference):
   """Each against numpy, from the parameters before it."""
   before = PARAMS
@@ -173,6 +176,7 @@ def test_every_update_is_that_of_its_masks(reference):
     before = state.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 @pytest.mark.parametrize('micro_batch_size', [4, 8, 16])
 def test_no_micro_batch_and_no_driver_changes_a_mask(
@@ -187,6 +191,7 @@ def test_no_micro_batch_and_no_driver_changes_a_mask(
     chex.assert_trees_all_close(state.params, like_state.params, atol=3e-6)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_every_state_to_the_last_bit():
   history = fit(PARAMS, seed=SEED)
   assert len(history) > 4
@@ -213,6 +218,7 @@ def test_another_seed_draws_other_masks():
   assert all(np.any(x != y) for x, y in zip(masks, others, strict=True))
 
 
+@pytest.mark.slow
 def test_every_hidden_unit_moves():
   """One mask for all would leave half of them where they were."""
   *_, (state, _) = run(FIXED, 3)
@@ -221,6 +227,7 @@ def test_every_hidden_unit_moves():
   assert np.all(state.params['v'] != PARAMS['v'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('optimizer', [GROWING, INNER], ids=['norm', 'inner'])
 def test_a_loop_of_its_own_on_the_same_positions_is_the_step(optimizer):
   estimate = jax.jit(adaopt.value_and_statistics(loss_fn, has_aux=True))
@@ -246,6 +253,7 @@ def test_a_loop_of_its_own_on_the_same_positions_is_the_step(optimizer):
     chex.assert_trees_all_close(params, like_state.params, atol=3e-6)
 
 
+@pytest.mark.slow
 def test_one_key_is_folded_with_the_index_of_an_example():
   """The key of the seed, at the beginning of the stream."""
   positions = jnp.arange(8)
@@ -257,6 +265,7 @@ def test_one_key_is_folded_with_the_index_of_an_example():
   )
 
 
+@pytest.mark.slow
 def test_accumulated_micro_batches_are_the_step():
   optimizer = adaopt.accumulate(FIXED)
   estimate = adaopt.value_and_statistics(loss_fn, has_aux=True)
@@ -282,6 +291,7 @@ def test_accumulated_micro_batches_are_the_step():
     chex.assert_trees_all_close(params, like.params, atol=3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 def test_steps_with_and_without_a_test_draw_the_same_masks(driver):
   """The policy lets the size stay, whatever a test requires."""
@@ -311,6 +321,7 @@ def test_steps_with_and_without_a_test_draw_the_same_masks(driver):
       chex.assert_trees_all_close(state.params, states[0].params, atol=3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 def test_the_second_pass_of_the_inner_product_test_sees_the_same_masks(driver):
   before = PARAMS
@@ -327,6 +338,7 @@ def test_the_second_pass_of_the_inner_product_test_sees_the_same_masks(driver):
     before = state.params
 
 
+@pytest.mark.slow
 def test_a_group_draws_by_the_key_of_its_first_example():
   grouped = optax.chain(adaopt.schedule_batch_size(8), optax.sgd(RATE))
   ((_, metrics),) = run(grouped, 1, group_size=2, micro_batch_size=4)
@@ -341,6 +353,7 @@ def test_a_group_draws_by_the_key_of_its_first_example():
   np.testing.assert_array_equal(seen(metrics), expected)
 
 
+@pytest.mark.slow
 def test_a_state_at_a_late_position_draws_by_it():
   """Positions beyond 2²⁴ are told apart, which float32 would not do."""
   late = 2**29 + 1

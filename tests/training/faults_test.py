@@ -56,6 +56,7 @@ def positions_of(index, epoch, n=N):
   return positions[indices == index].tolist()
 
 
+@pytest.mark.slow
 def test_one_row_in_a_thousand_is_named_once(warnings):
   """Every epoch, a batch, has it; the warning is of the third."""
   history = fit(ONE_NAN)
@@ -112,6 +113,7 @@ def test_a_second_fault_after_a_finite_update_is_told_anew(warnings):
   assert len(left_out(warnings)) == 2
 
 
+@pytest.mark.slow
 def test_many_rows_are_counted_and_the_first_are_named(warnings):
   many = DATASET.copy()
   many[100:120] = np.inf
@@ -126,6 +128,7 @@ def test_many_rows_are_counted_and_the_first_are_named(warnings):
   assert f', and {20 - faults.SHOWN} more are not' in warning
 
 
+@pytest.mark.slow
 def test_the_group_of_a_row_is_named_by_its_first_example(warnings):
   fit(ONE_NAN, group_size=4)
   (warning,) = left_out(warnings)
@@ -138,6 +141,7 @@ def test_the_group_of_a_row_is_named_by_its_first_example(warnings):
   ) in warning
 
 
+@pytest.mark.slow
 def test_a_sum_that_overflows_is_told_as_such(warnings):
   """Every loss is below the largest number, and their sum is not."""
   large = lambda params, batch: loss_fn(params, batch) + 3e36
@@ -176,6 +180,7 @@ def dropped(params, batch, key):
   return jnp.mean((params - jnp.where(keep, batch, 0)) ** 2)
 
 
+@pytest.mark.slow
 def test_the_random_numbers_of_the_step_are_drawn_again(warnings):
   """The row is named only where its mask lets it through."""
   fit(ONE_NAN, loss_fn=dropped, steps=12)

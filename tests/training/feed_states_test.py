@@ -121,6 +121,7 @@ def train(feed, state=None):
   ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SOURCES)
 def test_a_fed_run_resumes_from_any_state_to_the_last_bit(name):
   whole = train(feed_of(name))
@@ -135,6 +136,7 @@ def test_a_fed_run_resumes_from_any_state_to_the_last_bit(name):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_resumes_to_the_last_bit(tmp_path):
   """With orbax, and the handler of grain for the feed."""
   program = [sys.executable, '-m', 'tests.training.killed_runs', tmp_path]
@@ -178,6 +180,7 @@ def test_a_run_that_ctrl_c_ends_as_it_reads_resumes_to_the_last_bit(element):
     train(feed, state)
 
 
+@pytest.mark.slow
 def test_a_file_larger_than_memory_trains(tmp_path):
   program = 'tests.training.larger_than_memory'
   done = subprocess.run(

@@ -79,6 +79,7 @@ def assert_same(actual, expected):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CRITERIA)
 def test_a_fed_run_is_that_of_arrays_in_the_same_order(name):
   optimizer = optimizer_of(CRITERIA[name])
@@ -122,6 +123,7 @@ def test_a_budget_ends_a_fed_run_as_any_other():
   assert ends[-2] < 50 <= ends[-1]
 
 
+@pytest.mark.slow
 def test_smaller_batches_run_in_parts_of_a_micro_batch():
   """Of 32, 8 and 2, each with its program; the sums are the same."""
   examples = in_stream_order(150)
@@ -129,6 +131,7 @@ def test_smaller_batches_run_in_parts_of_a_micro_batch():
   assert_same(train(adaopt.feed(examples, micro_batch_size=32)), expected)
 
 
+@pytest.mark.slow
 def test_groups_are_whole_and_a_rest_that_fills_none_is_left_out():
   optimizer = optimizer_of(
     CRITERIA['total'], init_batch_size=4, max_batch_size=42, multiple_of=2
@@ -147,6 +150,7 @@ def dropped(params, batch, key):
   return loss_fn(params, {**batch, 'x': jnp.where(keep, batch['x'], 0)})
 
 
+@pytest.mark.slow
 def test_keys_are_those_of_the_positions():
   def train_dropped(dataset, **options):
     state = adaopt.init_train_state(PARAMS, OPTIMIZER, seed=SEED)
@@ -286,6 +290,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', BAD)
 def test_a_bad_source_meets_a_sentence(name):
   source, m, message = BAD[name]

@@ -63,6 +63,7 @@ def test_rung_is_the_smallest_quartering_that_holds_the_batch(
   assert loops.rung(batch_size, largest) == expected
 
 
+@pytest.mark.slow
 def test_budget_ends_with_the_first_step_that_reaches_it():
   history = [metrics for _, metrics in fit(100)]
   ends = [int(m.examples) for m in history]
@@ -78,6 +79,7 @@ def test_a_budget_of_one_step_yields_it_with_its_own_state():
   assert int(state.examples) == int(metrics.examples) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('donate', [False, True])
 def test_state_and_metrics_are_of_the_same_step(donate):
   for state, metrics in fit(60, donate=donate):
@@ -86,6 +88,7 @@ def test_state_and_metrics_are_of_the_same_step(donate):
     assert state.last_batch_size == metrics.batch_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 def test_every_state_that_was_yielded_stays_valid(driver):
   kept = list(
@@ -150,6 +153,7 @@ def test_an_exception_in_the_loop_body_leaves_a_state_that_resumes_the_run():
   chex.assert_trees_all_equal(fit(200)[5:], fit(200, *last))
 
 
+@pytest.mark.slow
 def test_a_state_above_a_lowered_maximum_comes_down_and_a_warning_says_so(
   caplog,
 ):
@@ -201,6 +205,7 @@ CONTRIB = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('donate', [False, True])
 @pytest.mark.parametrize('name', CONTRIB)
 def test_optimizers_whose_init_returns_its_argument_train(name, donate):
@@ -240,6 +245,7 @@ def test_a_spent_budget_yields_nothing():
   assert fit(50, jax.tree.map(jnp.asarray, state)) == []
 
 
+@pytest.mark.slow
 def test_drivers_agree():
   traced, dispatched = (fit(150, driver=driver) for driver in DRIVERS.values())
   # The same sums, compiled apart.

@@ -42,6 +42,7 @@ def first(criterion, optimizer):
   return step(adaopt.init_train_state(PARAMS, optimizer), jnp.asarray(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize(
   ('test', 'oracle'),

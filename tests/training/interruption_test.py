@@ -10,6 +10,7 @@ import pytest
 PROGRAM = pathlib.Path(__file__).with_name('interrupted_runs.py')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', ['traced', 'dispatched'])
 def test_a_run_interrupted_anywhere_resumes_to_the_last_bit(driver):
   done = subprocess.run(

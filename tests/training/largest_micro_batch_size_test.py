@@ -50,18 +50,21 @@ def largest(state, num_bytes, **options):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [64, 128])
 def test_the_largest_is_what_fits_and_no_less(size):
   assert largest(new_state(), taken(size)) == size
   assert largest(new_state(), taken(size) - 1) == size // 2
 
 
+@pytest.mark.slow
 def test_devices_take_a_part_each():
   # What they merge is held beside it.
   merged = 4 * sum(x.nbytes for x in PARAMS.values())
   assert largest(new_state(8), taken(128) + merged) == 8 * 128
 
 
+@pytest.mark.slow
 def test_groups_stay_whole_and_sizes_within_their_bound():
   assert largest(new_state(), 2**30, at_most=50) == 32
   assert largest(new_state(), 2**30, at_most=50, group_size=3) == 48

@@ -46,6 +46,7 @@ def of_a_feed():
   return step, adaopt.feed(list(X), micro_batch_size=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('source', [of_arrays, of_a_feed])
 def test_a_step_leaves_a_state_where_it_lies(source, state):
   step, data = source()
@@ -57,6 +58,7 @@ def test_a_step_leaves_a_state_where_it_lies(source, state):
   assert compilations.names()[before:] == []
 
 
+@pytest.mark.slow
 def test_a_step_serves_states_that_lie_otherwise(state):
   step, data = of_arrays()
   whole = jax.tree.map(

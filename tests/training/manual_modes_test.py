@@ -67,6 +67,7 @@ def mapped(estimate, check_vma, out_specs=P()):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('loss_fn', 'check_vma'),
   [(loss_fn, True), (masked_loss, True), (masked_loss, False)],
@@ -129,6 +130,7 @@ def test_a_model_state_merges():
   assert_close(found, jax.jit(run(None))(PARAMS, X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('shape', 'names', 'spec'),
   [

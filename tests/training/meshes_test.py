@@ -87,6 +87,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('where', PLACES)
 def test_a_run_is_that_of_one_device(where, alone):
   axes, of_state, of_data, loss_fn = PLACES[where]
@@ -104,6 +105,7 @@ def test_a_run_is_that_of_one_device(where, alone):
   )
 
 
+@pytest.mark.slow
 def test_fit_shares_out_numpy_data_beside_a_state_on_a_mesh(alone):
   expected, sizes = alone
   state = place(new_state(), mesh_of(*DATA))
@@ -137,6 +139,7 @@ def lowered(driver, optimizer, place=lambda tree: tree):
   return step.lower(*place((state, X))).compile()
 
 
+@pytest.mark.slow
 def test_devices_meet_once_a_step_and_share_the_work():
   mesh = mesh_of(*DATA)
   # It takes a second pass, and where no test is due none.

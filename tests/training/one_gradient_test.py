@@ -43,6 +43,7 @@ CASES = {name: ([name], ALONE) for name in FUNCTIONS}
 CASES['all of them'] = [*FUNCTIONS], WAYS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_every_way_gives_the_gradient_of_the_batch(case):
   names, ways = CASES[case]

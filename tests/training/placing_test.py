@@ -71,6 +71,7 @@ def assert_close(actual, expected):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', [np.asarray, jnp.asarray])
 def test_arrays_beside_a_state_on_a_mesh_are_put_there_once(mesh, kind):
   everywhere = NamedSharding(mesh, PartitionSpec())
@@ -83,6 +84,7 @@ def test_arrays_beside_a_state_on_a_mesh_are_put_there_once(mesh, kind):
   assert given[0].committed
 
 
+@pytest.mark.slow
 def test_an_array_that_is_sharded_stays_so(mesh):
   everywhere = NamedSharding(mesh, PartitionSpec())
   sharded = NamedSharding(mesh, PartitionSpec('data'))
@@ -93,6 +95,7 @@ def test_an_array_that_is_sharded_stays_so(mesh):
   assert given[0] is data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('axes', [None, PartitionSpec(), PartitionSpec('data')])
 def test_a_feed_beside_a_state_on_a_mesh(mesh, axes):
   everywhere = NamedSharding(mesh, PartitionSpec())

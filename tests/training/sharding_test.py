@@ -74,6 +74,7 @@ def check(estimate, params, x, most, in_loops=()):
     np.testing.assert_allclose(actual, value, 1e-5, 1e-6 * whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 def test_statistics_of_sharded_examples(name):
   loss, params, x = case(name)
@@ -97,6 +98,7 @@ def in_loops_of_plain(loss, params, x):
   return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['dense', 'conv few positions', 'embed'])
 def test_every_statistic_of_sharded_examples(name):
   loss, params, x = case(name)
@@ -147,6 +149,7 @@ def adapted_by(criterion):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['dense', 'conv few positions', 'embed'])
 def test_a_step_adds_up_gradients_and_scalars_alone_between_devices(name):
   loss, params, x = case(name)
@@ -168,6 +171,7 @@ def test_a_step_adds_up_gradients_and_scalars_alone_between_devices(name):
   check_all_reduces(found, most)
 
 
+@pytest.mark.slow
 def test_training_with_sharded_micro_batches():
   loss, params, x = case('dense on long sequences')
   optimizer = adapted_by(adaopt.norm_test(0.5))

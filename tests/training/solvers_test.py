@@ -57,12 +57,14 @@ SOLVERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SOLVERS)
 def test_a_solver_trains(name):
   _, loss = train(SOLVERS[name])
   assert loss < START - 0.4
 
 
+@pytest.mark.slow
 def test_lookahead_is_trained_at_its_fast_parameters():
   params = optax.LookaheadParams.init_synced(PARAMS)
   optimizer = adapted(optax.lookahead(optax.sgd(0.5), 5, 0.5))
@@ -71,6 +73,7 @@ def test_lookahead_is_trained_at_its_fast_parameters():
   assert jnp.any(state.params.slow['w'] != 0)
 
 
+@pytest.mark.slow
 def test_a_line_search_sees_the_loss_of_the_batch():
   """The value it ends at is that of the batch at the new parameters."""
   optimizer = adapted(optax.lbfgs())

@@ -98,6 +98,7 @@ def run_plainly(test, steps=6, seed=3):
   return unravel(flat), sizes, losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 @pytest.mark.parametrize(
   ('test', 'micro_batch_size'),
@@ -128,6 +129,7 @@ def test_step_equals_one_update_on_exactly_the_batch(
   assert int(state.step) == len(sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 def test_statistics_only_where_a_test_is_due(driver):
   optimizer = adaptive(
@@ -169,6 +171,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('inner', OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_any_optax_optimizer_adapts(inner):
   optimizer = optax.chain(
@@ -203,6 +206,7 @@ def nnx_model():
   return params, lambda params, x: nnx.merge(graph, params)(x)[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('make_model', [linen_model, nnx_model])
 def test_flax_models_train(make_model):
   params, apply = make_model()
@@ -219,6 +223,7 @@ def test_flax_models_train(make_model):
   chex.assert_trees_all_equal_structs(state.params, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_left_out_and_told(driver, bad):
@@ -238,6 +243,7 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_told(driver, bad):
   assert int(state.examples) == int(metrics.next_batch_size) == 6
 
 
+@pytest.mark.slow
 def test_aux_is_averaged_over_the_batch():
   def with_aux(params, batch):
     return loss_fn(params, batch), {'y': jnp.mean(batch['y'])}
@@ -264,6 +270,7 @@ def test_a_saved_state_goes_on_bit_for_bit():
   chex.assert_trees_all_equal(half, whole)
 
 
+@pytest.mark.slow
 def test_traced_step_scans_and_vmaps_over_seeds():
   optimizer = adaptive()
   step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=8)
@@ -408,6 +415,7 @@ def test_first_step_rejects(loss, criterion, dataset, message):
   assert state.params['w'].tolist() == [0.0] * 5
 
 
+@pytest.mark.slow
 def test_micro_batches_are_rounded_up_to_groups():
   optimizer = adaptive()
   step = adaopt.train_step(loss_fn, optimizer, micro_batch_size=3, group_size=2)
@@ -440,6 +448,7 @@ def test_half_precision_does_not_overflow_where_no_test_is_due():
   np.testing.assert_allclose(metrics.squared_norm, expected, rtol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 def test_half_precision_has_the_same_mean_whether_a_test_is_due(driver):
   """512 gradients of 8, on which a sum in bfloat16 would stop at 256."""
@@ -458,6 +467,7 @@ def test_half_precision_has_the_same_mean_whether_a_test_is_due(driver):
     assert metrics.squared_norm == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 @pytest.mark.parametrize('bad', [0.0, np.nan, np.inf])
 @pytest.mark.parametrize('group_size', [1, 2])
@@ -522,6 +532,7 @@ READS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', DRIVERS.values(), ids=DRIVERS)
 @pytest.mark.parametrize('name', READS)
 def test_a_step_measures_what_its_criterion_reads_and_no_more(name, driver):
@@ -587,6 +598,7 @@ class Normalised(nn.Module):
     return nn.Dense(1)(nn.relu(x))[:, 0]
 
 
+@pytest.mark.slow
 def test_batch_norm_trains_on_groups():
   model = Normalised()
   variables = model.init(jax.random.key(0), jnp.zeros([2, 5]))

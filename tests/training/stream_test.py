@@ -42,6 +42,7 @@ def _assert_permutations(epochs):
   np.testing.assert_array_equal(np.sort(epochs, 1), expected)
 
 
+@pytest.mark.slow
 @hypothesis.given(
   n=st.integers(1, 300),
   seed=st.integers(-(2**31), 2**31 - 1),
@@ -52,6 +53,7 @@ def test_every_epoch_visits_every_example_once(n, seed, epoch):
   _assert_permutations(_epochs(seed, epoch, 3, n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n', [1, 2, 255, 256, 257, 60_000])
 @pytest.mark.parametrize('epoch', [0, 1000])
 def test_epochs_are_permutations_whatever_the_power_of_two(n, epoch):
@@ -94,6 +96,7 @@ def test_two_seeds_or_epochs_have_unrelated_orders(one, other):
   assert agreements <= scipy.stats.poisson.isf(FALSE_ALARM, 1)
 
 
+@pytest.mark.slow
 def test_an_index_depends_on_seed_and_position_alone():
   n, seed = 60, 5
   in_order = np.asarray(_indices(n)(seed, jnp.arange(240)))
@@ -108,6 +111,7 @@ def test_an_index_depends_on_seed_and_position_alone():
   assert ask(239) == in_order[239]
 
 
+@pytest.mark.slow
 def test_vmap_over_seeds_or_positions_changes_no_index():
   n = 60
   seeds, positions = jnp.arange(5), jnp.arange(120)
@@ -123,6 +127,7 @@ def test_vmap_over_seeds_or_positions_changes_no_index():
   np.testing.assert_array_equal(pairwise, np.diag(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'dtype', [np.int8, np.int16, np.uint16, np.uint32, np.int64, np.uint64]
 )
@@ -161,6 +166,7 @@ def _over_seeds(n, positions, seeds):
   return np.asarray(jax.jit(jax.vmap(ask))(jnp.arange(seeds)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('n', 'cells'), [(2, 2), (3, 6), (4, 24), (5, 120)])
 def test_over_seeds_all_orders_are_equally_likely(n, cells):
   _assert_uniform(_orders(_over_seeds(n, n, 30 * 120)), cells)
@@ -171,6 +177,7 @@ def test_over_epochs_all_orders_are_equally_likely(n, cells):
   _assert_uniform(_orders(_epochs(0, 0, 30 * 120, n)), cells)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n', [3, 4])
 def test_successive_epochs_and_seeds_have_independent_orders(n):
   cells = len(list(itertools.permutations(range(n))))
@@ -180,6 +187,7 @@ def test_successive_epochs_and_seeds_have_independent_orders(n):
     _assert_uniform(first * cells + second, cells**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n', [100, 256, 257])
 @pytest.mark.parametrize('position', [0, 1, 99])
 def test_every_example_is_equally_likely_at_a_position(n, position):

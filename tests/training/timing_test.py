@@ -138,6 +138,7 @@ def with_noise_scale(criterion):
   return criteria.StatefulCriterion(criterion.init, update)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('seconds', 'expected', 'num_examples', 'donate'),
   [
@@ -186,6 +187,7 @@ def test_a_resumed_run_keeps_its_seconds_until_it_has_measured_two_sizes(
   assert model_of(state)[:2] == (3.0, 2.0)
 
 
+@pytest.mark.slow
 def test_what_is_yielded_holds_the_seconds_that_the_next_step_uses(clock):
   optimizer = optimizer_of(
     with_noise_scale(criteria.goodput()), init_batch_size=M
@@ -224,6 +226,7 @@ def test_steps_in_which_a_program_is_new_do_not_count(clock):
   np.testing.assert_allclose(model_of(state), (1.0, 1.0, M, 4 * 128), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'criterion',
   [adaopt.gradient_noise_scale(), criteria.goodput(seconds=(50.0, 1.0))],

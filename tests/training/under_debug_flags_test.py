@@ -35,6 +35,7 @@ FLAGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('driver', [drivers.traced, drivers.dispatched])
 @pytest.mark.parametrize('flag', FLAGS)
 def test_a_model_trains_under_a_flag(flag, driver):

@@ -46,6 +46,7 @@ def _run(transform, gradients):
   return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('initial_accumulator_value', 'eps', 'eps_root'),
   [(0.0, 1e-10, 0.0), (0.0, 1e-2, 0.0), (0.5, 1e-3, 1e-2)],

@@ -262,6 +262,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('batch_size', [8, 1])
 @pytest.mark.parametrize('schedule', SCHEDULES)
 @pytest.mark.parametrize('name', MAKERS)

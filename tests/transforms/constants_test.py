@@ -157,6 +157,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_batches_of_the_base_size_are_left_alone_to_the_last_bit(name):
   options, optimizer = OPTIMIZERS[name]
@@ -451,6 +452,7 @@ def _dataset():
   return 0.5 + jax.random.normal(jax.random.key(0), [256, 2, 3])
 
 
+@pytest.mark.slow
 def test_fit_counts_its_examples_and_compiles_no_more_as_the_batch_grows():
   before = compilations.count()
   double = lambda statistics: 2.0 * statistics.batch_size

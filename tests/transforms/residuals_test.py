@@ -32,6 +32,7 @@ LOGITS = np.random.default_rng(0).normal(size=[7, 4]).astype(np.float32) * 4
 LABELS = np.array([0, 1, 2, 3, 3, 1, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scale', [0.0, 1.0, 3.0, 6.0])
 def test_mean_residual_of_classes_is_exact_however_small(scale):
   logits = scale * LOGITS
@@ -54,6 +55,7 @@ def test_one_logit_is_two_classes():
     )
 
 
+@pytest.mark.slow
 def test_the_loss_of_log_odds_is_optax_s():
   ours = lambda z: jnp.mean(jax.nn.softplus(-adaopt.log_odds(z, LABELS)))
   theirs = lambda z: jnp.mean(
@@ -181,6 +183,7 @@ def digits():
   }
 
 
+@pytest.mark.slow
 def test_a_flax_model_trains_in_batches_of_an_adaptive_size():
   dataset = digits()
   model = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(10)])

@@ -63,6 +63,7 @@ def _draws(steps, dim=4, seed=0):
   return [rng.normal(0.3, 1, size=(b, dim)) for b in sizes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MOMENTS)
 def test_a_moment_is_that_of_the_gradients_of_examples(name):
   rng = np.random.default_rng(0)
@@ -350,6 +351,7 @@ def test_accumulated_gradients_measure_between_micro_batches():
   np.testing.assert_allclose(updates, -2 / np.sqrt(11), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_trains():
   optimizer = adaopt.adaptive(
     optax.chain(

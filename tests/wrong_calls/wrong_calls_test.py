@@ -130,12 +130,14 @@ def test_a_public_name_has_rows_of_each_of_its_arguments(name, public):
     assert not set(inspect.signature(public).parameters) - arguments - FREE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rows', ROWS_OF.values(), ids=ROWS_OF)
 def test_a_wrong_call_is_answered_by_a_sentence(rows):
   faults = [(table.label(row.value), fault(row)) for row in rows]
   assert not [(value, found) for value, found in faults if found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES, ids=lambda x: table.name_of(x.public))
 def test_the_call_is_right_but_for_the_wrong_value(case):
   (case.call or case.public)(**case.valid)
