@@ -85,7 +85,7 @@ def _write_rooms():
     name = room.__name__
     lines = [name, '=' * len(name), '', f'.. automodule:: {name}', '']
     lines += ['.. autosummary::', '   :toctree: names', '   :nosignatures:', '']
-    lines += [f'   ~{name}.{each}' for each in sorted(_names(room))]
+    lines += [f'   {each}' for each in sorted(_names(room))]
     (folder / f'{name}.rst').write_text('\n'.join(lines) + '\n')
   pages = [f'   {room.__name__}' for room in rooms]
   lines = ['API', '===', '', '.. toctree::', '   :maxdepth: 1', '', *pages]
