@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import sys
 import types
 
 import adaopt
@@ -12,8 +13,10 @@ project = 'adaopt'
 author = 'The adaopt authors'
 release = version = adaopt.__version__
 HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE))
 
 extensions = [
+  'docstrings',
   'myst_nb',
   'sphinx.ext.autodoc',
   'sphinx.ext.autosummary',
@@ -22,19 +25,25 @@ extensions = [
   'sphinx_copybutton',
   'sphinx_gallery.gen_gallery',
 ]
-exclude_patterns = ['build', 'gallery/*.ipynb', 'gallery/*.py']
+exclude_patterns = ['build', 'examples', 'gallery/*.ipynb', 'gallery/*.py']
 templates_path = ['templates']
 html_theme = 'sphinx_book_theme'
 html_title = 'adaopt'
-html_theme_options = {'show_toc_level': 2, 'home_page_in_toc': True}
+html_theme_options = {
+  'show_toc_level': 2,
+  'home_page_in_toc': True,
+  'max_navbar_depth': 2,  # a sidebar with every name takes minutes to write
+}
 myst_enable_extensions = ['dollarmath', 'linkify']
 myst_heading_anchors = 3
-nb_execution_mode = 'cache'
-nb_execution_timeout = 300
-nb_execution_raise_on_error = True
+nb_execution_mode = 'off'  # the outputs are stored
+default_role = 'py:obj'
+suppress_warnings = ['toc.empty_glob']
 autosummary_generate = True
 autodoc_typehints = 'none'
 napoleon_use_rtype = False
+napoleon_use_ivar = True
+napoleon_custom_sections = [('Glossary', 'params_style')]
 copybutton_prompt_text = '>>> |\\.\\.\\. '
 copybutton_prompt_is_regexp = True
 sphinx_gallery_conf = {
