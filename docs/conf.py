@@ -2,12 +2,18 @@
 
 import importlib
 import inspect
+import os
 import pathlib
 import pkgutil
+import shutil
 import sys
 import types
 
 import adaopt
+
+# The scripts of the gallery compile far more than they compute.
+os.environ['XLA_FLAGS'] = '--xla_cpu_use_fusion_emitters=false'
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
 project = 'adaopt'
 author = 'The adaopt authors'
@@ -38,7 +44,6 @@ myst_enable_extensions = ['dollarmath', 'linkify']
 myst_heading_anchors = 3
 nb_execution_mode = 'off'  # the outputs are stored
 default_role = 'py:obj'
-suppress_warnings = ['toc.empty_glob']
 autosummary_generate = True
 autodoc_typehints = 'none'
 napoleon_use_rtype = False
@@ -102,3 +107,6 @@ def _write_rooms():
 
 
 _write_rooms()
+shutil.copytree(
+  HERE.parent / 'notebooks', HERE / 'notebooks', dirs_exist_ok=True
+)
