@@ -138,9 +138,11 @@ def _paragraph(block, in_prose):
     return block
   if in_prose and block[0].startswith('  '):
     if all(line.isascii() for line in block):
-      return ['.. code-block:: python', '', *textwrap.indent(
-        textwrap.dedent('\n'.join(block)), '   '
-      ).split('\n')]
+      return [
+        '.. code-block:: python',
+        '',
+        *textwrap.indent(textwrap.dedent('\n'.join(block)), '   ').split('\n'),
+      ]
     return _math(block)
   if in_prose and _is_formula(block):
     return _math(block)
