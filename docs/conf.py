@@ -9,11 +9,13 @@ import shutil
 import sys
 import types
 
+import jax
+
 import adaopt
 
 # The scripts of the gallery compile far more than they compute.
 os.environ['XLA_FLAGS'] = '--xla_cpu_use_fusion_emitters=false'
-os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+jax.config.update('jax_disable_most_optimizations', True)
 
 project = 'adaopt'
 author = 'The adaopt authors'

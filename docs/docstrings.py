@@ -32,7 +32,7 @@ SYMBOLS = {
   'm̂': r'\hat m',
   'ν̂': r'\hat ν',
 }
-OPERATORS = 'max min log exp det sup inf'.split()
+OPERATORS = ['max', 'min', 'log', 'exp', 'det', 'sup', 'inf']
 
 
 def _closing(text, start):

@@ -1,5 +1,6 @@
 """An example in the README or the documentation that does not run."""
 
+import doctest
 import pathlib
 import re
 
@@ -30,3 +31,13 @@ def test_example_runs_and_prints(name, capsys):
   numbers = capsys.readouterr().out.split()
   assert numbers
   assert 'nan' not in numbers
+
+
+def test_the_worked_program_is_what_the_code_prints():
+  page = ROOT / 'docs' / 'how_it_works.md'
+  fences = re.findall(r'```pycon\n(.*?)```', page.read_text(), re.DOTALL)
+  example = doctest.DocTestParser().get_doctest(
+    '\n'.join(fences), {}, page.name, page.name, 0
+  )
+  assert example.examples
+  assert doctest.DocTestRunner().run(example).failed == 0

@@ -54,3 +54,4 @@ axis.set(xticks=range(3), ylabel='margin over the largest')
 axis.set_xticklabels([f'{norm} norm' for norm in NORMS])
 axis.legend(frameon=False, fontsize='small')
 plt.show()
+jax.config.update('jax_enable_x64', False)  # as it was
