@@ -34,7 +34,12 @@ optimizer = adaopt.adaptive(
 records = [
   (int(metrics.examples), int(metrics.batch_size), float(metrics.loss))
   for _, metrics in adaopt.fit(
-    loss_fn, optimizer, params, dataset, num_examples=20_000
+    loss_fn,
+    optimizer,
+    params,
+    dataset,
+    num_examples=20_000,
+    max_micro_batch_size=16,
   )
 ]
 

@@ -36,7 +36,14 @@ def run(init_batch_size, max_batch_size):
     init_batch_size=init_batch_size,
     max_batch_size=max_batch_size,
   )
-  run = adaopt.fit(loss_fn, optimizer, params, dataset, num_examples=16_000)
+  run = adaopt.fit(
+    loss_fn,
+    optimizer,
+    params,
+    dataset,
+    num_examples=16_000,
+    max_micro_batch_size=16,
+  )
   *_, (state, metrics) = run
   return int(metrics.step), float(loss_fn(state.params, dataset))
 

@@ -53,8 +53,8 @@ print(adaopt.noise_advice(report))
 
 # %%
 # One bar for each tensor.
-rows = [row for row in report.tensors if row.scale > 0]
+rows = [row for row in report.tensors if 0 < row.noise_scale < float('inf')]
 figure, axis = plt.subplots(figsize=(7, 3), layout='constrained')
-axis.barh([row.name for row in rows], [float(row.scale) for row in rows])
+axis.barh([row.name for row in rows], [float(row.noise_scale) for row in rows])
 axis.set(xlabel='noise scale, examples', xscale='log')
 plt.show()

@@ -33,7 +33,12 @@ optimizer = adaopt.adaptive(
   optax.adam(1.0), 2e-3, init_batch_size=32, max_batch_size=512
 )
 *_, (state, metrics) = adaopt.fit(
-  loss_fn, optimizer, params, dataset, num_examples=12_000
+  loss_fn,
+  optimizer,
+  params,
+  dataset,
+  num_examples=12_000,
+  max_micro_batch_size=16,
 )
 
 # %%
