@@ -56,5 +56,5 @@ print(adaopt.noise_advice(report))
 rows = [row for row in report.tensors if 0 < row.noise_scale < float('inf')]
 figure, axis = plt.subplots(figsize=(7, 3), layout='constrained')
 axis.barh([row.name for row in rows], [float(row.noise_scale) for row in rows])
-axis.set(xlabel='noise scale, examples', xscale='log')
+axis.set(xlabel='noise scale, examples')
 plt.show()
