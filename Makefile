@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 NEWER := $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.1[23].*/bin/python) \
   $(shell command -v python3.12 python3.13 2>/dev/null | grep -v shims)
 
-.PHONY: train test test-slow bench chaos fuzz test-all lint format clean
+.PHONY: train test test-slow bench chaos fuzz test-all lint format docs docs-serve clean
 
 train: $(VENV)/installed
 	@echo 'Training on digits, shifted at random: one adaptive run against the best of a sweep; results go to $(WORKDIR).'
@@ -56,6 +56,18 @@ test-all: test test-slow
 	  $$venv/bin/pip install -q --upgrade --upgrade-strategy=eager -e '.[test]' && \
 	  $$venv/bin/python -m pytest -q -n 2 || exit 1; \
 	done
+
+# Fails on a broken link, reference or example.
+docs: $(VENV)/documenting
+	@echo 'Building the documentation into docs/build.'
+	@$(BIN)/sphinx-build -q -W --keep-going -j auto docs docs/build
+
+docs-serve: docs
+	@$(PYTHON) -m http.server --directory docs/build
+
+$(VENV)/documenting: $(VENV)/installed
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@echo 'Creating $(VENV) and installing adaopt, its experiments and its tests (once, a minute or two).'
