@@ -165,3 +165,7 @@ __all__ = [
   'transforms',
   'value_and_statistics',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

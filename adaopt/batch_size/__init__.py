@@ -43,3 +43,7 @@ __all__ = [
   'seesaw_from_schedule',
   'stage_schedule',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

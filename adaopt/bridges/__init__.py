@@ -5,3 +5,7 @@ from adaopt.bridges.linen_models import linen_loss
 from adaopt.bridges.nnx_models import nnx_loss
 
 __all__ = ['Bridge', 'linen_loss', 'nnx_loss']
+
+
+def __dir__() -> list[str]:
+  return __all__

@@ -1,17 +1,20 @@
 """A model of Flax Linen as a loss_fn, its parameters and its model state."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from flax import linen as nn
 
 from adaopt._common import base, checks, functions
 from adaopt.bridges import bridging
 
+# Importing it takes as long as optax: it waits for the first call.
+if TYPE_CHECKING:
+  from flax import linen as nn
+
 
 def linen_loss(
-  model: nn.Module,
+  model: 'nn.Module',
   variables: Mapping[str, Any],
   loss: Callable[[Any, base.Batch], Any],
   *,
@@ -65,6 +68,8 @@ def linen_loss(
     >>> jax.tree.map(jnp.shape, new_state)
     {'batch_stats': {'BatchNorm_0': {'mean': (4,), 'var': (4,)}}}
   """
+  from flax import linen as nn
+
   checks.check_callable('(model, batch) → loss', loss=loss)
   functions.check_takes(2, loss=loss)
   _check_model(model)
@@ -97,6 +102,8 @@ def linen_loss(
 
 
 def _check_model(model):
+  from flax import linen as nn
+
   if isinstance(model, type):
     raise ValueError(
       f'model must be a module of Linen, got the class {model.__name__}: call '

@@ -2,21 +2,24 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from flax import nnx
 
 from adaopt._common import base, checks, functions
 from adaopt.bridges import bridging
 
+# Importing it takes longer than JAX and optax: it waits for the first call.
+if TYPE_CHECKING:
+  from flax import nnx
+
 
 def nnx_loss(
-  model: nnx.Module,
+  model: 'nnx.Module',
   loss: Callable[[Any, base.Batch], Any],
   *,
-  wrt: Any = nnx.Param,
+  wrt: Any = None,
 ) -> bridging.Bridge:
   """Splits an NNX model into what is trained and what it keeps beside.
 
@@ -35,7 +38,7 @@ def nnx_loss(
       for `nnx.grad`.
     wrt: The filter of the variables to train: `nnx.LoRAParam`, or
       `nnx.All(nnx.Param, nnx.PathContains('head'))`. All others but the RNG
-      state make up the model state.
+      state make up the model state. None: `nnx.Param`.
 
   Returns:
     A `Bridge`, made once for a run, since the compiled steps are kept by its
@@ -66,6 +69,9 @@ def nnx_loss(
     >>> jax.tree.map(jnp.shape, nnx.to_pure_dict(new_state))
     {'layers': {1: {'mean': (4,), 'var': (4,)}}}
   """
+  from flax import nnx
+
+  wrt = nnx.Param if wrt is None else wrt
   checks.check_callable('(model, batch) → loss', loss=loss)
   functions.check_takes(2, loss=loss)
   _check_model(model)
@@ -104,6 +110,8 @@ def _reseeded(keys, key):
 
 
 def _check_model(model):
+  from flax import nnx
+
   if isinstance(model, type):
     raise ValueError(
       f'model must be an nnx.Module, got the class {model.__name__}: make one.'
@@ -120,6 +128,8 @@ def _check_model(model):
 
 
 def _check_filter(wrt):
+  from flax import nnx
+
   try:
     nnx.filterlib.to_predicate(wrt)
   except (TypeError, ValueError) as error:
@@ -130,6 +140,8 @@ def _check_filter(wrt):
 
 
 def _kinds(state):
+  from flax import nnx
+
   is_variable = lambda leaf: isinstance(leaf, nnx.Variable)
   leaves = jax.tree.leaves(state, is_leaf=is_variable)
   return ', '.join(sorted({type(leaf).__name__ for leaf in leaves})) or 'none'

@@ -94,3 +94,7 @@ __all__ = [
   'variance_along_mean',
   'with_seconds',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

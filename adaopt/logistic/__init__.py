@@ -87,3 +87,7 @@ __all__ = [
   'sweep',
   'two_layer',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

@@ -157,3 +157,20 @@ def smooth_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
   """
   product = perceptron(n, radius, margin) * 8 * jnp.log(n)
   return jnp.maximum((jnp.sqrt(1 + 4 * product) - 3) / 2, 0)
+
+
+__all__ = [
+  'batch_perceptron',
+  'gd',
+  'lr_gd',
+  'nesterov',
+  'normalized_batch_perceptron',
+  'normalized_exponential_gd',
+  'normalized_lr_gd',
+  'perceptron',
+  'smooth_perceptron',
+]
+
+
+def __dir__() -> list[str]:
+  return __all__

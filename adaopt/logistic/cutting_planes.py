@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.sparse
+import scipy
 
 from adaopt._common import checks
 from adaopt.logistic import problem as problems

@@ -193,3 +193,18 @@ def renyi(q: float) -> Loss:
   return _fenchel_young(
     lambda p: jnp.log(p**q + (1 - p) ** q) / (q - 1), slope, q / (q - 1)
   )
+
+
+__all__ = [
+  'Loss',
+  'exponential',
+  'hinge',
+  'logistic',
+  'renyi',
+  'squared_hinge',
+  'tsallis',
+]
+
+
+def __dir__() -> list[str]:
+  return __all__

@@ -6,8 +6,7 @@ with the two norms exchanged. Solved by HiGHS for a few rows, which others join.
 
 import jax
 import numpy as np
-import scipy.optimize
-import scipy.sparse
+import scipy
 
 from adaopt._common import checks
 from adaopt.logistic import cutting_planes

@@ -163,3 +163,15 @@ def averaged_exponential_gd(
   )
   gained = jnp.square(margin) * (num_steps + 1) - jnp.square(radius)
   return jnp.exp(-step_size / 2 * (1 + 1 / num_steps) * gained)
+
+
+__all__ = [
+  'averaged_exponential_gd',
+  'lr_gd',
+  'mean_lr_gd',
+  'phase_transition',
+]
+
+
+def __dir__() -> list[str]:
+  return __all__

@@ -67,3 +67,7 @@ __all__ = [
   'two_level',
   'two_level_from_sums',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

@@ -25,3 +25,7 @@ __all__ = [
   'adaptive',
   'normalized_lr_gd',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

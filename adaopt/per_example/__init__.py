@@ -124,3 +124,7 @@ __all__ = [
   'squared_norms',
   'weighted_sum',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

@@ -15,3 +15,7 @@ __all__ = [
   'shard_statistics',
   'value_and_statistics',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

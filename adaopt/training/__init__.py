@@ -30,3 +30,7 @@ __all__ = [
   'traced',
   'train_step',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

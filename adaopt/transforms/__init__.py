@@ -71,3 +71,7 @@ __all__ = [
   'square_of_mean',
   'variance_of_gradients',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

@@ -35,3 +35,7 @@ __all__ = [
   'solve',
   'spectral_descent',
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__

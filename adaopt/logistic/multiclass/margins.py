@@ -7,8 +7,7 @@ made, those that matter.
 
 import jax
 import numpy as np
-import scipy.optimize
-import scipy.sparse
+import scipy
 
 from adaopt._common import checks
 from adaopt.logistic import cutting_planes, polyhedral_margins
