@@ -30,10 +30,7 @@ def run(
 ) -> None:
   """Runs a script.
 
-  Args:
-    main: Its main function.
-    required: The flags that it cannot do without.
-    optional: Other flags that it shares with other scripts.
+  It needs the required flags, and shares the optional ones with others.
   """
   module = sys.modules[main.__module__]
   parser = functools.partial(parse, module, required, optional)
@@ -46,17 +43,7 @@ def parse(
   optional: Sequence[str],
   argv: list[str],
 ) -> list[str]:
-  """Parses the flags, or ends the script with a sentence or the help.
-
-  Args:
-    module: The script.
-    required: As in `run`.
-    optional: As in `run`.
-    argv: The command line.
-
-  Returns:
-    The name of the script.
-  """
+  """Parses the flags, or ends the script with a sentence or the help."""
   asked = {'--help', '-help', '-h', '--helpshort', '-helpshort'} & set(argv)
   try:
     path = _value_of('config', argv) if 'config' in required else None

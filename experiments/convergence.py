@@ -64,15 +64,7 @@ def with_exact_statistics(
 
 
 def make_schemes(exact: Exact, num_examples: int) -> dict[str, Scheme]:
-  """Schemes with fixed batch sizes and with tests, by name.
-
-  Args:
-    exact: The statistics of all examples.
-    num_examples: n, the largest batch size.
-
-  Returns:
-    The schemes.
-  """
+  """Schemes with fixed batch sizes and with tests, by name."""
 
   def adapt(criterion):
     return adaopt.adapt_batch_size(
@@ -122,13 +114,7 @@ def observe(
 ) -> rates.Trace:
   """Evaluates the exact-variance tests of a batch size at one point.
 
-  Args:
-    statistics: Those of all n examples, with `coordinate_variance`.
-    batch_size: b. [] int32.
-    eta: η of the coordinate-wise test.
-
-  Returns:
-    The trace of one step, scalars.
+  `statistics` are those of all n examples, with `coordinate_variance`.
   """
   n = statistics.batch_size
   signal = jnp.square(statistics.mean)
@@ -151,15 +137,7 @@ def trace(
 ) -> rates.Trace:
   """Runs a scheme, all steps and all seeds in one program.
 
-  Args:
-    scheme: The scheme.
-    dataset: All n examples.
-    exact: Weights → their statistics.
-    num_steps: K.
-    num_seeds: The number of runs, each from its own weights, N(0, 1).
-
-  Returns:
-    The trace.
+  Each run starts from its own weights, N(0, 1).
   """
   step = adaopt.train_step(
     robust.loss_fn,

@@ -108,15 +108,8 @@ def hold(
 ) -> tuple[noise.NoiseReport, jax.Array, noise.PerTensor]:
   """The instruments at fixed parameters, in a loop without an optimizer.
 
-  Args:
-    loss_fn: (params, batch) → the mean loss.
-    params: The parameters.
-    dataset: Of which every batch is an independent draw.
-    num_steps: The number of batches.
-
-  Returns:
-    The report, v / ‖ḡ‖² of each batch by itself, [num_steps], and the average
-    debiased GSNR.
+  Returns the report, v / ‖ḡ‖² of each batch by itself, [num_steps], and the
+  average debiased GSNR.
   """
   instrument = optax.chain(
     adaopt.noise_scale(half_life=1e9),
@@ -188,15 +181,8 @@ def train(
 ) -> Iterator[tuple[optax.Params, noise.NoiseReport, np.ndarray]]:
   """Trains with the instrument.
 
-  Args:
-    loss_fn: (params, batch) → the mean loss.
-    params: Those to start from.
-    dataset: The examples.
-    measure: Parameters → (v, ‖∇F‖²), [1 + T, 2], over all of them.
-
-  Yields:
-    In intervals the parameters, the report, and the averages of what `measure`
-    found, [1 + T, 2].
+  Yields in intervals the parameters, the report, and the averages of what
+  `measure` found, [1 + T, 2].
   """
   optimizer = optax.chain(
     adaopt.schedule_batch_size(BATCH_SIZE),

@@ -79,14 +79,8 @@ def noise_multiplier(
 ) -> float:
   """The least σ at which all steps together are (ε, δ)-private.
 
-  Args:
-    epsilon: ε > 0; ∞ for no noise.
-    delta: δ.
-    rate: The probability that a step draws an example.
-    num_steps: The number of steps.
-
-  Returns:
-    σ, the deviation of the noise over C.
+  σ is the deviation of the noise over C; `rate` the probability that a step
+  draws an example.
 
   Example:
     >>> from adaopt.experiments import private_training

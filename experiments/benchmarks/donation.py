@@ -44,15 +44,7 @@ def make_runner(
   *,
   donate: bool,
 ) -> tuple[Callable[[], Any], int]:
-  """A function that makes the next step of a run, and the parameters' number.
-
-  Args:
-    model: From images to logits.
-    optimizer: An optax optimizer.
-    batch_size: Of every step, which makes the norm test.
-    micro_batch_size: As in `adaopt.fit`.
-    donate: As in `adaopt.fit`.
-  """
+  """What makes the next step of a run, and the number of parameters."""
   keys = jax.random.split(jax.random.key(0))
   dataset = {
     'input': jax.random.uniform(keys[0], [4096, 28, 28]),

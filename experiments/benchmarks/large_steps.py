@@ -40,11 +40,7 @@ def stacked(pairs: list[separable.Examples]) -> separable.Examples:
 def in_turn(make: Callable) -> Callable:
   """One run after another.
 
-  Args:
-    make: step size → method.
-
-  Returns:
-    (step sizes, examples) → iterations, [step sizes].
+  Returns (step sizes, examples) → iterations, [step sizes].
   """
 
   def run(examples, step_size):
@@ -111,16 +107,7 @@ def runner(
   examples: separable.Examples,
   placements: tuple = (None, None),
 ) -> Callable:
-  """() → the result of a compiled sweep over the step sizes.
-
-  Args:
-    sweep: (step sizes, examples) → iterations.
-    examples: The examples of one or many problems.
-    placements: Devices or shardings of step sizes and examples.
-
-  Returns:
-    The function.
-  """
+  """() → the result of a compiled sweep over the step sizes."""
   step_sizes = np.array(STEP_SIZES, np.float32)
   return functools.partial(
     jax.jit(sweep), *map(jax.device_put, (step_sizes, examples), placements)
@@ -156,12 +143,7 @@ SKLEARN = {
 
 
 def _compare(programs, problems):
-  """Times programs and numpy for every method, and prints one row each.
-
-  Args:
-    programs: name → (make) → runner.
-    problems: A of every problem, for numpy.
-  """
+  """Times programs and numpy for every method, and prints one row each."""
   runners = {}
   for method, make in METHODS.items():
     for name, layout in numpy_sweeps.LAYOUTS.items():

@@ -171,11 +171,7 @@ def print_costs(
 ) -> None:
   """A table: a plain gradient, and the others as multiples of it.
 
-  Args:
-    title: The first cell of its header.
-    few: By what is read.
-    many: The same with twice the layers, for the growth of memory.
-    num_devices: For which they are compiled.
+  `many` has twice the layers, for the growth of memory.
   """
   timing.print_header(
     title,

@@ -26,16 +26,7 @@ def run_all(
 ) -> str:
   """Runs the trials that are not done yet, and reports on all.
 
-  Args:
-    config: See experiments/configs/frontier.py.
-    names: The schemes to run beside the fixed batch sizes.
-    num_seeds: Seeds per scheme, from `config.seed` on.
-    data_dir: The folder of the data sets.
-    workdir: Receives trials.jsonl, and of every report frontier.md,
-      frontier.png and devices.png.
-
-  Returns:
-    The table.
+  The folder receives trials.jsonl, frontier.md, frontier.png and devices.png.
   """
   plan.check(config)
   for name in names:
