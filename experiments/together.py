@@ -31,8 +31,8 @@ def stack(states: list[adaopt.TrainState]) -> adaopt.TrainState:
 def make_step(single: training.Step) -> training.Step:
   """A step of all seeds, which donates its state.
 
-  Returns step(state, dataset) → (state, metrics), for a stacked state. Metrics that
-  differ between seeds are [seeds].
+  Returns step(state, dataset) → (state, metrics), for a stacked state. Metrics
+  that differ between seeds are [seeds].
   """
   lanes = adaopt.TrainState(*[0] * len(adaopt.TrainState._fields))
   lanes = lanes._replace(**dict.fromkeys(STATE))
