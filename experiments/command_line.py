@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_collections
 from absl import app, flags
+from adaopt.experiments import options
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -24,8 +25,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def run(
-  main: Callable[[list[str]], None],
-  required: Sequence[str],
+  main: Callable[[], None],
+  required: Sequence[str] = (),
   optional: Sequence[str] = (),
 ) -> None:
   """Runs a script.
@@ -33,8 +34,14 @@ def run(
   It needs the required flags, and shares the optional ones with others.
   """
   module = sys.modules[main.__module__]
+
+  def start(argv):
+    del argv
+    options.quiet()
+    main()
+
   parser = functools.partial(parse, module, required, optional)
-  app.run(main, flags_parser=parser)
+  app.run(start, flags_parser=parser)
 
 
 def parse(

@@ -102,10 +102,8 @@ def run_all(
   return table
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Trains the schemes of a config and prints the table."""
-  del argv
-  options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   interval = train.Interval(

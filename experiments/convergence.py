@@ -7,8 +7,6 @@ expectations over batches are known: with V the covariance of the n examples'
 gradients, E‖g_B − ∇F‖² = (1 − b/n) tr V / b, which is 0 at b = n.
 """
 
-import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -165,17 +163,12 @@ def trace(
   return jax.tree.map(np.asarray, runs(jnp.arange(num_seeds)))
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs every scheme; writes tables and a picture."""
-  del argv
-  options.quiet()
-  folder = pathlib.Path(options.WORKDIR.value)
-  try:
-    dataset = datasets.DATASETS[_DATASET.value](options.DATA_DIR.value).train
-    folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
-  dataset = jax.device_put(dataset)
+  dataset = jax.device_put(
+    options.load(datasets.DATASETS[_DATASET.value]).train
+  )
+  folder = options.make_workdir()
   estimate = adaopt.value_and_statistics(robust.loss_fn)
   exact = lambda w: estimate(w, dataset)[1]
   n = len(dataset['label'])

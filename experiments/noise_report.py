@@ -14,8 +14,6 @@ Writes the table and the advice (noise.md), the picture (noise.png), and both
 noise scales as JSON lines and TensorBoard events.
 """
 
-import pathlib
-import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -202,17 +200,10 @@ def train(
       yield state.params, report, average / weight
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Trains, holds, and writes what the instrument says."""
-  del argv
-  options.quiet()
-  folder = pathlib.Path(options.WORKDIR.value)
-  try:
-    dataset = datasets.DATASETS['fashion_mnist'](options.DATA_DIR.value).train
-    folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
-  dataset, model = jax.device_put(dataset), models.MLP()
+  dataset = jax.device_put(options.load(datasets.load_fashion_mnist).train)
+  folder, model = options.make_workdir(), models.MLP()
 
   def loss_fn(params, batch):
     logits = model.apply({'params': params}, batch['input'])

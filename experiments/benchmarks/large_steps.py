@@ -10,14 +10,12 @@ scikit-learn has neither method; other linear classifiers of it are timed.
 
 import functools
 import math
-import sys
 import warnings
 from collections.abc import Callable
 
 import jax
 import numpy as np
-from absl import app
-from adaopt.experiments import options
+from adaopt.experiments import command_line, options
 from adaopt.experiments.benchmarks import numpy_sweeps, timing
 from adaopt.experiments.large_steps import separable
 from sklearn import exceptions, linear_model
@@ -215,23 +213,17 @@ def _time_sklearn(pairs):
     )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints tables for the digits, for scikit-learn and for MNIST."""
-  del argv
   jax.config.update('jax_num_cpu_devices', DEVICES)
-  options.quiet()
   timing.print_machine()
   pairs = [separable.digits_pair(pair) for pair in separable.DIGITS]
   _compare_digits(pairs)
   _time_sklearn(pairs)
   if options.DATA_DIR.value is None:
     return
-  try:
-    mnist = separable.PROBLEMS['mnist'](options.DATA_DIR.value)
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
-  _compare_mnist(mnist)
+  _compare_mnist(options.load(separable.PROBLEMS['mnist']))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['data_dir', 'repeats'])

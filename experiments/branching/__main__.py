@@ -96,10 +96,8 @@ def _run_all(config, plan, shares, tolerance, splits, once, workdir):
   return table
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Measures what is not done yet, and prints the table."""
-  del argv
-  options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   with config_options.ending_in_words(

@@ -59,10 +59,8 @@ def _run_all(config, names, num_seeds, run, workdir):
   return table
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs what is not done yet, and prints the table."""
-  del argv
-  options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   names = config_options.SCHEMES.value or list(config.get('schemes', ()))

@@ -259,10 +259,8 @@ def table(rows: list[Row]) -> str:
   return results.markdown(lines)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs every method on every problem; writes a table and a picture."""
-  del argv
-  options.quiet()
   jax.config.update('jax_enable_x64', True)
   rows, curves = [], {}
   for name in _PROBLEMS.value:
