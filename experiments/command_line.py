@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_collections
 from absl import app, flags
+from adaopt.experiments import options
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -24,20 +25,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def run(
-  main: Callable[[list[str]], None],
-  required: Sequence[str],
+  main: Callable[[], None],
+  required: Sequence[str] = (),
   optional: Sequence[str] = (),
 ) -> None:
   """Runs a script.
 
-  Args:
-    main: Its main function.
-    required: The flags that it cannot do without.
-    optional: Other flags that it shares with other scripts.
+  It needs the required flags, and shares the optional ones with others.
   """
   module = sys.modules[main.__module__]
+
+  def start(argv):
+    del argv
+    options.quiet()
+    main()
+
   parser = functools.partial(parse, module, required, optional)
-  app.run(main, flags_parser=parser)
+  app.run(start, flags_parser=parser)
 
 
 def parse(
@@ -46,17 +50,7 @@ def parse(
   optional: Sequence[str],
   argv: list[str],
 ) -> list[str]:
-  """Parses the flags, or ends the script with a sentence or the help.
-
-  Args:
-    module: The script.
-    required: As in `run`.
-    optional: As in `run`.
-    argv: The command line.
-
-  Returns:
-    The name of the script.
-  """
+  """Parses the flags, or ends the script with a sentence or the help."""
   asked = {'--help', '-help', '-h', '--helpshort', '-helpshort'} & set(argv)
   try:
     path = _value_of('config', argv) if 'config' in required else None

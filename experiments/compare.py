@@ -48,15 +48,7 @@ def _claim(planned, config, workdir):
 
 
 def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
-  """Writes tables and pictures of all runs that finished or stopped.
-
-  Args:
-    config: The config of the runs.
-    workdir: Their folder; receives results.csv, results.md and the pictures.
-
-  Returns:
-    The table.
-  """
+  """Writes tables and pictures of all runs that finished or stopped."""
   rows, curves = [], {}
   for name in config.schemes:
     for folder in sorted((workdir / name).glob('seed_*')):
@@ -86,15 +78,6 @@ def run_all(
 ) -> str:
   """Trains all planned runs that are not finished; reports after each.
 
-  Args:
-    planned: From `runs.plan`.
-    config: The config passed to `runs.plan`.
-    workdir: Receives SCHEME/seed_N for every run, and what `report` writes.
-    interval: How often to save a run.
-
-  Returns:
-    The table; after Ctrl-C, of fewer runs.
-
   Raises:
     ValueError: If another process works in the folder, or it holds runs with
       other settings, or one of its files is damaged.
@@ -119,10 +102,8 @@ def run_all(
   return table
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Trains the schemes of a config and prints the table."""
-  del argv
-  options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   interval = train.Interval(

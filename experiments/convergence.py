@@ -7,8 +7,6 @@ expectations over batches are known: with V the covariance of the n examples'
 gradients, E‖g_B − ∇F‖² = (1 − b/n) tr V / b, which is 0 at b = n.
 """
 
-import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -64,15 +62,7 @@ def with_exact_statistics(
 
 
 def make_schemes(exact: Exact, num_examples: int) -> dict[str, Scheme]:
-  """Schemes with fixed batch sizes and with tests, by name.
-
-  Args:
-    exact: The statistics of all examples.
-    num_examples: n, the largest batch size.
-
-  Returns:
-    The schemes.
-  """
+  """Schemes with fixed batch sizes and with tests, by name."""
 
   def adapt(criterion):
     return adaopt.adapt_batch_size(
@@ -122,13 +112,7 @@ def observe(
 ) -> rates.Trace:
   """Evaluates the exact-variance tests of a batch size at one point.
 
-  Args:
-    statistics: Those of all n examples, with `coordinate_variance`.
-    batch_size: b. [] int32.
-    eta: η of the coordinate-wise test.
-
-  Returns:
-    The trace of one step, scalars.
+  `statistics` are those of all n examples, with `coordinate_variance`.
   """
   n = statistics.batch_size
   signal = jnp.square(statistics.mean)
@@ -151,15 +135,7 @@ def trace(
 ) -> rates.Trace:
   """Runs a scheme, all steps and all seeds in one program.
 
-  Args:
-    scheme: The scheme.
-    dataset: All n examples.
-    exact: Weights → their statistics.
-    num_steps: K.
-    num_seeds: The number of runs, each from its own weights, N(0, 1).
-
-  Returns:
-    The trace.
+  Each run starts from its own weights, N(0, 1).
   """
   step = adaopt.train_step(
     robust.loss_fn,
@@ -187,17 +163,12 @@ def trace(
   return jax.tree.map(np.asarray, runs(jnp.arange(num_seeds)))
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs every scheme; writes tables and a picture."""
-  del argv
-  options.quiet()
-  folder = pathlib.Path(options.WORKDIR.value)
-  try:
-    dataset = datasets.DATASETS[_DATASET.value](options.DATA_DIR.value).train
-    folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
-  dataset = jax.device_put(dataset)
+  dataset = jax.device_put(
+    options.load(datasets.DATASETS[_DATASET.value]).train
+  )
+  folder = options.make_workdir()
   estimate = adaopt.value_and_statistics(robust.loss_fn)
   exact = lambda w: estimate(w, dataset)[1]
   n = len(dataset['label'])

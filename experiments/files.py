@@ -20,10 +20,6 @@ def naming(path: pathlib.Path | str) -> Iterator[None]:
 def write(path: pathlib.Path, text: str) -> None:
   """Writes a text; a kill or a full disk leaves the file as it was.
 
-  Args:
-    path: The file, in a folder that there is.
-    text: What it is to hold.
-
   Raises:
     OSError: If there is no room for it; it names the file.
   """

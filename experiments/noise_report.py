@@ -14,8 +14,6 @@ Writes the table and the advice (noise.md), the picture (noise.png), and both
 noise scales as JSON lines and TensorBoard events.
 """
 
-import pathlib
-import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -108,15 +106,8 @@ def hold(
 ) -> tuple[noise.NoiseReport, jax.Array, noise.PerTensor]:
   """The instruments at fixed parameters, in a loop without an optimizer.
 
-  Args:
-    loss_fn: (params, batch) → the mean loss.
-    params: The parameters.
-    dataset: Of which every batch is an independent draw.
-    num_steps: The number of batches.
-
-  Returns:
-    The report, v / ‖ḡ‖² of each batch by itself, [num_steps], and the average
-    debiased GSNR.
+  Returns the report, v / ‖ḡ‖² of each batch by itself, [num_steps], and the
+  average debiased GSNR.
   """
   instrument = optax.chain(
     adaopt.noise_scale(half_life=1e9),
@@ -188,15 +179,8 @@ def train(
 ) -> Iterator[tuple[optax.Params, noise.NoiseReport, np.ndarray]]:
   """Trains with the instrument.
 
-  Args:
-    loss_fn: (params, batch) → the mean loss.
-    params: Those to start from.
-    dataset: The examples.
-    measure: Parameters → (v, ‖∇F‖²), [1 + T, 2], over all of them.
-
-  Yields:
-    In intervals the parameters, the report, and the averages of what `measure`
-    found, [1 + T, 2].
+  Yields in intervals the parameters, the report, and the averages of what
+  `measure` found, [1 + T, 2].
   """
   optimizer = optax.chain(
     adaopt.schedule_batch_size(BATCH_SIZE),
@@ -216,17 +200,10 @@ def train(
       yield state.params, report, average / weight
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Trains, holds, and writes what the instrument says."""
-  del argv
-  options.quiet()
-  folder = pathlib.Path(options.WORKDIR.value)
-  try:
-    dataset = datasets.DATASETS['fashion_mnist'](options.DATA_DIR.value).train
-    folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
-  dataset, model = jax.device_put(dataset), models.MLP()
+  dataset = jax.device_put(options.load(datasets.load_fashion_mnist).train)
+  folder, model = options.make_workdir(), models.MLP()
 
   def loss_fn(params, batch):
     logits = model.apply({'params': params}, batch['input'])

@@ -3,8 +3,12 @@
 import os
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 from absl import flags, logging
+
+Data = TypeVar('Data')
 
 DATA_DIR = flags.DEFINE_string(
   'data_dir',
@@ -21,6 +25,17 @@ def quiet() -> None:
   """Hides JAX's notes on missing accelerators unless --verbosity is set."""
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)
+
+
+def load(read: Callable[[str | None], Data]) -> Data:
+  """What a loader makes of --data_dir.
+
+  Ends the script with a sentence if files are missing or damaged.
+  """
+  try:
+    return read(DATA_DIR.value)
+  except (OSError, ValueError) as error:
+    sys.exit(str(error))
 
 
 def make_workdir() -> pathlib.Path:

@@ -126,17 +126,7 @@ def train_tokens(
   batch_size: int = SEQUENCES,
   micro_batch_sizes: tuple[int, ...],
 ) -> list[Difference]:
-  """All runs of the second part.
-
-  Args:
-    data: 'input' and 'label', [n, T].
-    num_steps: The steps of every run.
-    batch_size: Of every step.
-    micro_batch_sizes: Of adaopt's runs.
-
-  Returns:
-    The rows.
-  """
+  """All runs of the second part."""
   dataset = jax.device_put(cut(data))
   params = TRANSFORMER.init(jax.random.key(0), dataset['input'][:1])
   loop = functools.partial(

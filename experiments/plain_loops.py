@@ -24,18 +24,8 @@ def train(
 ) -> tuple[Any, jax.Array]:
   """A loop of optax over the batches that a training step would draw.
 
-  Args:
-    loss_fn: (params, batch) → the loss of the batch, which is differentiated.
-    optimizer: An optax optimizer.
-    params: Where to start.
-    dataset: The examples.
-    batch_size: b, of every step.
-    num_steps: The number of steps.
-    seed: The seed of the stream.
-    order: The order of the examples within each batch, [b].
-
-  Returns:
-    The parameters, and the loss of the last batch before its update.
+  `order` is that of the examples within each batch. Returns the parameters, and
+  the loss of the last batch before its update.
   """
   offsets = jnp.arange(batch_size) if order is None else jnp.asarray(order)
 

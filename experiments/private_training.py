@@ -16,7 +16,6 @@ neither is made for cryptography, and who knows the seed knows both.
 
 import functools
 import math
-import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -79,14 +78,8 @@ def noise_multiplier(
 ) -> float:
   """The least σ at which all steps together are (ε, δ)-private.
 
-  Args:
-    epsilon: ε > 0; ∞ for no noise.
-    delta: δ.
-    rate: The probability that a step draws an example.
-    num_steps: The number of steps.
-
-  Returns:
-    σ, the deviation of the noise over C.
+  σ is the deviation of the noise over C; `rate` the probability that a step
+  draws an example.
 
   Example:
     >>> from adaopt.experiments import private_training
@@ -216,20 +209,14 @@ def train(
   )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Trains for every ε and seed; prints and writes the table."""
-  del argv
-  options.quiet()
-  folder = pathlib.Path(options.WORKDIR.value)
   if not all(epsilon > 0 for epsilon in _EPSILONS.value):
     sys.exit(f'--epsilon must be above 0, got {_EPSILONS.value}.')
   if not math.isfinite(_EPOCHS.value):
     sys.exit(f'--epochs must be finite, got {_EPOCHS.value}.')
-  try:
-    data = datasets.DATASETS['mnist'](options.DATA_DIR.value)
-    folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
+  data = options.load(datasets.DATASETS['mnist'])
+  folder = options.make_workdir()
   rows = [
     train(epsilon, data, epochs=_EPOCHS.value, seed=seed)
     for epsilon in _EPSILONS.value

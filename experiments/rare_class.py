@@ -192,17 +192,7 @@ def outcome(
 def train_classes(
   data: datasets.Dataset, *, positives: int, num_examples: int, seeds: int
 ) -> list[Outcome]:
-  """All schemes of the first part, with all seeds.
-
-  Args:
-    data: Two classes, of which 1 becomes the rare one.
-    positives: How many of it are kept for training.
-    num_examples: The budget of a run.
-    seeds: The number of runs of a scheme.
-
-  Returns:
-    The rows.
-  """
+  """All schemes of the first part, with all seeds."""
   train = jax.device_put(rare(data.train, positives))
   rows = []
   for scheme, run in make_schemes().items():

@@ -111,14 +111,7 @@ def summarise(
 ) -> list[Result]:
   """The rows of a scheme.
 
-  Args:
-    scheme: Its name.
-    trace: The measurements of its runs.
-    eta: η of the exact-variance test.
-    num_examples: n, the batch size at which the noise is 0.
-
-  Returns:
-    One row per seed.
+  η is that of the exact-variance test, n the batch size without noise.
   """
   rows = []
   for seed, (sizes, norms, noise, coordinates) in enumerate(

@@ -41,10 +41,6 @@ class Curves(NamedTuple):
 def check(folder: pathlib.Path, settings: ml_collections.ConfigDict) -> None:
   """Checks that a folder is free or holds this run.
 
-  Args:
-    folder: The folder of one scheme and seed.
-    settings: Everything that the run depends on.
-
   Raises:
     ValueError: If the folder holds a run with other settings, or the file of
       its settings is damaged.

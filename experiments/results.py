@@ -45,14 +45,7 @@ COLUMNS = {
 def result(
   scheme: str, seed: int, curves: records.Curves, end: records.End
 ) -> Result:
-  """The row of a run that made at least one step.
-
-  Args:
-    scheme: Its name.
-    seed: Its seed.
-    curves: Its records.
-    end: How it ended.
-  """
+  """The row of a run that made at least one step."""
   steps = len(curves.train['examples'])
   examples = int(curves.train['examples'][-1])
   return Result(
@@ -104,15 +97,7 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def averages(rows: Sequence[NamedTuple], columns: Columns) -> str:
-  """A Markdown table of mean ± standard deviation over seeds.
-
-  Args:
-    rows: With a field `scheme`.
-    columns: The fields to show.
-
-  Returns:
-    A table, one row per scheme.
-  """
+  """A Markdown table of mean ± standard deviation over seeds."""
   lines = [['scheme', 'seeds', *(title for title, _ in columns.values())]]
   for scheme in dict.fromkeys(row.scheme for row in rows):
     runs = [row for row in rows if row.scheme == scheme]
@@ -135,14 +120,7 @@ def table(rows: list[Result]) -> str:
 def save(
   rows: Sequence[NamedTuple], text: str, folder: pathlib.Path, name: str
 ) -> None:
-  """Writes NAME.csv, one line per row, and NAME.md.
-
-  Args:
-    rows: At least one, all of one type.
-    text: The Markdown of NAME.md.
-    folder: The folder of both files.
-    name: The name of both files.
-  """
+  """Writes NAME.csv, one line per row, and NAME.md."""
   lines = io.StringIO()
   writer = csv.writer(lines, lineterminator='\n')
   writer.writerow(rows[0]._fields)

@@ -16,14 +16,6 @@ def loss_fn(
   with y_i = ±1. The loss is concave beyond |r| = √2, the penalty beyond
   |w_k| = 1/√3, and both have Lipschitz gradients.
 
-  Args:
-    w: The weights. [d].
-    batch: Features x, `input` [b, d], and labels [b], 0 or 1.
-    penalty: λ.
-
-  Returns:
-    The loss. [].
-
   Example:
     >>> import jax.numpy as jnp
     >>> from adaopt.experiments import robust

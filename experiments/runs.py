@@ -200,15 +200,8 @@ def plan(
 ) -> list[Planned]:
   """Plans the runs of schemes and seeds, and checks them before training.
 
-  Args:
-    config: See experiments/configs.
-    names: The schemes to run.
-    num_seeds: Seeds per scheme, from `config.seed` on.
-    data_dir: The folder of the data sets.
-
-  Returns:
-    The runs, scheme by scheme. With `config.seeds_together` the seeds of a
-    scheme are one run, unless its batch sizes depend on the gradients.
+  The runs come scheme by scheme. With `config.seeds_together` the seeds of a
+  scheme are one run, unless its batch sizes depend on the gradients.
 
   Raises:
     ValueError: If the config is wrong or a data file is damaged.

@@ -31,12 +31,8 @@ def stack(states: list[adaopt.TrainState]) -> adaopt.TrainState:
 def make_step(single: training.Step) -> training.Step:
   """A step of all seeds, which donates its state.
 
-  Args:
-    single: The step of one seed.
-
-  Returns:
-    step(state, dataset) → (state, metrics), for a stacked state. Metrics that
-    differ between seeds are [seeds].
+  Returns step(state, dataset) → (state, metrics), for a stacked state. Metrics
+  that differ between seeds are [seeds].
   """
   lanes = adaopt.TrainState(*[0] * len(adaopt.TrainState._fields))
   lanes = lanes._replace(**dict.fromkeys(STATE))

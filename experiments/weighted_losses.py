@@ -9,9 +9,6 @@ padded sequences, by adaopt and in a loop of optax on the same batches, and
 compares the parameters.
 """
 
-import pathlib
-import sys
-
 from absl import flags
 from adaopt.experiments import (
   command_line,
@@ -35,17 +32,11 @@ _STEPS = flags.DEFINE_integer(
 MICRO_BATCH_SIZES = (24, 8, 5)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs both parts; prints and writes their tables."""
-  del argv
-  options.quiet()
-  folder = pathlib.Path(options.WORKDIR.value)
-  try:
-    classes = datasets.DATASETS['ijcnn1'](options.DATA_DIR.value)
-    text = datasets.DATASETS['shakespeare'](options.DATA_DIR.value)
-    folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
+  classes = options.load(datasets.DATASETS['ijcnn1'])
+  text = options.load(datasets.DATASETS['shakespeare'])
+  folder = options.make_workdir()
   rows = rare_class.train_classes(
     classes,
     positives=_POSITIVES.value,

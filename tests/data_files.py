@@ -82,16 +82,6 @@ def binary(images, labels):
   return rows.tobytes()
 
 
-def differenced(images, labels):
-  red, green, blue = images.transpose(3, 0, 1, 2)
-  planes = np.stack([red - green, green, blue - green])
-  zero = np.uint8(0)
-  residual = np.diff(np.diff(planes, axis=2, prepend=zero), prepend=zero)
-  file = io.BytesIO()
-  np.savez_compressed(file, residual=residual, labels=labels)
-  return file.getvalue()
-
-
 def write_archive(path, members):
   """Members as {name: content}."""
   path.parent.mkdir(parents=True, exist_ok=True)

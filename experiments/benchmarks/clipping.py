@@ -14,8 +14,8 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app, flags
-from adaopt.experiments import options
+from absl import flags
+from adaopt.experiments import command_line
 from adaopt.experiments.benchmarks import timing, variants
 from jax_privacy import clipping as jax_privacy_clipping
 
@@ -93,10 +93,8 @@ def load_peers() -> ModuleType | None:
     )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints times, then memory and compile times."""
-  del argv
-  options.quiet()
   peers = load_peers()
   timing.print_machine()
   functions = peers and functools.partial(peers.functions, max_norm=MAX_NORM)
@@ -107,4 +105,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['repeats', 'network'])

@@ -10,8 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app
-from adaopt.experiments import models, options
+from adaopt.experiments import command_line, models
 from adaopt.experiments.benchmarks import steps, timing
 from flax import linen as nn
 
@@ -44,15 +43,7 @@ def make_runner(
   *,
   donate: bool,
 ) -> tuple[Callable[[], Any], int]:
-  """A function that makes the next step of a run, and the parameters' number.
-
-  Args:
-    model: From images to logits.
-    optimizer: An optax optimizer.
-    batch_size: Of every step, which makes the norm test.
-    micro_batch_size: As in `adaopt.fit`.
-    donate: As in `adaopt.fit`.
-  """
+  """What makes the next step of a run, and the number of parameters."""
   keys = jax.random.split(jax.random.key(0))
   dataset = {
     'input': jax.random.uniform(keys[0], [4096, 28, 28]),
@@ -75,10 +66,8 @@ def make_runner(
   return lambda: next(run)[1].loss, count
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints one row for every case."""
-  del argv
-  options.quiet()
   timing.print_machine()
   timing.print_header(
     'model', 'parameters', 'b', 'donate, ms', 'keep, ms', 'keep / donate'
@@ -99,4 +88,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['repeats'])

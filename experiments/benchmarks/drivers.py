@@ -4,12 +4,9 @@ python -m adaopt.experiments.benchmarks.drivers --data_dir=DIR
 """
 
 import itertools
-import sys
 
 import jax
-import jax.numpy as jnp
-from absl import app
-from adaopt.experiments import datasets, models, options
+from adaopt.experiments import command_line, datasets, models, options
 from adaopt.experiments.benchmarks import steps, timing
 
 from adaopt import training
@@ -20,15 +17,9 @@ DRIVERS = {'traced': training.traced, 'dispatched': training.dispatched}
 CRITERIA = {'mean': None, 'mean and v': steps.PASSED}
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints one row for every model, micro-batch size and estimate."""
-  del argv
-  options.quiet()
-  try:
-    train = datasets.load_mnist(options.DATA_DIR.value).train
-  except (FileNotFoundError, ValueError) as error:
-    sys.exit(str(error))
-  examples = jax.tree.map(jnp.asarray, train)
+  examples = jax.device_put(options.load(datasets.load_mnist).train)
   timing.print_machine()
   timing.print_header(
     'model',
@@ -66,4 +57,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['data_dir', 'repeats'])

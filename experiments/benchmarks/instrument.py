@@ -13,8 +13,7 @@ from typing import Any
 
 import jax
 import optax
-from absl import app
-from adaopt.experiments import models, options
+from adaopt.experiments import command_line, models
 from adaopt.experiments.benchmarks import networks, timing
 
 import adaopt
@@ -61,10 +60,8 @@ def seconds(function: Callable[[], Any]) -> float:
   return (time.process_time() - begin) / runs
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints medians, and the median of the ratios of adjacent turns."""
-  del argv
-  options.quiet()
   timing.print_machine()
   timing.print_header(
     'network', 'b', 'plain step, ms', 'with the instrument, ms', 'ratio'
@@ -95,4 +92,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['repeats'])

@@ -10,14 +10,12 @@ scikit-learn has neither method; other linear classifiers of it are timed.
 
 import functools
 import math
-import sys
 import warnings
 from collections.abc import Callable
 
 import jax
 import numpy as np
-from absl import app
-from adaopt.experiments import options
+from adaopt.experiments import command_line, options
 from adaopt.experiments.benchmarks import numpy_sweeps, timing
 from adaopt.experiments.large_steps import separable
 from sklearn import exceptions, linear_model
@@ -40,11 +38,7 @@ def stacked(pairs: list[separable.Examples]) -> separable.Examples:
 def in_turn(make: Callable) -> Callable:
   """One run after another.
 
-  Args:
-    make: step size → method.
-
-  Returns:
-    (step sizes, examples) → iterations, [step sizes].
+  Returns (step sizes, examples) → iterations, [step sizes].
   """
 
   def run(examples, step_size):
@@ -111,16 +105,7 @@ def runner(
   examples: separable.Examples,
   placements: tuple = (None, None),
 ) -> Callable:
-  """() → the result of a compiled sweep over the step sizes.
-
-  Args:
-    sweep: (step sizes, examples) → iterations.
-    examples: The examples of one or many problems.
-    placements: Devices or shardings of step sizes and examples.
-
-  Returns:
-    The function.
-  """
+  """() → the result of a compiled sweep over the step sizes."""
   step_sizes = np.array(STEP_SIZES, np.float32)
   return functools.partial(
     jax.jit(sweep), *map(jax.device_put, (step_sizes, examples), placements)
@@ -156,12 +141,7 @@ SKLEARN = {
 
 
 def _compare(programs, problems):
-  """Times programs and numpy for every method, and prints one row each.
-
-  Args:
-    programs: name → (make) → runner.
-    problems: A of every problem, for numpy.
-  """
+  """Times programs and numpy for every method, and prints one row each."""
   runners = {}
   for method, make in METHODS.items():
     for name, layout in numpy_sweeps.LAYOUTS.items():
@@ -233,23 +213,17 @@ def _time_sklearn(pairs):
     )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints tables for the digits, for scikit-learn and for MNIST."""
-  del argv
   jax.config.update('jax_num_cpu_devices', DEVICES)
-  options.quiet()
   timing.print_machine()
   pairs = [separable.digits_pair(pair) for pair in separable.DIGITS]
   _compare_digits(pairs)
   _time_sklearn(pairs)
   if options.DATA_DIR.value is None:
     return
-  try:
-    mnist = separable.PROBLEMS['mnist'](options.DATA_DIR.value)
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
-  _compare_mnist(mnist)
+  _compare_mnist(options.load(separable.PROBLEMS['mnist']))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['data_dir', 'repeats'])

@@ -21,8 +21,8 @@ from typing import Any
 import jax
 import numpy as np
 import scipy.sparse
-from absl import app, flags
-from adaopt.experiments import datasets, options
+from absl import flags
+from adaopt.experiments import command_line, datasets, options
 from adaopt.experiments.benchmarks import timing
 from adaopt.experiments.large_steps import separable
 from sklearn import exceptions, svm
@@ -119,11 +119,9 @@ SVMS = {
 }
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints a row for each problem."""
-  del argv
   jax.config.update('jax_enable_x64', WIDE.value)
-  options.quiet()
   timing.print_machine()
   names = list(itertools.chain(SVMS, [f'{name} s' for name in SVMS]))
   names = names if SVM_ITERATIONS.value else []
@@ -154,4 +152,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['data_dir'])

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
+from adaopt.experiments import command_line
 from adaopt.experiments.benchmarks import collectives, scanned, timing
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -171,11 +172,7 @@ def print_costs(
 ) -> None:
   """A table: a plain gradient, and the others as multiples of it.
 
-  Args:
-    title: The first cell of its header.
-    few: By what is read.
-    many: The same with twice the layers, for the growth of memory.
-    num_devices: For which they are compiled.
+  `many` has twice the layers, for the growth of memory.
   """
   timing.print_header(
     title,
@@ -230,8 +227,7 @@ def print_seconds() -> None:
     timing.print_row(name, f'{ms:.0f}', f'{ms / medians["plain"]:.2f}')
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def main() -> None:
   devices = NUM_DEVICES.value
   jax.config.update('jax_num_cpu_devices', devices)
   timing.print_machine()
@@ -256,4 +252,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['repeats'])

@@ -13,8 +13,8 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app, flags
-from adaopt.experiments import options
+from absl import flags
+from adaopt.experiments import command_line
 from adaopt.experiments.benchmarks import timing, variants
 from adaopt.experiments.plots import ratios as ratio_plots
 
@@ -123,10 +123,8 @@ def load_peers() -> ModuleType | None:
     sys.exit(f'--peers needs torch and backpack-for-pytorch: {error}.')
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints times, then memory and compile times."""
-  del argv
-  options.quiet()
   picture = _PICTURE.value and pathlib.Path(_PICTURE.value)
   if picture:
     try:
@@ -152,4 +150,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['repeats', 'network'])

@@ -48,13 +48,7 @@ def make_runner(
 ) -> Callable[[], Any]:
   """A function that makes the next step of a run and returns its metrics.
 
-  Args:
-    model: From 'input' to logits.
-    examples: 'input' and 'label', on the device.
-    batch_size: The batch size of every step.
-    micro_batch_size: As in `adaopt.train_step`.
-    criterion: Tested in every step; None for only the mean gradient.
-    driver: As in `adaopt.train_step`.
+  `criterion` is tested in every step; without one there is only the mean.
   """
   optimizer = optax.chain(hold(criterion, batch_size), adaopt.adagrad(1e-4))
   step = adaopt.train_step(

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import ml_collections
-from absl import app, flags
-from adaopt.experiments import datasets, options, results, runs
+from absl import flags
+from adaopt.experiments import command_line, datasets, options, results, runs
 from adaopt.experiments.benchmarks import timing
 from adaopt.experiments.configs import mnist_cnn
 
@@ -83,10 +83,8 @@ def train_in_torch(
     yield loss, accuracy
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints a row for every run, then the means of both."""
-  del argv
-  options.quiet()
   networks = load_networks()
   config = mnist_cnn.get_config()
   config.num_examples = _STEPS.value * config.schemes[SCHEME].batch_size
@@ -116,4 +114,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['data_dir', 'seeds'])

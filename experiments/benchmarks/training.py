@@ -13,10 +13,9 @@ import pathlib
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
-from adaopt.experiments import datasets, models, options, records
+from absl import flags
+from adaopt.experiments import command_line, datasets, models, options, records
 from adaopt.experiments.benchmarks import statistics, steps, timing
 
 _TARGET = flags.DEFINE_float(
@@ -89,20 +88,15 @@ def time_to_target(workdir: pathlib.Path, target: float) -> None:
     timing.print_row(scheme, seed, *cells, f'{accuracy.max():.4f}')
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Times steps, or reads runs."""
-  del argv
-  options.quiet()
   if options.WORKDIR.value:
     time_to_target(pathlib.Path(options.WORKDIR.value), _TARGET.value)
     return
-  try:
-    train = datasets.load_mnist(options.DATA_DIR.value).train
-  except (FileNotFoundError, ValueError) as error:
-    sys.exit(str(error))
+  train = options.load(datasets.load_mnist).train
   timing.print_machine()
-  time_steps(jax.tree.map(jnp.asarray, train))
+  time_steps(jax.device_put(train))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['data_dir', 'workdir', 'repeats', 'peers'])

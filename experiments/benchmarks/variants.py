@@ -65,12 +65,7 @@ def measure(
 ) -> tuple[dict[str, dict[str, Compiled]], dict[str, Times]]:
   """Compiles and times the chosen networks, printing a row of ratios for each.
 
-  Args:
-    variants: What to time.
-    peers: Other libraries; None: none.
-
-  Returns:
-    What was compiled, and the times, by network.
+  Returns what was compiled, and the times, by network.
   """
   others = [name for name in variants if name != PLAIN]
   timing.print_header('network', 'b', f'{PLAIN}, ms', *others)

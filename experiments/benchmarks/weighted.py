@@ -16,8 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app
-from adaopt.experiments import models, options
+from adaopt.experiments import command_line, models
 from adaopt.experiments.benchmarks import networks, steps, timing
 from sklearn import datasets
 
@@ -223,10 +222,8 @@ def print_checks() -> None:
     )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints a table of each."""
-  del argv
-  options.quiet()
   timing.print_machine()
   print_statistics()
   print_steps()
@@ -234,4 +231,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, optional=['repeats'])

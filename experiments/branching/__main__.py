@@ -66,16 +66,7 @@ def run_all(
 ) -> str:
   """Measures the points that are not done yet, and reports on all.
 
-  Args:
-    config: See experiments/configs/frontier.py.
-    plan: How to train and branch.
-    shares: Where to branch, of the budget of the config.
-    tolerance: ε.
-    data_dir: The folder of the data sets.
-    workdir: Receives branching.jsonl, branching.md and branching.png.
-
-  Returns:
-    The table.
+  The folder receives branching.jsonl, branching.md and branching.png.
   """
   splits = training.load(config, data_dir)
   settings = frontier.shared(config).to_dict() | plan._asdict()
@@ -105,10 +96,8 @@ def _run_all(config, plan, shares, tolerance, splits, once, workdir):
   return table
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Measures what is not done yet, and prints the table."""
-  del argv
-  options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   with config_options.ending_in_words(

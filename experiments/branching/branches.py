@@ -166,13 +166,7 @@ def make_adaptive(
 ) -> Callable[[str], Curve]:
   """Runs of `adaptive` that differ from the trunk only in their batch sizes.
 
-  Args:
-    config: A config of a frontier; the rate follows by its exponent.
-    learning_rate: At the batch size `init`, constant.
-    splits: From `training.load`.
-
-  Returns:
-    One of `ADAPTIVE` → its batch sizes.
+  Returns one of `ADAPTIVE` → its batch sizes.
   """
   scheme, _ = frontier.scheme_of(config, next(iter(ADAPTIVE)))
   constant = ml_collections.ConfigDict(

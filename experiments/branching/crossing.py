@@ -67,14 +67,6 @@ def critical(
 ) -> Critical:
   """The critical batch size, with the jackknife's standard error over seeds.
 
-  Args:
-    sizes: Rising. [k]
-    losses: After equally many examples. [k, seeds]
-    tolerance: ε > 0, the excess allowed of the mean loss.
-
-  Returns:
-    The size.
-
   Example:
     >>> import numpy as np
     >>> from adaopt.experiments.branching import crossing

@@ -1,12 +1,7 @@
-"""CIFAR-10, in its two published layouts and in a smaller one of our own.
+"""CIFAR-10, in its two published layouts.
 
 Archives are read without unpacking. Pickles are read by a reader that calls
 only its own code, so an untrusted file can do no harm.
-
-Our own layout is train_1.npz to train_5.npz and test.npz, each with `residual`
-[3, n, 32, 32] uint8 and `labels` [n] uint8. The planes are R − G, G and B − G,
-stored as differences between rows and between columns, modulo 256. Summing
-along both axes and adding G to the other planes restores the images exactly.
 """
 
 import functools
@@ -95,30 +90,13 @@ def decode_binary(content: bytes) -> Examples:
   return _from_planes(rows[:, 1:]), rows[:, 0]
 
 
-def decode_npz(content: bytes) -> Examples:
-  """Decodes differences of R − G, G, B − G along rows and columns, mod 256.
-
-  Args:
-    content: The bytes of an .npz file in our own layout.
-
-  Returns:
-    Images [n, 32, 32, 3] uint8 and labels [n].
-  """
-  with np.load(io.BytesIO(content)) as batch:
-    residual, labels = batch['residual'], batch['labels']
-  planes = residual.cumsum(2, dtype=np.uint8).cumsum(3, dtype=np.uint8)
-  planes[0] += planes[1]
-  planes[2] += planes[1]
-  return planes.transpose(1, 2, 3, 0), labels
-
-
 class Layout(NamedTuple):
   """The names of the six files, where they are and how to decode them."""
 
   files: tuple[str, ...]  # the test batch last
   decode: Callable[[bytes], Examples]
-  folder: str = '.'
-  archive: str | None = None  # contains the folder
+  folder: str
+  archive: str  # contains the folder
 
 
 LAYOUTS = (
@@ -134,7 +112,6 @@ LAYOUTS = (
     'cifar-10-batches-bin',
     'cifar-10-binary.tar.gz',
   ),
-  Layout((*(f'train_{i}.npz' for i in range(1, 6)), 'test.npz'), decode_npz),
 )
 
 
@@ -175,8 +152,8 @@ def _find(folder: pathlib.Path) -> tuple[Layout, Callable] | None:
     inner = folder / layout.folder
     if all((inner / file).is_file() for file in layout.files):
       return layout, functools.partial(_folder_contents, inner, layout)
-    if layout.archive and (folder / layout.archive).is_file():
-      archive = folder / layout.archive
+    archive = folder / layout.archive
+    if archive.is_file():
       return layout, functools.partial(_archive_contents, archive, layout)
   return None
 
@@ -206,9 +183,8 @@ def load_cifar10(data_dir: str | None = None) -> base.Dataset:
 
   Args:
     data_dir: Folder with one of these, in cifar10/ or directly:
-      cifar-10-python.tar.gz or its folder cifar-10-batches-py,
-      cifar-10-binary.tar.gz or its folder cifar-10-batches-bin, or train_1.npz
-      to train_5.npz and test.npz as `decode_npz` reads them.
+      cifar-10-python.tar.gz or its folder cifar-10-batches-py, or
+      cifar-10-binary.tar.gz or its folder cifar-10-batches-bin.
 
   Returns:
     Inputs [n, 32, 32, 3] uint8 and labels [n] int32, in the official order.
@@ -222,9 +198,7 @@ def load_cifar10(data_dir: str | None = None) -> base.Dataset:
     <https://www.cs.toronto.edu/~kriz/cifar.html>`_, 2009
   """
   archives = ' or '.join(
-    f'{layout.archive} (or its folder {layout.folder})'
-    for layout in LAYOUTS
-    if layout.archive
+    f'{layout.archive} (or its folder {layout.folder})' for layout in LAYOUTS
   )
   layout, contents = base.search(
     _find, CIFAR10, data_dir, need=f'CIFAR-10 needs {archives}'

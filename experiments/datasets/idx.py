@@ -52,12 +52,6 @@ def _read_shape(file: BinaryIO) -> tuple[int, ...]:
 def read_idx(path: str | os.PathLike) -> np.ndarray:
   """Reads an idx file of unsigned bytes, gzipped or not.
 
-  Args:
-    path: The file.
-
-  Returns:
-    The array, uint8.
-
   Raises:
     ValueError: If the file is damaged or of another format.
 

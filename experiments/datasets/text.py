@@ -30,9 +30,6 @@ def read_shakespeare(data_dir: str | None = None) -> np.ndarray:
   A token is the index of its character among the 65 of the text in order; the
   line break is 0.
 
-  Args:
-    data_dir: Folder with text/tinyshakespeare.txt.
-
   Raises:
     FileNotFoundError: If the file is missing.
     ValueError: If the file has another text.
@@ -69,11 +66,7 @@ def load_shakespeare(data_dir: str | None = None) -> base.Dataset:
   cut into windows of 129 characters that do not overlap; the last 105 and 84
   characters of the parts are dropped. The label of a token is the next token.
 
-  Args:
-    data_dir: As for `read_shakespeare`.
-
-  Returns:
-    Inputs [n, 128] int32 and labels [n, 128] int32.
+  Inputs and labels are [n, 128] int32.
 
   Raises:
     FileNotFoundError: If the file is missing.

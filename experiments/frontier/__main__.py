@@ -26,16 +26,7 @@ def run_all(
 ) -> str:
   """Runs the trials that are not done yet, and reports on all.
 
-  Args:
-    config: See experiments/configs/frontier.py.
-    names: The schemes to run beside the fixed batch sizes.
-    num_seeds: Seeds per scheme, from `config.seed` on.
-    data_dir: The folder of the data sets.
-    workdir: Receives trials.jsonl, and of every report frontier.md,
-      frontier.png and devices.png.
-
-  Returns:
-    The table.
+  The folder receives trials.jsonl, frontier.md, frontier.png and devices.png.
   """
   plan.check(config)
   for name in names:
@@ -68,10 +59,8 @@ def _run_all(config, names, num_seeds, run, workdir):
   return table
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs what is not done yet, and prints the table."""
-  del argv
-  options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   names = config_options.SCHEMES.value or list(config.get('schemes', ()))

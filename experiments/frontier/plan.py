@@ -68,13 +68,7 @@ def remembering(
   splits: training.Splits,
   path: pathlib.Path,
 ) -> Run:
-  """How to run a trial once: what is in the file is not run again.
-
-  Args:
-    config: A config of a frontier.
-    splits: From `training.load`.
-    path: The file of the trials.
-  """
+  """How to run a trial once: what is in the file is not run again."""
   settings = shared(config).to_json(sort_keys=True)
   once = journal.remembering(path, settings)
   runners = {}

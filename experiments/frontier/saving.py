@@ -64,14 +64,9 @@ def saving(scheme: Point, fixed: Sequence[Point]) -> Saving:
   Its standard error is the jackknife's over seeds, which all points share, by
   the logarithm of S / S_F.
 
-  Args:
-    scheme: Its runs.
-    fixed: Those of the fixed batch sizes, with the same seeds.
-
-  Returns:
-    The saving. Where L is below all losses of the frontier, S_F is that of its
-    least loss, and the saving a lower bound '≥'; where L is above them all, it
-    is an upper one, '≤'.
+  Where L is below all losses of the frontier, S_F is that of its least loss,
+  and the saving a lower bound '≥'; where L is above them all, it is an upper
+  one, '≤'.
   """
   ratio, below, above = _log_ratio(scheme, fixed)
   n = len(scheme.loss)

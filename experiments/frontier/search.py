@@ -19,13 +19,7 @@ def best_rate(loss_of: Callable[[float], float], guess: float) -> float:
   The grid is guess · FACTOR^k. It starts at k = −1, 0, 1 and goes on at the
   edge that is best.
 
-  Args:
-    loss_of: Learning rate → validation loss; one that is not finite is the
-      worst there is.
-    guess: Where to start.
-
-  Returns:
-    The best rate. Of equal ones the smallest.
+  A loss that is not finite is the worst there is. Of equal rates the smallest.
 
   Raises:
     ValueError: If the best of `MOST` rates is still at an edge.

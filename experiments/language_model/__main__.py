@@ -40,10 +40,8 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Trains the model of a config."""
-  del argv
-  options.quiet()
   config = config_options.CONFIG.value
   workdir = pathlib.Path(options.WORKDIR.value)
   if _DISTRIBUTED.value:

@@ -17,15 +17,7 @@ def mesh_of_all() -> jax.sharding.Mesh:
 
 
 def fully_sharded(mesh: jax.sharding.Mesh, x: Any) -> NamedSharding:
-  """An equal part on each device (FSDP), along the longest axis that can be.
-
-  Args:
-    mesh: A mesh with one axis.
-    x: An array, or its shape.
-
-  Returns:
-    Where to put it.
-  """
+  """An equal part on each device (FSDP), along the longest axis that can be."""
   (axis,) = mesh.axis_names
   able = [(n, -i) for i, n in enumerate(x.shape) if n % mesh.size == 0]
   if x.size < SMALLEST or not able:

@@ -110,13 +110,6 @@ def _evaluation(network, batches, mesh):
 def prepare(config: ml_collections.ConfigDict, data_dir: str | None) -> Run:
   """Reads the data, and makes the state in its place on all devices.
 
-  Args:
-    config: See experiments/configs/shakespeare_lm.py.
-    data_dir: The folder of the data sets.
-
-  Returns:
-    The run.
-
   Raises:
     FileNotFoundError: If the text is missing.
     ValueError: If the config is wrong or the text is damaged.

@@ -7,7 +7,6 @@ Runs LR+GD and Normalized LR+GD on every problem with step sizes from 0.001 to
 a method run in one program.
 """
 
-import sys
 import time
 
 import jax
@@ -30,21 +29,15 @@ _MARGIN_STEPS = flags.DEFINE_integer(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs every method on every problem; writes tables and pictures."""
-  del argv
-  options.quiet()
   # The iteration counts of large steps depend on rounding.
   jax.config.update('jax_enable_x64', True)
   rows = []
   for problem in _PROBLEMS.value:
     begin = time.perf_counter()
-    try:
-      examples = separable.PROBLEMS[problem](options.DATA_DIR.value)
-    except (OSError, ValueError) as error:
-      sys.exit(str(error))
+    examples = jax.device_put(options.load(separable.PROBLEMS[problem]))
     folder = options.make_workdir()
-    examples = jax.device_put(examples)
     separated = sweeps.separation(examples, max_steps=_MARGIN_STEPS.value)
     trajectories = {}
     for method, sweep in sweeps.SWEEPS.items():

@@ -137,10 +137,8 @@ def tables(rows: list[Run]) -> str:
   return '\n\n'.join(texts)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints and saves the tables."""
-  del argv
-  options.quiet()
   jax.config.update('jax_enable_x64', True)
   folder = options.make_workdir()
   rows = [row for name in KINDS for row in run_all(name)]
@@ -149,4 +147,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, ['workdir'], [])
+  command_line.run(main, ['workdir'])

@@ -9,7 +9,6 @@ fifth of the examples, held out, or on the test set of the data.
 """
 
 import functools
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -216,18 +215,13 @@ _TASKS = flags.DEFINE_multi_enum(
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Fits every classifier on every set; writes a table."""
-  del argv
-  options.quiet()
   warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
   timing.print_machine()
   rows = []
   for name in _TASKS.value:
-    try:
-      split = TASKS[name].load(options.DATA_DIR.value)
-    except (OSError, ValueError) as error:
-      sys.exit(str(error))
+    split = options.load(TASKS[name].load)
     folder = options.make_workdir()
     found = compare(name, TASKS[name], split)
     print(f'\n{table(found)}', flush=True)

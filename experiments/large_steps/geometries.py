@@ -193,16 +193,8 @@ def measure(
 ) -> tuple[int, Curves]:
   """Runs a method and compares its margins with the most that is possible.
 
-  Args:
-    setting: Of the method.
-    method: The method.
-    problem: The problem.
-    most: The maximal margin, by norm.
-    steps: The number of steps.
-
-  Returns:
-    The steps until the first solution, more than all if there was none, and
-    the margins.
+  Returns the steps until the first solution, more than all if there was none,
+  and the margins.
   """
   at = checkpoints(steps)
   first, (margins, params) = _run(method, problem, np.diff(at, prepend=0))
@@ -267,10 +259,8 @@ def table(rows: list[Row]) -> str:
   return results.markdown(lines)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs every method on every problem; writes a table and a picture."""
-  del argv
-  options.quiet()
   jax.config.update('jax_enable_x64', True)
   rows, curves = [], {}
   for name in _PROBLEMS.value:

@@ -125,10 +125,8 @@ def tables(rows: list[Run]) -> str:
   return '\n\n'.join(texts)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints and saves the tables, and draws the losses."""
-  del argv
-  options.quiet()
   jax.config.update('jax_enable_x64', True)
   folder = options.make_workdir()
   examples = jax.device_put(separable.digits_pair(PAIR))
@@ -145,4 +143,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, ['workdir'], [])
+  command_line.run(main, ['workdir'])

@@ -7,7 +7,6 @@ Iterations against the number of features, on a set where linear models take
 and of images: linear scores beside u ∘ u − v ∘ v and a ReLU network.
 """
 
-import sys
 import time
 from typing import NamedTuple
 
@@ -112,19 +111,13 @@ def table(rows: list[Row]) -> str:
   return results.markdown(lines)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Writes scaling.* and networks.*, and a picture for every problem."""
-  del argv
-  options.quiet()
   # The iteration counts of large steps depend on rounding.
   jax.config.update('jax_enable_x64', True)
-  try:
-    problems = {
-      name: separable.PROBLEMS[name](options.DATA_DIR.value)
-      for name in _PROBLEMS.value
-    }
-  except (OSError, ValueError) as error:
-    sys.exit(str(error))
+  problems = {
+    name: options.load(separable.PROBLEMS[name]) for name in _PROBLEMS.value
+  }
   folder = options.make_workdir()
   dimensions = [2**k + 1 for k in range(4, 5 + _DOUBLINGS.value)]
   scaled = scaling.measure(dimensions, _MODELS.value)

@@ -159,10 +159,8 @@ def tables(
   return '\n\n'.join(map(results.markdown, (first, second, third)))
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints and saves the tables, and draws them."""
-  del argv
-  options.quiet()
   jax.config.update('jax_enable_x64', True)
   folder = options.make_workdir()
   risks = budgets(jax.device_put(separable.digits_pair(PAIR)))
@@ -178,4 +176,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, ['workdir'], [])
+  command_line.run(main, ['workdir'])

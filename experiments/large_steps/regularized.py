@@ -151,10 +151,8 @@ def tables(rows: list[Penalised], cycles: dict[str, logistic.Settled]) -> str:
   return f'{results.markdown(lines)}\n\n{results.markdown(second)}'
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints and saves the tables, and draws them."""
-  del argv
-  options.quiet()
   jax.config.update('jax_enable_x64', True)
   folder = options.make_workdir()
   examples = separable.digits_pair(PAIR)
@@ -171,4 +169,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, ['workdir'], [])
+  command_line.run(main, ['workdir'])

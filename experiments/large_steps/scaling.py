@@ -50,14 +50,6 @@ def measure(
 
   Features are padded by zeros, so that a method is one program for all d, and
   θ_0 of a network does not depend on d.
-
-  Args:
-    dimensions: d, odd.
-    models: Names in `MODELS`.
-    methods: Names in `METHODS`.
-
-  Returns:
-    A row for every run.
   """
   sets = [separable.one_feature(d) for d in dimensions]
   features = np.zeros([len(sets), 3, max(dimensions)])
@@ -102,14 +94,7 @@ def curve(
 ) -> dict[int, int]:
   """Iterations by d, with one step size or with the best for each d.
 
-  Args:
-    rows: All rows.
-    model: Its name.
-    method: Its name.
-    step_size: γ. Default: the best.
-
-  Returns:
-    d → the fewest iterations of a solved run; without unsolved d.
+  Unsolved d are left out.
   """
   found = {}
   for row in rows:

@@ -30,11 +30,7 @@ def hard_set(n: int) -> Examples:
 
   One example (0.5, −1) of class +1, and n − 1 copies of (−0.5, −1) of class −1.
 
-  Args:
-    n: The number of examples; R²/μ² = 5 for every n.
-
-  Returns:
-    The two distinct examples, weighted.
+  R²/μ² = 5 for every n.
 
   References:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
@@ -57,12 +53,7 @@ def chain(k: int) -> Examples:
   more direction, and A_1 needs the last. With θ_i = 2 − 2^{1−i} every margin is
   1 and ‖θ‖ ≤ 2√k, so that R²/μ² ≤ 5k; log n is in proportion to k.
 
-  Args:
-    k: The number of distinct examples, and of features; at most 50, so that
-      the copies cancel in float64.
-
-  Returns:
-    The distinct examples, weighted.
+  k ≤ 50, so that the copies cancel in float64.
 
   References:
     The order of the lower bound is that of Zhang et al., `Minimax Optimal
@@ -80,12 +71,7 @@ def chain(k: int) -> Examples:
 def plane(n: int, margin: float) -> Examples:
   """Two directions at the angle ± arccos μ to (1, 0), one of them n − 1 times.
 
-  Args:
-    n: The number of examples.
-    margin: 0 < μ < 1; R = 1.
-
-  Returns:
-    The two distinct examples, weighted, both of class +1.
+  0 < μ < 1, and R = 1; all are of class +1.
   """
   across = np.sqrt(1 - margin**2)
   return Examples(
@@ -187,13 +173,7 @@ def image_pair(
 ) -> Examples:
   """The first images of two classes.
 
-  Args:
-    train: uint8 images and labels, as in a `datasets.Dataset`.
-    classes: The classes of y = +1 and of y = −1.
-    counts: Images to take from each, in the order of the data set.
-
-  Returns:
-    The examples.
+  The first class has y = +1; the counts are of each, in the order of the data.
 
   Raises:
     ValueError: If a class has fewer images.

@@ -9,7 +9,6 @@ asks for. All may see the same number of examples, and each runs with every γ o
 a grid; the table has the best. Features are divided by R = max ‖a_i‖.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -182,17 +181,12 @@ def run(
   return jax.tree.map(np.asarray, seen)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs every contender on every problem; writes tables and a picture."""
-  del argv
-  options.quiet()
   rows, curves = [], {}
   for name in _PROBLEMS.value:
     begin = time.perf_counter()
-    try:
-      problem = scaled(PROBLEMS[name](options.DATA_DIR.value))
-    except (OSError, ValueError) as error:
-      sys.exit(str(error))
+    problem = scaled(options.load(PROBLEMS[name]))
     folder = options.make_workdir()
     curves[name] = {}
     for method in _CONTENDERS.value:

@@ -49,14 +49,7 @@ def run(
 ) -> tuple[logistic.Solution, logistic.Trajectory]:
   """Runs a method with all its step sizes, in one program.
 
-  Args:
-    sweep: The method.
-    examples: The problem.
-    num_steps: The number of iterations.
-    model: The scores. Default: linear.
-
-  Returns:
-    Solutions and trajectories, [step sizes, ...] each.
+  Solutions and trajectories are [step sizes, ...] each.
   """
 
   def record(step_size, examples):
@@ -91,17 +84,7 @@ def summarise(
   found: logistic.Solution,
   separated: logistic.Separation | None,
 ) -> list[solutions.Solution]:
-  """One row per step size of a method.
-
-  Args:
-    problem: Its name.
-    method: Its name, in `SWEEPS`.
-    found: The solutions from `run`.
-    separated: The margin for the bounds, if one is known.
-
-  Returns:
-    The rows.
-  """
+  """One row per step size of a method."""
   sweep, rows = SWEEPS[method], []
   for i, step_size in enumerate(sweep.step_sizes):
     bound = ratio = float('inf')

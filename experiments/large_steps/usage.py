@@ -33,15 +33,7 @@ def summarise(
 ) -> list[Usage]:
   """One row per step size and seed.
 
-  Args:
-    problem: Its name.
-    method: Its name.
-    step_sizes: In words.
-    seen: The measurements, [step sizes, seeds, checks + 1] each.
-    num_examples: n.
-
-  Returns:
-    The rows.
+  The measurements are [step sizes, seeds, checks + 1] each.
   """
   rows = []
   for i, step_size in enumerate(step_sizes):
@@ -76,12 +68,6 @@ def _solved(rows):
 
 def best(rows: list[Usage]) -> str:
   """The step size that solves most often, then soonest, then of least error.
-
-  Args:
-    rows: Of one method on one problem.
-
-  Returns:
-    The step size, in words.
 
   Example:
     >>> from adaopt.experiments.large_steps import usage

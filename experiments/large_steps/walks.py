@@ -56,12 +56,7 @@ def on_batches(
   The iterates are those of `logistic.sampled` with the same key, up to
   rounding; that one knows all margins at every step.
 
-  Args:
-    method: γ → the method.
-    batch_size: b.
-
-  Returns:
-    The walk from 0, for problems whose examples all count once.
+  The walk starts from 0; all examples of the problem must count once.
   """
 
   def make(problem, step_size, seed):
@@ -124,13 +119,7 @@ def adapting(
 ) -> MakeWalk:
   """An optimizer with a batch size that a criterion moves, up to all examples.
 
-  Args:
-    optimizer: γ → the optimizer, such as `adaopt.normalized_lr_gd`.
-    criterion: Such as `adaopt.norm_test(eta)`.
-    init_batch_size: b_0.
-
-  Returns:
-    The walk from 0, of `adaopt.train_step`.
+  The walk starts from 0, by `adaopt.train_step`.
   """
 
   def make(problem, step_size, seed):

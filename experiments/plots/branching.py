@@ -81,12 +81,8 @@ def save(
 ) -> None:
   """Draws the sizes against examples, and the losses against the size.
 
-  Args:
-    points: Of one trunk. A triangle is a bound: upwards from below. A hollow
-      marker is one whose loss has a standard error above ε.
-    curves: The schemes to show beside it.
-    tolerance: ε.
-    path: The picture to write.
+  A triangle is a bound: upwards from below. A hollow marker is one whose loss
+  has a standard error above ε.
   """
   figure = mpl.Figure(figsize=(12, 4.8), layout='constrained')
   axes = figure.subplots(1, 2)

@@ -124,12 +124,6 @@ COMPARISON = {
 
 
 def save(curves: dict[str, list[records.Curves]], folder: pathlib.Path) -> None:
-  """Draws one line per run, with one colour per scheme.
-
-  Args:
-    curves: Scheme → the records of each of its runs.
-    folder: For learning.png (loss and accuracy against examples and against
-      steps), batch_sizes.png, and noise.png (v and ‖ḡ‖² against examples).
-  """
+  """Draws one line per run, with one colour per scheme."""
   for name, draw in COMPARISON.items():
     draw(curves).savefig(folder / name, dpi=120)

@@ -122,14 +122,7 @@ def save(
   device_batch: int,
   folder: pathlib.Path,
 ) -> None:
-  """Draws frontier.png and devices.png.
-
-  Args:
-    schemes: The schemes.
-    fixed: The fixed batch sizes.
-    device_batch: m, the examples that a device takes at once.
-    folder: Of the pictures.
-  """
+  """Draws frontier.png and devices.png."""
   _steps(schemes, fixed).savefig(folder / 'frontier.png', dpi=120)
   _devices(schemes, fixed, device_batch).savefig(
     folder / 'devices.png', dpi=120

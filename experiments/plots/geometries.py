@@ -33,9 +33,7 @@ MOMENTUM = {
 def save(curves: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
   """Draws a row for each problem, and a panel for each norm.
 
-  Args:
-    curves: Problem → method → steps, and ratios by norm.
-    path: The picture to write; its suffix sets its format.
+  `curves` maps problem → method → steps, and ratios by norm.
   """
   figure = mpl.Figure(figsize=(13, 3.2 * len(curves)), layout='constrained')
   axes = figure.subplots(len(curves), 3, squeeze=False, sharey=True)

@@ -33,10 +33,7 @@ def save(
   The perceptron has only accuracy: the length of its θ has no meaning, and so
   its loss has none.
 
-  Args:
-    trajectories: For every method, [step sizes, num_steps + 1].
-    step_sizes: For every method.
-    path: The picture to write; its suffix sets its format.
+  Trajectories are [step sizes, num_steps + 1].
   """
   figure = mpl.Figure(figsize=(12, 6), layout='constrained')
   axes = figure.subplots(2, 3, sharex=True)

@@ -17,10 +17,7 @@ def save(
 ) -> None:
   """Draws every loss over its value at 0.
 
-  Args:
-    curves: Name of the loss → mean losses, [step sizes, num_steps + 1].
-    step_sizes: γ.
-    path: The picture to write; its suffix sets its format.
+  Curves are [step sizes, num_steps + 1].
   """
   figure = mpl.Figure(figsize=(15, 3.8), layout='constrained')
   axes = figure.subplots(1, len(step_sizes), sharey=True)

@@ -15,10 +15,6 @@ def save(rows: list[scaling.Row], path: pathlib.Path) -> None:
   """Draws a panel for γ = 1, for the best γ and for the perceptrons.
 
   Lines join the points of methods that solve the set for every d.
-
-  Args:
-    rows: As of `scaling.measure`.
-    path: The picture to write; its suffix sets its format.
   """
   figure = mpl.Figure(figsize=(12, 4.2), layout='constrained')
   axes = dict(zip(TITLES, figure.subplots(1, 3, sharey=True), strict=True))

@@ -15,11 +15,8 @@ def save(
 ) -> None:
   """Draws a panel for the whole network and for every tensor.
 
-  Args:
-    reports: During a run, at least one.
-    exact: Name of a row → the noise scale over the data set at each report,
-      [reports]; {} if it was not computed.
-    path: The picture to write; its suffix sets its format.
+  `exact` has the noise scale over the data set at each report, by row; {} if it
+  was not computed.
   """
   rows = [(report.total, *report.tensors) for report in reports]
   examples = [report.examples / 1000 for report in reports]

@@ -18,13 +18,7 @@ def save(
   rows: list[rates.Result],
   path: pathlib.Path,
 ) -> None:
-  """Draws the measurements of every scheme, geometric means over seeds.
-
-  Args:
-    traces: Scheme → the measurements of its runs.
-    rows: Their results.
-    path: The picture to write; its suffix sets its format.
-  """
+  """Draws the measurements of every scheme, geometric means over seeds."""
   figure = mpl.Figure(figsize=(13.5, 7.2), layout='constrained')
   axes = figure.subplots(2, 3).ravel()
   typical = lambda values: np.exp(np.mean(np.log(values), 0))

@@ -49,13 +49,7 @@ def save(
 ) -> None:
   """Draws the three side by side.
 
-  Args:
-    budgets: T.
-    risks: The loss after every T, by the kind of step size.
-    transitions: Rows with n, margin and iterations.
-    sizes: k of the chains.
-    counts: Iterations on every chain, by method; None: unsolved.
-    path: The picture to write; its suffix sets its format.
+  Counts on the chains are None where unsolved.
   """
   figure = mpl.Figure(figsize=(14, 4.2), layout='constrained')
   first, second, third = figure.subplots(1, 3)

@@ -20,9 +20,7 @@ def check_path(path: pathlib.Path) -> None:
 def save(ratios: dict[str, dict[str, float]], path: pathlib.Path) -> None:
   """Draws costs as multiples of a baseline, on a logarithmic axis.
 
-  Args:
-    ratios: Network → function → cost.
-    path: The picture to write; its suffix sets its format.
+  `ratios` maps network → function → cost.
   """
   figure = mpl.Figure(figsize=(9, 3.2), layout='constrained')
   axes = figure.subplots()

@@ -17,11 +17,7 @@ def save(
 ) -> None:
   """Draws both side by side.
 
-  Args:
-    rows: With condition, classical and best.
-    shares: Step sizes over 2/λ.
-    cycles: Name of the data → converged and period, [shares].
-    path: The picture to write; its suffix sets its format.
+  Shares are of 2/λ; cycles have converged and period, [shares].
   """
   figure = mpl.Figure(figsize=(11, 4), layout='constrained')
   left, right = figure.subplots(1, 2)

@@ -13,11 +13,8 @@ COLORS = 10
 def save(curves: dict[str, dict[str, walks.Seen]], path: pathlib.Path) -> None:
   """Draws the share of errors so far at best, the mean over seeds.
 
-  A method that solves a problem leaves the picture at the bottom.
-
-  Args:
-    curves: Problem → method → measurements, [seeds, checks + 1] each.
-    path: The picture to write; its suffix sets its format.
+  A method that solves a problem leaves the picture at the bottom. `curves` maps
+  problem → method → measurements, [seeds, checks + 1] each.
   """
   columns = min(len(curves), 3)
   lines = -(-len(curves) // columns)

@@ -557,7 +557,8 @@ def test_an_experiment_of_ones_own_is_run_from_a_file_elsewhere(
     monkeypatch.setattr(module, name, dict(getattr(module, name)))
   with flagsaver.flagsaver():
     required, optional = ['config', 'workdir'], ['data_dir', 'schemes']
-    compare.main(command_line.parse(compare, required, optional, argv))
+    command_line.parse(compare, required, optional, argv)
+    compare.main()
   assert '| adaptive | 1 ' in capsys.readouterr().out
   lines = (tmp_path / 'out' / 'results.csv').read_text().splitlines()
   (row,) = csv.DictReader(lines)

@@ -11,13 +11,13 @@ import tracemalloc
 
 import jax
 import numpy as np
+import packed_cifar
 import pytest
 from adaopt.experiments import datasets
 from adaopt.experiments.datasets import base, cifar, idx, libsvm
 from data_files import (
   as_python2_pickle,
   binary,
-  differenced,
   idx_bytes,
   pickled,
   planes_of,
@@ -154,15 +154,8 @@ IMAGES = RNG.integers(0, 256, (24, 32, 32, 3)).astype(np.uint8)
 LABELS = RNG.integers(0, 10, 24).astype(np.uint8)
 
 
-LAYOUTS = list(
-  zip(
-    cifar.LAYOUTS,
-    (pickled, binary, differenced),
-    strict=True,
-  )
-)
+LAYOUTS = list(zip(cifar.LAYOUTS, (pickled, binary), strict=True))
 every_layout = pytest.mark.parametrize(('layout', 'encode'), LAYOUTS)
-every_archive = pytest.mark.parametrize(('layout', 'encode'), LAYOUTS[:2])
 
 
 def batches(layout, encode):
@@ -201,7 +194,7 @@ def test_cifar_is_read_from_folders(tmp_path, folder, layout, encode):
   assert_is_what_was_written(DATASETS['cifar10'](tmp_path / 'data'))
 
 
-@every_archive
+@every_layout
 def test_cifar_is_read_from_archives_in_any_order(tmp_path, layout, encode):
   members = batches_as_members(layout, encode)
   members[f'{layout.folder}/readme.html'] = b'<html>'
@@ -211,7 +204,7 @@ def test_cifar_is_read_from_archives_in_any_order(tmp_path, layout, encode):
 
 
 @pytest.mark.parametrize('end', [1000, -10, -5])
-@every_archive
+@every_layout
 def test_truncated_archives_are_refused(tmp_path, layout, encode, end):
   path = tmp_path / layout.archive
   write_archive(path, batches_as_members(layout, encode))
@@ -342,13 +335,20 @@ def test_residuals_are_decoded_by_hand():
   # 1 in row 1; R − G is 250 ≡ −6 everywhere, B − G is 0.
   residual = np.zeros((3, 1, 32, 32), np.uint8)
   residual[1, 0, 0, 1], residual[1, 0, 1, 0], residual[0, 0, 0, 0] = 5, 1, 250
-  file = io.BytesIO()
-  np.savez(file, residual=residual, labels=np.uint8([3]))
-  images, labels = cifar.decode_npz(file.getvalue())
+  images = packed_cifar.unpacked(residual)
   assert images[0, 0, 0].tolist() == [250, 0, 0]
   assert images[0, 0, 1].tolist() == [255, 5, 5]
   assert images[0, 31, 31].tolist() == [0, 6, 6]
-  assert labels.tolist() == [3]
+
+
+def test_a_packed_batch_is_unpacked_into_what_the_loader_reads(tmp_path):
+  for file, part in zip(
+    packed_cifar.FILES, np.split(np.arange(24), 6), strict=True
+  ):
+    residual = packed_cifar.packed(IMAGES[part])
+    np.savez(tmp_path / file, residual=residual, labels=LABELS[part])
+  packed_cifar.unpack(tmp_path, tmp_path / 'data')
+  assert_is_what_was_written(DATASETS['cifar10'](tmp_path / 'data'))
 
 
 def test_shakespeare_is_cut_into_windows(tmp_path):

@@ -73,7 +73,7 @@ def test_a_run_writes_its_table(tmp_path, monkeypatch, capsys):
     epochs='2',
     seeds='1',
   ):
-    private_training.main(['private_training'])
+    private_training.main()
   assert (workdir / 'private.md').read_text().strip() in capsys.readouterr().out
   with (workdir / 'private.csv').open() as file:
     rows = list(csv.DictReader(file))

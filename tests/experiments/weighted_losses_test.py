@@ -129,7 +129,7 @@ def test_the_script_leaves_both_tables(small, monkeypatch, tmp_path, capsys):
     transformer_steps='1',
     seeds='1',
   ):
-    weighted_losses.main(['weighted_losses'])
+    weighted_losses.main()
   printed = capsys.readouterr().out
   for name, number in (('classes', 6), ('tokens', 8)):
     assert (workdir / f'{name}.md').read_text().strip() in printed
