@@ -99,7 +99,7 @@ $(VENV)/packaging: $(VENV)/installed
 # Fails on a broken link, reference or example.
 docs: $(VENV)/documenting
 	@echo 'Building the documentation into docs/build.'
-	@$(BIN)/sphinx-build -q -W --keep-going -j auto docs docs/build
+	@$(BIN)/sphinx-build -q -W --keep-going docs docs/build
 
 docs-serve: docs
 	@$(PYTHON) -m http.server --directory docs/build
