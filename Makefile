@@ -98,11 +98,11 @@ $(VENV)/packaging: $(VENV)/installed
 
 # Fails on a broken link, reference or example.
 docs: $(VENV)/documenting
-	@echo 'Building the documentation into docs/build.'
-	@$(BIN)/sphinx-build -q -W --keep-going docs docs/build
+	@echo 'Building the documentation into docs/build/html (some minutes).'
+	@$(BIN)/sphinx-build -M html docs docs/build -q -W --keep-going
 
 docs-serve: docs
-	@$(PYTHON) -m http.server --directory docs/build
+	@$(PYTHON) -m http.server --directory docs/build/html
 
 $(VENV)/documenting: $(VENV)/installed
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -25,6 +25,7 @@ def test_the_pages_have_examples():
   assert len(EXAMPLES) == 21
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', EXAMPLES)
 def test_example_runs_and_prints(name, capsys):
   exec(compile(EXAMPLES[name], name, 'exec'), {'__name__': '__main__'})

@@ -36,7 +36,8 @@ def public(module):
 
 
 def test_the_package_shows_what_it_lists_and_nothing_else():
-  assert public(adaopt) == set(adaopt.__all__)
+  # Other tests import the scripts, which are installed beside the library.
+  assert public(adaopt) - {'experiments'} == set(adaopt.__all__)
   assert adaopt.__all__ == sorted(adaopt.__all__)
   assert set(ROOMS) < set(adaopt.__all__)
 
