@@ -14,8 +14,8 @@ BIN := $(VENV)/bin
 NEWER := $(wildcard $(shell pyenv root 2>/dev/null)/versions/3.1[23].*/bin/python) \
   $(shell command -v python3.12 python3.13 2>/dev/null | grep -v shims)
 
-.PHONY: train test test-slow test-all test-oldest test-newest test-nightly lint \
-  format bench chaos fuzz docs docs-serve package clean
+.PHONY: train test test-slow test-all test-oldest test-newest test-nightly lint
+.PHONY: format bench chaos fuzz docs docs-serve package clean
 
 train: $(VENV)/installed
 	@echo 'Training on digits, shifted at random: one adaptive run against the best of a sweep; results go to $(WORKDIR).'

@@ -12,6 +12,7 @@ import pytest
 import adaopt
 from tests.training import shared_run
 
+pytestmark = pytest.mark.slow
 PROGRAM = 'tests.training.two_processes'
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -65,7 +66,6 @@ def alone():
   return shared_run.run(shared_run.new_state(), shared_run.X)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
   'way', ['the same arrays', 'global arrays', 'fully sharded']
 )
@@ -131,7 +131,6 @@ def test_what_differs_is_refused_on_both(way, sentences, reports):
     assert report[way].startswith(sentence)
 
 
-@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_in_one(reports, folder):
   del reports  # which were made before it was saved
   check_goes_on(folder, 4)
@@ -150,7 +149,6 @@ def check_goes_on(folder, devices):
   np.testing.assert_allclose(actual[:, 2], expected[:, 2], 1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('devices', [4, 1])
 def test_a_run_of_eight_devices_goes_on_on_fewer(devices, tmp_path):
   state = shared_run.new_state()
