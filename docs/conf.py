@@ -40,6 +40,7 @@ html_title = 'adaopt'
 html_theme_options = {
   'show_toc_level': 2,
   'home_page_in_toc': True,
+  'navbar_persistent': [],  # the sidebar has the search
   'max_navbar_depth': 2,  # a sidebar with every name takes minutes to write
 }
 myst_enable_extensions = ['dollarmath', 'linkify']
