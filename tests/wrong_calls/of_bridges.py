@@ -36,7 +36,7 @@ CASES = [
       + kind('an nnx.Module', LINEN, shown='got Dense')
       + kind('an nnx.Module', None, 'model', abs, {}, PARAMS, shown='got'),
       wrt=kind('name what is to be trained', nnx.BatchStat, shown='BatchStat')
-      + kind('wrt=nnx.Param', 0.5, None, {}, shown='wrt='),
+      + kind('wrt=nnx.Param', 0.5, 7, {}, shown='wrt='),
     ),
   ),
   Case(
