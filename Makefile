@@ -115,4 +115,5 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* .pytest_cache build dist docs/build runs
+	rm -rf $(VENV) $(VENV)-* .pytest_cache build dist runs \
+	  docs/build docs/api docs/gallery docs/notebooks docs/sg_execution_times.rst

@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_collections
 from absl import app, flags
+
 from adaopt.experiments import options
 
 CONFIGS = pathlib.Path(__file__).parent / 'configs'

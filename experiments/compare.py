@@ -7,6 +7,7 @@ import pathlib
 
 import ml_collections
 from absl import flags, logging
+
 from adaopt.experiments import (
   command_line,
   config_options,

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
-from adaopt.experiments import command_line, datasets, options, rates, robust
-from adaopt.experiments.datasets import libsvm
-from adaopt.experiments.plots import rates as rate_plots
 
 import adaopt
 from adaopt import training
+from adaopt.experiments import command_line, datasets, options, rates, robust
+from adaopt.experiments.datasets import libsvm
+from adaopt.experiments.plots import rates as rate_plots
 
 _DATASET = flags.DEFINE_enum(
   'dataset', 'a9a', list(libsvm.SETS), 'The LIBSVM set.'

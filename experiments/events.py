@@ -7,8 +7,9 @@ import pathlib
 import time
 
 import tensorboardX
-from adaopt.experiments import files
 from tensorboardX.proto import event_pb2, summary_pb2
+
+from adaopt.experiments import files
 
 PATTERN = 'events.out.tfevents.*'
 

@@ -21,6 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
+
+import adaopt
+from adaopt import noise, transforms
 from adaopt.experiments import (
   command_line,
   datasets,
@@ -31,9 +34,6 @@ from adaopt.experiments import (
   results,
 )
 from adaopt.experiments.plots import noise as noise_plots
-
-import adaopt
-from adaopt import noise, transforms
 
 _TRAINED = flags.DEFINE_integer(
   'trained_examples', 300_000, 'Examples to train on.', lower_bound=128

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from adaopt.experiments import models, plain_loops, results
 
 import adaopt
+from adaopt.experiments import models, plain_loops, results
 
 SEQUENCES = 24
 """The batch size of the transformer."""

@@ -27,6 +27,9 @@ import numpy as np
 import optax
 import tqdm
 from absl import flags
+from dp_accounting import pld
+
+import adaopt
 from adaopt.experiments import (
   command_line,
   datasets,
@@ -35,9 +38,6 @@ from adaopt.experiments import (
   options,
   results,
 )
-from dp_accounting import pld
-
-import adaopt
 
 _EPSILONS = flags.DEFINE_multi_float(
   'epsilon', [1.0, 3.0, 8.0, math.inf], 'ε of a run; may be repeated.'

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from adaopt.experiments import datasets, models, plain_loops
 
 import adaopt
+from adaopt.experiments import datasets, models, plain_loops
 
 LEARNING_RATE = 2.0
 FIXED_SIZES = (64, 1024)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 import tensorboardX
+
 from adaopt.experiments import events, files
 
 METRICS = 'metrics.jsonl'

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+
+import adaopt
+from adaopt._common import checks
 from adaopt.experiments import (
   augmentation,
   datasets,
@@ -15,9 +18,6 @@ from adaopt.experiments import (
   schemes,
   together,
 )
-
-import adaopt
-from adaopt._common import checks
 
 EVALUATED = 1000
 """Examples evaluated at once."""

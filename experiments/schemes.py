@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from adaopt.experiments import command_line
 
 import adaopt
 from adaopt.criteria import evidence
+from adaopt.experiments import command_line
 
 Scheme = ml_collections.ConfigDict
 

@@ -14,10 +14,10 @@ import ml_collections
 import numpy as np
 import tqdm
 from absl import logging
-from adaopt.experiments import checkpoints, compilations, records, runs
 
 import adaopt
 from adaopt import training
+from adaopt.experiments import checkpoints, compilations, records, runs
 
 
 class Progress(NamedTuple):

@@ -10,6 +10,7 @@ compares the parameters.
 """
 
 from absl import flags
+
 from adaopt.experiments import (
   command_line,
   datasets,

@@ -7,6 +7,7 @@ import tarfile
 import types
 
 import numpy as np
+
 from adaopt.experiments.datasets import idx
 
 

@@ -13,6 +13,7 @@ import sys
 
 import data_files
 import numpy as np
+
 from adaopt.experiments.datasets import cifar
 
 FILES = (*(f'train_{i}.npz' for i in range(1, 6)), 'test.npz')

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import flags
-from adaopt.experiments import command_line
-from adaopt.experiments.benchmarks import timing, variants
 from jax_privacy import clipping as jax_privacy_clipping
 
 import adaopt
+from adaopt.experiments import command_line
+from adaopt.experiments.benchmarks import timing, variants
 
 _PEERS = flags.DEFINE_bool(
   'clipping_peers', False, 'Whether to time Opacus and BackPACK too.'

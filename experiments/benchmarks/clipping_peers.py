@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from adaopt.experiments.benchmarks import networks, peers, torch_networks
 from backpack import backpack, extend
 from backpack.extensions import BatchL2Grad
 from opacus import GradSampleModule
@@ -15,6 +14,8 @@ from opacus.utils.fast_gradient_clipping_utils import (
 )
 from torch import nn
 from torch.nn import functional
+
+from adaopt.experiments.benchmarks import networks, peers, torch_networks
 
 # BackPACK supports neither GroupNorm nor attention; Opacus knows the layers of
 # images.

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from adaopt.experiments import command_line, models
-from adaopt.experiments.benchmarks import steps, timing
 from flax import linen as nn
 
 import adaopt
+from adaopt.experiments import command_line, models
+from adaopt.experiments.benchmarks import steps, timing
 
 # Model, optimizer, examples in a batch, examples in a micro-batch.
 CASES = {

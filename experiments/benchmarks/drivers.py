@@ -6,10 +6,10 @@ python -m adaopt.experiments.benchmarks.drivers --data_dir=DIR
 import itertools
 
 import jax
-from adaopt.experiments import command_line, datasets, models, options
-from adaopt.experiments.benchmarks import steps, timing
 
 from adaopt import training
+from adaopt.experiments import command_line, datasets, models, options
+from adaopt.experiments.benchmarks import steps, timing
 
 # Model, examples in a batch, sizes of its micro-batches.
 CASES = (('cnn', 256, (64, 256)), ('logistic', 8192, (256, 1024)))

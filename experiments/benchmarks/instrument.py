@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 import optax
-from adaopt.experiments import command_line, models
-from adaopt.experiments.benchmarks import networks, timing
 
 import adaopt
+from adaopt.experiments import command_line, models
+from adaopt.experiments.benchmarks import networks, timing
 
 NETWORKS = {
   'mlp': networks.NETWORKS['mlp'],

@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from adaopt.experiments import command_line, options
-from adaopt.experiments.benchmarks import numpy_sweeps, timing
-from adaopt.experiments.large_steps import separable
 from sklearn import exceptions, linear_model
 
 from adaopt import logistic
+from adaopt.experiments import command_line, options
+from adaopt.experiments.benchmarks import numpy_sweeps, timing
+from adaopt.experiments.large_steps import separable
 
 STEP_SIZES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 MAX_STEPS = 10_000

@@ -22,12 +22,12 @@ import jax
 import numpy as np
 import scipy.sparse
 from absl import flags
-from adaopt.experiments import command_line, datasets, options
-from adaopt.experiments.benchmarks import timing
-from adaopt.experiments.large_steps import separable
 from sklearn import exceptions, svm
 
 from adaopt import logistic
+from adaopt.experiments import command_line, datasets, options
+from adaopt.experiments.benchmarks import timing
+from adaopt.experiments.large_steps import separable
 
 NAMES = flags.DEFINE_list(
   'margin_problems',

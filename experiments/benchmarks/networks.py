@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from adaopt.experiments import models
 from flax import linen as nn
+
+from adaopt.experiments import models
 
 
 class Network(NamedTuple):

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from adaopt.experiments.benchmarks import networks, torch_networks
 from backpack import backpack, extend
 from backpack.extensions import BatchL2Grad
 from torch import nn
 from torch.nn import functional
+
+from adaopt.experiments.benchmarks import networks, torch_networks
 
 # torch.func cannot map over nn.LSTM; BackPACK supports neither GroupNorm nor
 # attention.

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import flags
-from adaopt.experiments import command_line
-from adaopt.experiments.benchmarks import collectives, scanned, timing
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adaopt
+from adaopt.experiments import command_line
+from adaopt.experiments.benchmarks import collectives, scanned, timing
 
 NUM_DEVICES = flags.DEFINE_integer(
   'num_devices', 8, 'Simulated devices; a multiple of 4.', lower_bound=4

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import flags
+
+import adaopt
 from adaopt.experiments import command_line
 from adaopt.experiments.benchmarks import timing, variants
 from adaopt.experiments.plots import ratios as ratio_plots
-
-import adaopt
 
 _PEERS = flags.DEFINE_bool(
   'peers', False, 'Whether to time torch.func and BackPACK too.'

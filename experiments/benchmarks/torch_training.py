@@ -15,11 +15,11 @@ from types import ModuleType
 
 import ml_collections
 from absl import flags
+
+from adaopt import training
 from adaopt.experiments import command_line, datasets, options, results, runs
 from adaopt.experiments.benchmarks import timing
 from adaopt.experiments.configs import mnist_cnn
-
-from adaopt import training
 
 _STEPS = flags.DEFINE_integer('steps', 30, 'Steps per run.', lower_bound=1)
 

@@ -15,6 +15,7 @@ import sys
 import jax
 import numpy as np
 from absl import flags
+
 from adaopt.experiments import command_line, datasets, models, options, records
 from adaopt.experiments.benchmarks import statistics, steps, timing
 

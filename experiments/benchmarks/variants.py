@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import flags
+
 from adaopt.experiments.benchmarks import networks, timing
 
 NETWORK = flags.DEFINE_multi_enum(

@@ -16,11 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from adaopt.experiments import command_line, models
-from adaopt.experiments.benchmarks import networks, steps, timing
 from sklearn import datasets
 
 import adaopt
+from adaopt.experiments import command_line, models
+from adaopt.experiments.benchmarks import networks, steps, timing
 
 WEIGHED = ('logistic', 'mlp', 'cnn', 'transformer', 'lstm')
 CHECKED = ('mlp on digits', 'cnn', 'transformer')

@@ -21,6 +21,7 @@ import pathlib
 
 import ml_collections
 from absl import flags
+
 from adaopt.experiments import (
   command_line,
   config_options,

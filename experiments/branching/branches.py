@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+
 from adaopt.experiments.frontier import plan as frontier
 from adaopt.experiments.frontier import training
 

@@ -8,6 +8,7 @@ parameters, here with the learning rate that it uses for MNIST.
 """
 
 import ml_collections
+
 from adaopt.experiments.configs import common
 
 

@@ -14,6 +14,7 @@ groups of 32 examples, whose gradients are the samples of the test.
 """
 
 import ml_collections
+
 from adaopt.experiments.configs import common
 
 MODELS = {

@@ -5,6 +5,7 @@ python -m adaopt.experiments.compare --config=experiments/configs/digits.py \
 """
 
 import ml_collections
+
 from adaopt.experiments.configs import common
 
 NORM_TEST = {

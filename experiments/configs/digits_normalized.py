@@ -6,6 +6,7 @@ python -m adaopt.experiments.compare \
 """
 
 import ml_collections
+
 from adaopt.experiments.configs import digits
 
 

@@ -9,6 +9,7 @@ code for MNIST, on harder images.
 """
 
 import ml_collections
+
 from adaopt.experiments.configs import mnist_cnn
 
 

@@ -16,6 +16,7 @@ import math
 from typing import Any
 
 import ml_collections
+
 from adaopt.experiments.configs import common
 
 MOMENTUM = {'optimizer': 'momentum', 'momentum': 0.9}

@@ -9,6 +9,7 @@ or mushrooms.
 """
 
 import ml_collections
+
 from adaopt.experiments.configs import common
 
 TAKES = ('a9a', 'w8a', 'ijcnn1', 'phishing', 'mushrooms')

@@ -14,6 +14,7 @@ steps, mean batch 19 585, train loss 0.245, test accuracy 0.933, 249 s.
 """
 
 import ml_collections
+
 from adaopt.experiments.configs import common
 
 

@@ -14,6 +14,7 @@ loss 0.547 ± 0.006, test accuracy 0.884 ± 0.003, 9 s each.
 """
 
 import ml_collections
+
 from adaopt.experiments.configs import common
 
 

@@ -11,6 +11,7 @@ square root of the batch size, as suits Adam-like methods.
 """
 
 import ml_collections
+
 from adaopt.experiments.configs import common
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
 from adaopt.experiments.datasets import base
 
 CIFAR10 = base.Source(

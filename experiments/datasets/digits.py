@@ -1,8 +1,9 @@
 """scikit-learn's handwritten digits, which need no file."""
 
 import numpy as np
-from adaopt.experiments.datasets import base
 from sklearn import datasets, model_selection
+
+from adaopt.experiments.datasets import base
 
 
 def load_digits(data_dir: str | None = None) -> base.Dataset:

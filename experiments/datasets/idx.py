@@ -7,6 +7,7 @@ import pathlib
 from typing import BinaryIO
 
 import numpy as np
+
 from adaopt.experiments.datasets import base
 
 MNIST = base.Source(

@@ -5,8 +5,9 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-from adaopt.experiments.datasets import base
 from sklearn import datasets, model_selection
+
+from adaopt.experiments.datasets import base
 
 LIBSVM = base.Source(
   folders=('libsvm', '.'),

@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+
 from adaopt.experiments.datasets import base
 
 SHAKESPEARE = base.Source(

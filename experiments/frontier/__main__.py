@@ -6,6 +6,7 @@ python -m adaopt.experiments.frontier --config=… --workdir=…
 import pathlib
 
 import ml_collections
+
 from adaopt.experiments import (
   command_line,
   config_options,

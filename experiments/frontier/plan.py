@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import ml_collections
 from absl import logging
+
 from adaopt.experiments import journal, schemes
 from adaopt.experiments.frontier import search, training, trials
 

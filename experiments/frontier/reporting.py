@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+
 from adaopt.experiments import results
 from adaopt.experiments.frontier import saving, trials
 

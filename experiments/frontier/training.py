@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from adaopt.experiments import datasets, models, runs, schemes
-from adaopt.experiments.frontier import trials
 
 import adaopt
+from adaopt.experiments import datasets, models, runs, schemes
+from adaopt.experiments.frontier import trials
 
 DEVICES = (1, 8, 64)
 """P, the numbers of devices for which rounds of micro-batches are counted."""

@@ -13,6 +13,7 @@ import pathlib
 
 import jax
 from absl import flags
+
 from adaopt.experiments import (
   command_line,
   config_options,

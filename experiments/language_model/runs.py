@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from adaopt.experiments import schemes
-from adaopt.experiments.datasets import text
-from adaopt.experiments.language_model import layouts, model, speeches
 from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
 from adaopt._common import checks
+from adaopt.experiments import schemes
+from adaopt.experiments.datasets import text
+from adaopt.experiments.language_model import layouts, model, speeches
 from adaopt.training import placing
 
 NUMBERS = (

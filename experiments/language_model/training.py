@@ -12,11 +12,11 @@ import jax
 import ml_collections
 import numpy as np
 import tqdm
-from adaopt.experiments import checkpoints, records
-from adaopt.experiments.language_model import runs
 from jax.experimental import multihost_utils
 
 import adaopt
+from adaopt.experiments import checkpoints, records
+from adaopt.experiments.language_model import runs
 from adaopt.training import counting
 
 FRESH = {'position': 0, 'evaluated': 0.0, 'feed': None}

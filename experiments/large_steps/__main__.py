@@ -11,6 +11,7 @@ import time
 
 import jax
 from absl import flags
+
 from adaopt.experiments import command_line, options
 from adaopt.experiments.large_steps import separable, solutions, sweeps
 from adaopt.experiments.plots import large_steps as large_steps_plots

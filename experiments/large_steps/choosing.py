@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from adaopt.experiments import command_line, options, results
-from adaopt.experiments.large_steps import separable
 
 from adaopt import logistic
+from adaopt.experiments import command_line, options, results
+from adaopt.experiments.large_steps import separable
 
 NUM_STEPS = 1000
 SEED = 0

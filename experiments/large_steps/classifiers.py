@@ -17,12 +17,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from absl import flags
-from adaopt.experiments import command_line, datasets, options, results
-from adaopt.experiments.benchmarks import timing
-from adaopt.experiments.large_steps import separable
 from sklearn import exceptions, linear_model, model_selection, svm
 
 from adaopt import logistic
+from adaopt.experiments import command_line, datasets, options, results
+from adaopt.experiments.benchmarks import timing
+from adaopt.experiments.large_steps import separable
 from adaopt.logistic import classifier
 
 

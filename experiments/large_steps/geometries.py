@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from adaopt.experiments import command_line, datasets, options, results
-from adaopt.experiments.large_steps import separable
-from adaopt.experiments.plots import geometries as geometries_plots
 from sklearn import datasets as sklearn_datasets
 
 from adaopt import logistic
+from adaopt.experiments import command_line, datasets, options, results
+from adaopt.experiments.large_steps import separable
+from adaopt.experiments.plots import geometries as geometries_plots
 from adaopt.logistic import geometry, multiclass
 
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from adaopt import logistic
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import separable
 from adaopt.experiments.plots import losses as losses_plots
-
-from adaopt import logistic
 from adaopt.logistic import losses as margin_losses
 
 LOSSES = {

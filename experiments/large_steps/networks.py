@@ -13,12 +13,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from absl import flags
+
+from adaopt import logistic
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import scaling, separable, solutions, sweeps
 from adaopt.experiments.plots import large_steps as large_steps_plots
 from adaopt.experiments.plots import networks as networks_plots
-
-from adaopt import logistic
 
 _PROBLEMS = flags.DEFINE_multi_enum(
   'network_problem',

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from adaopt import logistic
 from adaopt.experiments import command_line, files, options, rates, results
 from adaopt.experiments.large_steps import separable
 from adaopt.experiments.plots import rates_of_large_steps
-
-from adaopt import logistic
 
 BUDGETS = (100, 300, 1000, 3000, 10_000)
 MAX_STEPS = 20_000

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from adaopt.experiments import command_line, options, results
-from adaopt.experiments.large_steps import separable
-from adaopt.experiments.plots import regularized as regularized_plots
 from scipy import optimize
 
 from adaopt import logistic
+from adaopt.experiments import command_line, options, results
+from adaopt.experiments.large_steps import separable
+from adaopt.experiments.plots import regularized as regularized_plots
 
 PAIR = (8, 9)
 PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from adaopt.experiments import rates, results
-from adaopt.experiments.large_steps import separable, sweeps
 
 from adaopt import logistic
+from adaopt.experiments import rates, results
+from adaopt.experiments.large_steps import separable, sweeps
 
 MODELS: dict[str, logistic.Model | None] = {
   'linear': None,

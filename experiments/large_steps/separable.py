@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from adaopt.experiments import datasets
 from sklearn import datasets as sklearn_datasets
+
+from adaopt.experiments import datasets
 
 
 class Examples(NamedTuple):

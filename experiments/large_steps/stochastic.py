@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
-from adaopt.experiments import command_line, datasets, options
-from adaopt.experiments.large_steps import separable, usage, walks
-from adaopt.experiments.plots import stochastic as stochastic_plots
 
 import adaopt
 from adaopt import logistic
+from adaopt.experiments import command_line, datasets, options
+from adaopt.experiments.large_steps import separable, usage, walks
+from adaopt.experiments.plots import stochastic as stochastic_plots
 
 ETA = THETA = 0.9
 INIT_BATCH_SIZE = 16

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from adaopt.experiments.large_steps import separable, solutions
 
 from adaopt import logistic
+from adaopt.experiments.large_steps import separable, solutions
 
 STEP_SIZES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 LIMIT = (float('inf'),)

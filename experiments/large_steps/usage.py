@@ -4,6 +4,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+
 from adaopt.experiments import results
 from adaopt.experiments.large_steps import walks
 

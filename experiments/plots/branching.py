@@ -4,8 +4,9 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from adaopt.experiments.branching import branches, crossing, reporting
 from matplotlib import figure as mpl
+
+from adaopt.experiments.branching import branches, crossing, reporting
 
 BOUNDS = {'': 'o', '≥': '^', '≤': 'v'}
 """The marker of a size, and of one that is a bound."""

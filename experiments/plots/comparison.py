@@ -3,8 +3,9 @@
 import pathlib
 
 import numpy as np
-from adaopt.experiments import records
 from matplotlib import figure as mpl
+
+from adaopt.experiments import records
 
 LEARNING = (
   ('examples', 'train_loss'),

@@ -3,9 +3,10 @@
 import pathlib
 
 import numpy as np
-from adaopt.experiments.frontier import reporting, training
 from matplotlib import figure as mpl
 from matplotlib import ticker
+
+from adaopt.experiments.frontier import reporting, training
 
 MARKERS = 'osD^vP*X'
 

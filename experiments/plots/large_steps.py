@@ -3,10 +3,10 @@
 import pathlib
 
 import numpy as np
-from adaopt.experiments.large_steps import solutions
 from matplotlib import figure as mpl
 
 from adaopt import logistic
+from adaopt.experiments.large_steps import solutions
 
 PANELS = {
   'accuracy': 'accuracy',

@@ -4,8 +4,9 @@ import pathlib
 
 import matplotlib.ticker
 import numpy as np
-from adaopt.experiments.large_steps import scaling
 from matplotlib import figure as mpl
+
+from adaopt.experiments.large_steps import scaling
 
 TITLES = {'1': 'γ = 1', 'best': 'the best γ', '∞': 'perceptrons'}
 MARKERS = dict(zip(scaling.METHODS, 'osv^D', strict=True))

@@ -3,8 +3,9 @@
 import pathlib
 
 import numpy as np
-from adaopt.experiments import rates, results
 from matplotlib import figure as mpl
+
+from adaopt.experiments import rates, results
 
 
 def _slope(rows: list[rates.Result], scheme: str, name: str) -> str:

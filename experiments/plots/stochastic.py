@@ -3,8 +3,9 @@
 import pathlib
 
 import numpy as np
-from adaopt.experiments.large_steps import walks
 from matplotlib import figure as mpl
+
+from adaopt.experiments.large_steps import walks
 
 STYLES = ('-', '--', ':')
 COLORS = 10

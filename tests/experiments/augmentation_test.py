@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
-from adaopt.experiments import augmentation
 
 import adaopt
+from adaopt.experiments import augmentation
 
 draw = jax.jit(augmentation.crop_and_flip)
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+import adaopt
 from adaopt.experiments import models
 from adaopt.experiments.branching import __main__ as branching
 from adaopt.experiments.branching import branches, crossing, reporting
 from adaopt.experiments.configs import frontier
 from adaopt.experiments.frontier import training
-
-import adaopt
 
 SIZES = np.array([8, 16, 32, 64])
 NAN, INF = np.nan, np.inf

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from adaopt.experiments import checkpoints, records
 
 import adaopt
+from adaopt.experiments import checkpoints, records
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRESS = {'positions': [10, 20], 'evaluated': 30, 'seconds': 1.5}

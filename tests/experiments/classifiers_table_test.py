@@ -5,8 +5,9 @@ import csv
 import numpy as np
 import pytest
 import scripts
-from adaopt.experiments.large_steps import classifiers
 from sklearn import svm
+
+from adaopt.experiments.large_steps import classifiers
 
 
 def make_split():

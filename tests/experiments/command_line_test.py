@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from absl.testing import flagsaver
+
 from adaopt.experiments import command_line, compare, convergence
 from adaopt.experiments.frontier import __main__ as frontier
 from adaopt.experiments.large_steps import __main__ as large_steps

@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 import tensorboardX
 from absl.testing import flagsaver
+
+import adaopt
 from adaopt.experiments import (
   checkpoints,
   command_line,
@@ -46,8 +48,6 @@ from adaopt.experiments.configs import (
   mnist_logistic,
   shakespeare_transformer,
 )
-
-import adaopt
 
 ROOT = pathlib.Path(__file__).parents[2]
 NEVER = train.Interval(examples=2**30, minutes=1e9)

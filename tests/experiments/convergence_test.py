@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scripts
-from adaopt.experiments import convergence, rates, results, robust
 
 import adaopt
+from adaopt.experiments import convergence, rates, results, robust
 from tests import oracles
 
 N, D = 12, 3

@@ -13,8 +13,6 @@ import jax
 import numpy as np
 import packed_cifar
 import pytest
-from adaopt.experiments import datasets
-from adaopt.experiments.datasets import base, cifar, idx, libsvm
 from data_files import (
   as_python2_pickle,
   binary,
@@ -24,6 +22,9 @@ from data_files import (
   write_archive,
   write_mnist,
 )
+
+from adaopt.experiments import datasets
+from adaopt.experiments.datasets import base, cifar, idx, libsvm
 
 DATASETS = datasets.DATASETS
 

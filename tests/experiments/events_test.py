@@ -7,9 +7,10 @@ import struct
 
 import pytest
 import tensorboardX
-from adaopt.experiments import events
 from tensorboardX import record_writer
 from tensorboardX.proto import event_pb2
+
+from adaopt.experiments import events
 
 
 def read(path):

@@ -6,6 +6,7 @@ import os
 
 import ml_collections
 import pytest
+
 from adaopt.experiments import files, records
 
 SETTINGS = ml_collections.ConfigDict({'seed': 1})

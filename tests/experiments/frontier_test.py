@@ -9,6 +9,9 @@ import jax
 import numpy as np
 import optax
 import pytest
+from hypothesis import strategies as st
+
+import adaopt
 from adaopt.experiments import datasets, models, runs, schemes
 from adaopt.experiments.configs import digits
 from adaopt.experiments.configs import frontier as workloads
@@ -21,9 +24,6 @@ from adaopt.experiments.frontier import (
   trials,
 )
 from adaopt.experiments.plots import frontier as pictures
-from hypothesis import strategies as st
-
-import adaopt
 
 OUTCOME = trials.Outcome(
   steps=10,

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 import scripts
-from adaopt.experiments.large_steps import geometries, separable
 
 from adaopt import logistic
+from adaopt.experiments.large_steps import geometries, separable
 
 STEPS = 300
 

@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+
 from adaopt.experiments import interrupts
 
 

@@ -1,6 +1,7 @@
 """Results that a kill loses, or that are computed twice."""
 
 import pytest
+
 from adaopt.experiments import journal
 
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+
 from adaopt.experiments import checkpoints, records
 from adaopt.experiments.configs import shakespeare_lm
 from adaopt.experiments.language_model import layouts, runs, speeches, training
-
 from tests import scripts
 
 TEXT = np.array([1, 2, 0, 0, 3, 0, 4, 5, 6, 7, 8, 0, 0, 9])

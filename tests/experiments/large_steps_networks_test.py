@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 import scripts
-from adaopt.experiments.large_steps import networks, scaling, separable, sweeps
 
 from adaopt import logistic
+from adaopt.experiments.large_steps import networks, scaling, separable, sweeps
 
 DIMENSIONS = (33, 65, 129)
 

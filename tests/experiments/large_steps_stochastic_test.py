@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scripts
+
+import adaopt
+from adaopt import logistic
 from adaopt.experiments.large_steps import (
   separable,
   stochastic,
   usage,
   walks,
 )
-
-import adaopt
-from adaopt import logistic
 
 
 @pytest.fixture(name='problem', scope='module')

@@ -8,6 +8,7 @@ import logistic_oracles as oracles
 import numpy as np
 import pytest
 import scripts
+
 from adaopt.experiments.benchmarks import large_steps as benchmark
 from adaopt.experiments.benchmarks import numpy_sweeps
 from adaopt.experiments.large_steps import separable, solutions, sweeps

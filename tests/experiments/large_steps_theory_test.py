@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 import pytest
+
+from adaopt import logistic
 from adaopt.experiments import rates as theory
 from adaopt.experiments.large_steps import (
   choosing,
@@ -11,8 +13,6 @@ from adaopt.experiments.large_steps import (
   regularized,
   separable,
 )
-
-from adaopt import logistic
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from adaopt.experiments import models
 from flax import linen as nn
 
 import adaopt
+from adaopt.experiments import models
 
 
 @pytest.mark.parametrize(

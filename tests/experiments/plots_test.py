@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from adaopt.experiments import records
 from adaopt.experiments.plots import comparison, ratios
 

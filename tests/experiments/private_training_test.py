@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scripts
 from absl.testing import flagsaver
-from adaopt.experiments import models, private_training
 from dp_accounting import rdp
 
+from adaopt.experiments import models, private_training
 from tests import data_files
 
 

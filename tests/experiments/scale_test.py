@@ -1,6 +1,7 @@
 """A scanned transformer on meshes costs what its plain gradient costs."""
 
 import pytest
+
 from adaopt.experiments.benchmarks import collectives, scale, scanned
 
 SMALL = scanned.Size(

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from adaopt.experiments import together
 
 import adaopt
 from adaopt import training
+from adaopt.experiments import together
 
 DATASET = np.random.default_rng(0).normal(1.0, size=(64, 3)).astype(np.float32)
 SEEDS = (3, 4, 5)

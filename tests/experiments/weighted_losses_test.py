@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import scripts
 from absl.testing import flagsaver
+from flax import linen as nn
+
 from adaopt.experiments import (
   models,
   padded_sequences,
@@ -13,8 +15,6 @@ from adaopt.experiments import (
   weighted_losses,
 )
 from adaopt.experiments.datasets import base
-from flax import linen as nn
-
 from tests import data_files
 
 

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import optax
 import pytest
-from adaopt.experiments import noise_report
-from adaopt.experiments.plots import noise as noise_plots
 
 import adaopt
 from adaopt import noise
+from adaopt.experiments import noise_report
+from adaopt.experiments.plots import noise as noise_plots
 
 PARAMS = {'w': np.float32([[0.5, -0.2], [0.1, 0.3], [0.2, 0.4]])}
 

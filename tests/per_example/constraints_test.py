@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from adaopt.experiments.benchmarks import collectives
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adaopt
+from adaopt.experiments.benchmarks import collectives
 from adaopt.per_example.program import constraints, ir
 
 pytestmark = pytest.mark.usefixtures('optimised')

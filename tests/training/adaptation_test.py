@@ -13,10 +13,10 @@ import numpy as np
 import optax
 import oracles
 import pytest
-from adaopt.experiments import compilations
 
 import adaopt
 from adaopt.batch_size import policies
+from adaopt.experiments import compilations
 
 
 class Row(NamedTuple):

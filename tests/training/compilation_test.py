@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from adaopt.experiments import compilations
 
 import adaopt
+from adaopt.experiments import compilations
 from adaopt.training import drivers, fitting
 
 

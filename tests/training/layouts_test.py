@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from adaopt.experiments import compilations
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adaopt
+from adaopt.experiments import compilations
 
 X = np.random.default_rng(0).normal(size=(96, 16)).astype(np.float32)
 PARAMS = {

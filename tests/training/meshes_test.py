@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from adaopt.experiments.benchmarks import collectives
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adaopt
+from adaopt.experiments.benchmarks import collectives
 from adaopt.training import drivers, meshes
 from tests.training import sharding_test
 

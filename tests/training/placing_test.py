@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from adaopt.experiments.benchmarks import collectives
 from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
 from adaopt import training
+from adaopt.experiments.benchmarks import collectives
 from adaopt.training import fed, steps, stream
 from tests.training import sharding_test
 

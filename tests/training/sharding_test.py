@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from adaopt.experiments.benchmarks import collectives
 from jax.sharding import NamedSharding, PartitionSpec
 
 import adaopt
+from adaopt.experiments.benchmarks import collectives
 from adaopt.training import drivers
 from tests import per_example_cases
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from adaopt.experiments import compilations
 from hypothesis import strategies as st
 
 import adaopt
 from adaopt import training
+from adaopt.experiments import compilations
 
 FALSE_ALARM = 1e-6
 

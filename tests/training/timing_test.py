@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from adaopt.experiments import compilations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
@@ -12,6 +11,7 @@ from scipy import optimize
 import adaopt
 from adaopt import criteria
 from adaopt._common import fields
+from adaopt.experiments import compilations
 from adaopt.training import loops, timing
 
 M = 64

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from adaopt.experiments import compilations
 
 import adaopt
 from adaopt._common import fields
+from adaopt.experiments import compilations
 from adaopt.statistics import reading, trained
 from adaopt.transforms import follow_batch_size
 
