@@ -21,10 +21,15 @@ def right(params: jax.Array, batch: jax.Array) -> jax.Array:
   chained = optax.chain(adaopt.accumulate(optimizer, group_size=4), scheduled)
   chained.init(params)
   _, statistics = adaopt.value_and_statistics(loss_fn)(params, batch)
-  return adaopt.norm_test(0.5)(statistics)
+  both = adaopt.all_of(adaopt.norm_test(0.5), adaopt.inner_product_test(0.9))
+  of_biases = adaopt.of_tensors(both, lambda path: 'bias' in path)
+  return jax.numpy.fmax(both(statistics), of_biases(statistics))
 
 
-def wrong() -> None:
+def wrong(statistics: adaopt.GradientStatistics) -> None:
+  stateful = adaopt.gradient_noise_scale(decay=0.9)
+  # pyrefly: ignore [not-callable]
+  adaopt.all_of(adaopt.norm_test(0.5), stateful)(statistics)
   # pyrefly: ignore [bad-argument-type]
   adaopt.adagrad('0.1')
   # pyrefly: ignore [bad-argument-type]

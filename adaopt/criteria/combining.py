@@ -1,11 +1,22 @@
 """Criteria made of other criteria."""
 
 import functools
+from typing import overload
 
 import jax.numpy as jnp
 
 from adaopt._common import base
 from adaopt.criteria import evidence
+
+
+@overload
+def all_of(*criteria: base.Criterion) -> base.Criterion: ...
+
+
+@overload
+def all_of(
+  *criteria: base.Criterion | base.StatefulCriterion,
+) -> base.Criterion | base.StatefulCriterion: ...
 
 
 def all_of(
@@ -54,6 +65,4 @@ def all_of(
 
   if any(isinstance(part, base.StatefulCriterion) for part in criteria):
     return base.StatefulCriterion(init, update)
-  return lambda statistics: largest(
-    criterion(statistics) for criterion in criteria
-  )
+  return lambda statistics: update(statistics, init(()))[0]

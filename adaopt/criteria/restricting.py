@@ -1,5 +1,7 @@
 """A criterion of some of the tensors."""
 
+from typing import overload
+
 import jax
 import jax.numpy as jnp
 
@@ -13,6 +15,18 @@ _LIKE_PARAMS = (
   'matrix_variance',
   'weight_covariance',
 )
+
+
+@overload
+def of_tensors(
+  criterion: base.Criterion, filter: selecting.Filter
+) -> base.Criterion: ...
+
+
+@overload
+def of_tensors(
+  criterion: base.StatefulCriterion, filter: selecting.Filter
+) -> base.StatefulCriterion: ...
 
 
 def of_tensors(
@@ -78,6 +92,7 @@ class _OfTensors(base.GradientStatistics):
   """Statistics that tell who reads v∥ that it is not there, and why."""
 
   @property
+  # pyrefly: ignore[bad-override]
   def variance_along_mean(self):
     raise ValueError(
       'of_tensors has no statistics.variance_along_mean, which is one number '

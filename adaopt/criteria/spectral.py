@@ -108,7 +108,7 @@ def _norms(statistics, test):
     return jnp.stack(found)
 
   each = arithmetic.map_present(norms, mean, squares, variances)
-  return sum(jax.tree.leaves(each))
+  return jnp.sum(jnp.stack(jax.tree.leaves(each)), 0)
 
 
 def _of_others(gradient, variance):

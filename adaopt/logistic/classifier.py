@@ -13,7 +13,7 @@ Sparse features would not remain sparse if they were centred.
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -143,7 +143,7 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
     self.fit_intercept = fit_intercept
     self.class_weight = class_weight
 
-  def fit(self, X, y, sample_weight=None):
+  def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
     """Finds the hyperplanes.
 
     Args:
@@ -209,7 +209,7 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
       )
     return self
 
-  def decision_function(self, X):
+  def decision_function(self, X: Any) -> np.ndarray:
     """Signed distances to the hyperplanes: [n] for two classes, [n, classes].
 
     Positive for `classes_[1]`, or for the class of the column.
@@ -221,7 +221,7 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
     scores = self._scores(X)
     return scores[:, 0] if scores.shape[1] == 1 else scores
 
-  def predict(self, X):
+  def predict(self, X: Any) -> np.ndarray:
     """The class of the largest score. [n]."""
     scores = self.decision_function(X)
     binary = scores.ndim == 1
@@ -257,6 +257,7 @@ class LargeStepClassifier(base.ClassifierMixin, base.BaseEstimator):
         self.class_weight,
         classes=classes,
         y=y[counted],
+        # pyrefly: ignore[unexpected-keyword]
         sample_weight=weights[counted],
       )
       weights[counted] *= factors[codes]

@@ -116,7 +116,7 @@ def _update_of(recipe, state, dataset):
   def update(moved, statistics, *args):
     tested = trained.statistics_of(moved, statistics)
     return updating.update(
-      recipe.optimizer, statistics.mean, tested, *args, _constant
+      recipe.optimizer, statistics.mean, tested, *args, value_fn=_constant
     )
 
   return update, args

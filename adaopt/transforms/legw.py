@@ -75,7 +75,7 @@ def scale_by_legw(
   def update_fn(updates, state, params=None, **extra_args):
     del params
     b = passing.batch_size_in(extra_args, 'scale_by_legw')
-    count = counts.added(*state, b)
+    count = counts.added(state.examples, state.turns, b)
     b = jnp.asarray(b, jnp.float32)
     k = jnp.maximum(b, 1) / jnp.asarray(base_batch_size, jnp.float32)
     warmup = k * jnp.asarray(warmup_examples, jnp.float32)

@@ -87,7 +87,7 @@ def scale_by_power_schedule(
     rate = jnp.asarray(b, jnp.float32) * amplitude * power
     rate = jnp.minimum(rate, max_learning_rate)
     rate = jnp.where(n > 0, rate, max_learning_rate)
-    count = counts.added(*state, b)
+    count = counts.added(state.examples, state.turns, b)
     scaled = arithmetic.scale(rate, updates)
     return scaled, ScaleByPowerScheduleState(*count)
 

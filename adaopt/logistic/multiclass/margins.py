@@ -56,7 +56,7 @@ def _frobenius(rows):
   """
   dense = rows.toarray()
   # Of the same inner products, and no longer than there are rows.
-  short = np.linalg.qr(dense.T, mode='r')
+  short = np.asarray(np.linalg.qr(dense.T, mode='r'))
   matrix = np.append(short, np.ones([1, short.shape[1]]), 0)
   q, _ = scipy.optimize.nnls(matrix, np.append(np.zeros(len(short)), 1))
   return dense.T @ q, q / np.sum(q)

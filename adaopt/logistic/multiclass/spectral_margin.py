@@ -154,7 +154,7 @@ def max_margin_spectral(
     )
     iterate, done, steps = _start(problem), 0, FIRST_ROUND
     lowest, highest = [], []
-    while done < max_steps:
+    while True:
       iterate, low, high = jax.device_get(_round(problem, iterate, steps))
       lowest.append(low)
       highest.append(high)
@@ -165,6 +165,6 @@ def max_margin_spectral(
       cutting_planes.check_separable(
         float(upper), 1e-6, np.sqrt(2) * float(problem.radius)
       )
-      if upper - lower <= tolerance * upper:
+      if upper - lower <= tolerance * upper or done >= max_steps:
         break
   return cutting_planes.CertifiedMargin(lower, upper - lower, params, q)
