@@ -6,15 +6,19 @@ import re
 
 import pytest
 
+from tests import scripts
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
-EXAMPLES = {
+FENCES = {
   f'{page.stem}-{i}': example
   for page in PAGES
   for i, example in enumerate(
     re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL)
   )
 }
+SCRIPTS = {name: text for name, text in FENCES.items() if 'DEFINE_' in text}
+EXAMPLES = {name: FENCES[name] for name in FENCES if name not in SCRIPTS}
 
 
 def test_the_readme_is_for_the_first_minute():
@@ -22,7 +26,8 @@ def test_the_readme_is_for_the_first_minute():
 
 
 def test_the_pages_have_examples():
-  assert len(EXAMPLES) == 21
+  assert len(EXAMPLES) == 22
+  assert len(SCRIPTS) == 1
 
 
 @pytest.mark.slow
@@ -32,6 +37,19 @@ def test_example_runs_and_prints(name, capsys):
   numbers = capsys.readouterr().out.split()
   assert numbers
   assert 'nan' not in numbers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_a_script_runs_and_writes_its_table(name, tmp_path):
+  script = tmp_path / f'{name}.py'
+  script.write_text(SCRIPTS[name])
+  done = scripts.python(str(script), f'--workdir={tmp_path / "out"}')
+  (table,) = (tmp_path / 'out').glob('*.md')
+  assert done.stdout == table.read_text()
+  refused = scripts.python(str(script))
+  assert refused.returncode
+  assert '--workdir is missing' in refused.stderr
 
 
 def test_the_worked_program_is_what_the_code_prints():

@@ -8,13 +8,18 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def run(module: str, *flags: str) -> subprocess.CompletedProcess:
-  """What `python -m experiments.MODULE` leaves: exit status and output."""
+def python(*arguments: str) -> subprocess.CompletedProcess:
+  """What `python ARGUMENTS` leaves: exit status and output."""
   return subprocess.run(
-    [sys.executable, '-m', f'experiments.{module}', *flags],
+    [sys.executable, *arguments],
     cwd=ROOT,
     env=os.environ | {'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     text=True,
     check=False,
   )
+
+
+def run(module: str, *flags: str) -> subprocess.CompletedProcess:
+  """As `python`, of `python -m adaopt.experiments.MODULE`."""
+  return python('-m', f'adaopt.experiments.{module}', *flags)
