@@ -39,24 +39,28 @@ def _closing(text, start):
   """Where the bracket that opens at start is closed."""
   depth = 0
   for i in range(start, len(text)):
-    depth += {'(': 1, ')': -1}.get(text[i], 0)
+    depth += {'(': 1, '{': 1, ')': -1, '}': -1}.get(text[i], 0)
     if depth == 0:
       return i
   return None
 
 
-def _group(text, mark, command):
-  """`mark(…)` as `command{…}`, and a mark before one letter likewise."""
+def _operand(text):
+  """A bracket, or a letter with its index; and what follows."""
+  if text.startswith(('(', '{')) and (end := _closing(text, 0)):
+    return text[1:end], text[end + 1 :]
+  end = re.match(r'(.(_\w+)?)?', text).end()
+  return text[:end], text[end:]
+
+
+def _braced(text, mark, command):
+  """`mark(…)` as `command{…}`, and so what else a mark applies to."""
+  done = ''
   while mark in text:
-    at = text.index(mark)
-    after = at + len(mark)
-    end = _closing(text, after) if text[after : after + 1] == '(' else None
-    if end:
-      inner, rest = text[after + 1 : end], text[end + 1 :]
-    else:
-      inner, rest = text[after : after + 1], text[after + 1 :]
-    text = f'{text[:at]}{command}{{{inner}}}{rest}'
-  return text
+    before, text = text.split(mark, 1)
+    inner, text = _operand(text)
+    done += f'{before}{command}{{{_braced(inner, mark, command)}}}'
+  return done + text
 
 
 def _words(match):
@@ -71,6 +75,7 @@ def tex(line):
   line = line.rstrip()
   names = re.findall(r'`[^`]*`', line)
   line = re.sub(r'`[^`]*`', '\0', line)
+  line = _braced(_braced(line, '^', '^'), '√', r'\sqrt')
   line = re.sub(
     '([⁰¹²³⁴⁵⁶⁷⁸⁹⁻ᵀᴴ]+)',
     lambda found: f'^{{{found.group().translate(SUPERSCRIPTS)}}}',
@@ -81,12 +86,7 @@ def tex(line):
     lambda found: f'_{{{found.group().translate(SUBSCRIPTS)}}}',
     line,
   )
-  line = line.replace('^½', '^{1/2}').replace('^⅓', '^{1/3}')
-  line = _group(_group(line, '^(', '\1(').replace('\1(', '^('), '√', r'\sqrt')
-  while '^(' in line:
-    at = line.index('^(')
-    end = _closing(line, at + 1)
-    line = f'{line[:at]}^{{{line[at + 2 : end]}}}{line[end + 1 :]}'
+  line = line.replace('^{½}', '^{1/2}').replace('^{⅓}', '^{1/3}')
   for symbol, command in SYMBOLS.items():
     line = line.replace(symbol, command)
   line = re.sub(r'_([\w∥*]+)', r'_{\1}', line)
