@@ -13,6 +13,7 @@ Learning rates and Seesaw follow an override of `num_examples`; `ramp` and
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -240,43 +241,23 @@ def _schemes(
   }
 
 
-def _with_moments(
+def _variants(
   found: dict[str, dict[str, Any]], optimizer: str
-) -> dict[str, dict[str, Any]]:
-  """The adaptive schemes with moments that a change of batch size moves."""
-  ways = ('reset', 'rescaled') if optimizer in FOLLOWING else ('reset',)
-  return {
-    f'{way}_{name}': scheme | {'moments': way}
-    for way in ways
-    for name, scheme in found.items()
-    if name.startswith('adaptive')
-  }
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Moments that a change of batch size moves; of Adam, what follows it.
 
-
-def _with_root_of_gain(
-  found: dict[str, dict[str, Any]], optimizer: str
-) -> dict[str, dict[str, Any]]:
-  """The schemes of AdaScale with the square root of its gain, for Adam."""
-  if optimizer not in FOLLOWING:
-    return {}
-  return {
-    name.replace('adascale', 'adamscale'): scheme | {'adascale_exponent': 0.5}
-    for name, scheme in found.items()
-    if name.startswith('adascale')
-  }
-
-
-def _following(
-  found: dict[str, dict[str, Any]], optimizer: str
-) -> dict[str, dict[str, Any]]:
-  """The adaptive schemes of Adam with a β₂ whose half-life counts examples."""
-  if optimizer not in FOLLOWING:
-    return {}
-  return {
-    f'b2_{name}': scheme | {'optimizer': FOLLOWING[optimizer]}
-    for name, scheme in found.items()
-    if name.startswith('adaptive')
-  }
+  That is a β₂ whose half-life counts examples, and the root of AdaScale's gain.
+  """
+  follows = optimizer in FOLLOWING
+  for name, scheme in found.items():
+    if name.startswith('adaptive'):
+      yield f'reset_{name}', scheme | {'moments': 'reset'}
+      if follows:
+        yield f'rescaled_{name}', scheme | {'moments': 'rescaled'}
+        yield f'b2_{name}', scheme | {'optimizer': FOLLOWING[optimizer]}
+    if name.startswith('adascale') and follows:
+      root = name.replace('adascale', 'adamscale')
+      yield root, scheme | {'adascale_exponent': 0.5}
 
 
 def get_config(name: str = 'digits') -> ml_collections.ConfigDict:
@@ -294,7 +275,6 @@ def get_config(name: str = 'digits') -> ml_collections.ConfigDict:
   budget = config.get_ref('num_examples')
   config.fixed = fixed(config.batch_sizes, budget)
   found = _schemes(config.init, largest, config.exponent, budget, config.epoch)
-  config.schemes = found.copy()
-  for variants in (_following, _with_moments, _with_root_of_gain):
-    config.schemes.update(variants(found, config.optimizer.optimizer))
+  variants = dict(_variants(found, config.optimizer.optimizer))
+  config.schemes = found | variants
   return config
