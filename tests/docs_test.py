@@ -26,7 +26,7 @@ def test_the_readme_is_for_the_first_minute():
 
 
 def test_the_pages_have_examples():
-  assert len(EXAMPLES) == 22
+  assert len(EXAMPLES) == 23
   assert len(SCRIPTS) == 1
 
 

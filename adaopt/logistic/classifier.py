@@ -30,8 +30,7 @@ try:
   from sklearn.utils import extmath, multiclass, validation
 except ImportError as error:
   raise ImportError(
-    "adaopt.logistic.classifier needs scikit-learn: pip install 'adaopt"
-    "[sklearn]'."
+    'adaopt.logistic.classifier needs scikit-learn: pip install scikit-learn.'
   ) from error
 
 

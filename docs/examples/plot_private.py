@@ -3,8 +3,8 @@ Training with privacy
 =====================
 
 DP-SGD from one backward pass: clipped sums, noise of optax, and what the noise
-costs in accuracy. An accountant turns the noise into ε; here it is a multiple
-of the bound.
+costs in accuracy. σ is the noise as a multiple of the bound; an accountant would
+turn it into ε.
 """
 
 import jax

@@ -2,8 +2,8 @@
 Examples ranked by their gradients
 ==================================
 
-Norms of single gradients, from one backward pass: the digits that pull hardest
-at a trained model are the ones that people misread too.
+Squared norms of single gradients, from one backward pass: the digits that pull
+hardest at a trained model, above those that pull least.
 """
 
 import jax
@@ -42,11 +42,11 @@ optimizer = adaopt.adaptive(
 )
 
 # %%
-# All 1797 norms at once, without one gradient per example.
-_, _, norms = jax.jit(adaopt.per_example.squared_norms(loss_fn))(
+# All 1797 squared norms at once, without one gradient per example.
+_, _, squared_norms = jax.jit(adaopt.per_example.squared_norms(loss_fn))(
   state.params, dataset
 )
-order = np.argsort(-np.asarray(norms))
+order = np.argsort(-np.asarray(squared_norms))
 figure, axes = plt.subplots(2, 8, figsize=(9, 2.8), layout='constrained')
 for row, chosen in zip(axes, (order[:8], order[-8:]), strict=True):
   for axis, i in zip(row, chosen, strict=True):
