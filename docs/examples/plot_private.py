@@ -3,8 +3,8 @@ Training with privacy
 =====================
 
 DP-SGD from one backward pass: clipped sums, noise of optax, and what the noise
-costs in accuracy. σ is the noise as a multiple of the bound; an accountant would
-turn it into ε.
+costs in accuracy. σ is the noise as a multiple of the bound; an accountant
+would turn it into ε.
 """
 
 import jax
