@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.extend import random as extended_random
 
-from adaopt.per_example.program import inlining, ir
+from adaopt.per_example.program import inlining, ir, scans
 
 
 def _equal_bits(key: jax.Array, bit_width: int, shape: tuple) -> jax.Array:
@@ -86,19 +86,21 @@ def _traced(closed: core.ClosedJaxpr, inputs: Iterable[bool]) -> _Traced:
   shared = False
   for equation in ir.needed(program.equations, program.outputs):
     rule = _RULES.get(equation.name, _plain)
-    found = rule(equation, tuple(map(is_own, equation.inputs)))
+    found = rule(program, equation, tuple(map(is_own, equation.inputs)))
     shared |= found.shared
     own.update(zip(equation.outputs, found.outputs, strict=True))
   return _Traced(shared, tuple(map(is_own, program.outputs)))
 
 
-def _plain(equation, own):
+def _plain(program, equation, own):
+  del program
   draws = 'random_bits' in ir.names_in(equation)
   outputs = (any(own),) * len(equation.outputs)
   return _Traced(draws and not any(own), outputs)
 
 
-def _branched(equation, own):
+def _branched(program, equation, own):
+  del program
   found = [_traced(x, own[1:]) for x in equation.params['branches']]
   outputs = _any_of([x.outputs for x in found])
   return _Traced(
@@ -118,16 +120,16 @@ def _carried(iteration, carry):
   )
 
 
-def _scanned(equation, own):
-  c, n = equation.params['num_consts'], equation.params['num_carry']
-  body = equation.params['jaxpr']
+def _scanned(program, equation, own):
+  body, c, n = scans.parts(program, equation)
   return _carried(
     lambda carry: _traced(body, (*own[:c], *carry, *own[c + n :])),
     own[c : c + n],
   )
 
 
-def _looped(equation, own):
+def _looped(program, equation, own):
+  del program
   first = equation.params['cond_nconsts']
   start = first + equation.params['body_nconsts']
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend import core
 
 from adaopt._common import checks
-from adaopt.per_example.program import inlining, ir
+from adaopt.per_example.program import inlining, ir, scans
 
 
 class Sign(NamedTuple):
@@ -50,7 +50,8 @@ def propagated(
 
   for equation in program.equations:
     rule = _RULES.get(equation.name)
-    known = rule and rule(equation, tuple(map(read, equation.inputs)))
+    inputs = tuple(map(read, equation.inputs))
+    known = rule and rule(program, equation, inputs)
     outputs = equation.outputs
     known = known or (UNKNOWN,) * len(outputs)
     signs.update(zip(outputs, known, strict=True))
@@ -93,18 +94,21 @@ def _negative(x):
   return Sign(x.nonnegative, x.nonpositive)
 
 
-def _power(equation, signs):
+def _power(program, equation, signs):
+  del program
   return (_zero_if(signs[0] == ZERO and equation.params['y'] > 0),)
 
 
-def _converted(equation, signs):
+def _converted(program, equation, signs):
+  del program
   (x,) = signs
   # −1 is positive among unsigned integers.
   keeps = jnp.issubdtype(equation.params['new_dtype'], jnp.floating)
   return (x if keeps else _zero_if(x == ZERO),)
 
 
-def _branched(equation, signs):
+def _branched(program, equation, signs):
+  del program
   branches = equation.params['branches']
   found = [propagated(branch, signs[1:]) for branch in branches]
   return tuple(itertools.starmap(_any_of, zip(*found, strict=True)))
@@ -120,13 +124,13 @@ def _carried(body, consts, carry, rest=()):
     carry = kept
 
 
-def _scanned(equation, signs):
-  c, n = equation.params['num_consts'], equation.params['num_carry']
-  body = equation.params['jaxpr']
+def _scanned(program, equation, signs):
+  body, c, n = scans.parts(program, equation)
   return _carried(body, signs[:c], signs[c : c + n], signs[c + n :])
 
 
-def _looped(equation, signs):
+def _looped(program, equation, signs):
+  del program
   first = equation.params['cond_nconsts']
   carry = first + equation.params['body_nconsts']
   return _carried(
@@ -134,12 +138,12 @@ def _looped(equation, signs):
   )
 
 
-Rule = Callable[[ir.Equation, tuple[Sign, ...]], tuple[Sign, ...]]
+Rule = Callable[[ir.Program, ir.Equation, tuple[Sign, ...]], tuple[Sign, ...]]
 
 
 def _of(function: Callable[..., Sign]) -> Rule:
   """The rule of one output, by a function of the inputs' signs."""
-  return lambda equation, signs: (function(*signs),)
+  return lambda program, equation, signs: (function(*signs),)
 
 
 _FUNCTIONS = {
@@ -173,10 +177,10 @@ _RULES: dict[str, Rule] = {
 } | {
   'cond': _branched,
   'convert_element_type': _converted,
-  'device_put': lambda equation, signs: signs,
+  'device_put': lambda program, equation, signs: signs,
   'integer_pow': _power,
-  'optimization_barrier': lambda equation, signs: signs,
+  'optimization_barrier': lambda program, equation, signs: signs,
   'scan': _scanned,
-  'split': lambda equation, signs: signs * len(equation.outputs),
+  'split': lambda program, equation, signs: signs * len(equation.outputs),
   'while': _looped,
 }
