@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import figure as mpl
 
 from adaopt import logistic
-from adaopt.experiments.large_steps import solutions
+from adaopt.experiments.large_steps import sweeps
 
 PANELS = {
   'accuracy': 'accuracy',
@@ -37,7 +37,7 @@ def save(
   """
   figure = mpl.Figure(figsize=(12, 6), layout='constrained')
   axes = figure.subplots(2, 3, sharex=True)
-  for row, (method, limit) in zip(axes, solutions.LIMITS.items(), strict=True):
+  for row, (method, limit) in zip(axes, sweeps.LIMITS.items(), strict=True):
     for name, axis in zip(PANELS, row, strict=True):
       for i, step_size in enumerate(step_sizes[method]):
         label = f'{method}, γ = {step_size:g}'

@@ -4,6 +4,7 @@ import pathlib
 
 import matplotlib.ticker
 import numpy as np
+import pandas as pd
 from matplotlib import figure as mpl
 
 from adaopt.experiments.large_steps import scaling
@@ -12,14 +13,14 @@ TITLES = {'1': 'γ = 1', 'best': 'the best γ', '∞': 'perceptrons'}
 MARKERS = dict(zip(scaling.METHODS, 'osv^D', strict=True))
 
 
-def save(rows: list[scaling.Row], path: pathlib.Path) -> None:
+def save(rows: pd.DataFrame, path: pathlib.Path) -> None:
   """Draws a panel for γ = 1, for the best γ and for the perceptrons.
 
   Lines join the points of methods that solve the set for every d.
   """
   figure = mpl.Figure(figsize=(12, 4.2), layout='constrained')
   axes = dict(zip(TITLES, figure.subplots(1, 3, sharey=True), strict=True))
-  dimensions = np.array(sorted({row.num_features for row in rows}))
+  dimensions = np.unique(rows.num_features)
   colors = {name: f'C{i}' for i, name in enumerate(scaling.MODELS)}
   for (model, method, step_size), by in scaling.curves(rows).items():
     if not by:

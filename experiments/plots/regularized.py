@@ -3,38 +3,29 @@
 import pathlib
 
 import numpy as np
+import pandas as pd
 from matplotlib import figure as mpl
 
 REST, NEITHER = 1, 300
 """Where a run that rests, and one without a cycle, are drawn."""
 
 
-def save(
-  rows: list,
-  shares: np.ndarray,
-  cycles: dict,
-  path: pathlib.Path,
-) -> None:
-  """Draws both side by side.
-
-  Shares are of 2/λ; cycles have converged and period, [shares].
-  """
+def save(rows: pd.DataFrame, cycles: pd.DataFrame, path: pathlib.Path) -> None:
+  """Draws what `large_steps.regularized` finds, side by side."""
   figure = mpl.Figure(figsize=(11, 4), layout='constrained')
   left, right = figure.subplots(1, 2)
-  condition = np.array([row.condition for row in rows])
-  for name, field in (('γ = 1/L', 'classical'), ('best γ', 'best')):
-    values = [getattr(row, field) for row in rows]
-    left.plot(condition, values, marker='o', label=name)
-  for power, style in ((1, ':'), (0.5, '--')):
-    label = 'κ' if power == 1 else '√κ'
-    scaled = rows[0].best * (condition / condition[0]) ** power
-    left.plot(condition, scaled, color='black', linestyle=style, label=label)
+  left.plot(rows.condition, rows.classical, marker='o', label='γ = 1/L')
+  left.plot(rows.condition, rows.best, marker='o', label='best γ')
+  growth = rows.condition / rows.condition[0]
+  for label, power, style in (('κ', 1, ':'), ('√κ', 0.5, '--')):
+    scaled = rows.best[0] * growth**power
+    left.plot(rows.condition, scaled, color='black', ls=style, label=label)
   left.set(xlabel='κ', ylabel='iterations', xscale='log', yscale='log')
   left.legend(frameon=False)
-  for name, found in cycles.items():
+  for name, found in cycles.groupby('data', sort=False):
     period = np.where(found.period > 0, found.period, NEITHER)
     drawn = np.where(found.converged, REST, period)
-    right.plot(shares, drawn, '.-', linewidth=0.6, label=name)
+    right.plot(found.share, drawn, '.-', linewidth=0.6, label=name)
   right.set(
     xlabel='γ over 2/λ',
     ylabel=f'period; {REST}: rests, {NEITHER}: no cycle seen',
