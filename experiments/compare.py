@@ -5,7 +5,7 @@ Trains every scheme of a config with some seeds, and resumes what was stopped.
 
 import collections
 import pathlib
-from typing import NamedTuple
+from typing import Any
 
 import ml_collections
 from absl import flags, logging
@@ -31,22 +31,6 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 )
 
 
-class Result(NamedTuple):
-  """One row: one scheme, one seed."""
-
-  scheme: str
-  seed: int
-  steps: int
-  examples: int
-  mean_batch_size: float
-  final_batch_size: int
-  train_loss: float
-  test_accuracy: float
-  seconds: float
-  programs: int
-  finished: bool
-
-
 COLUMNS = {
   'steps': ('steps', '.0f'),
   'examples': ('examples', '.0f'),
@@ -59,33 +43,31 @@ COLUMNS = {
 }
 
 
-def result(
+def summarise(
   scheme: str, seed: int, curves: records.Curves, end: records.End
-) -> Result:
+) -> dict[str, Any]:
   """The row of a run that made at least one step."""
   steps = len(curves.train['examples'])
   examples = int(curves.train['examples'][-1])
-  return Result(
-    scheme=scheme,
-    seed=seed,
-    steps=steps,
-    examples=examples,
-    mean_batch_size=examples / steps,
-    final_batch_size=int(curves.train['batch_size'][-1]),
-    train_loss=float(curves.eval['train_loss'][-1]),
-    test_accuracy=float(curves.eval['test_accuracy'][-1]),
-    seconds=end.seconds,
-    programs=end.programs,
-    finished=end.finished,
-  )
+  return {
+    'scheme': scheme,
+    'seed': seed,
+    'steps': steps,
+    'examples': examples,
+    'mean_batch_size': examples / steps,
+    'final_batch_size': int(curves.train['batch_size'][-1]),
+    'train_loss': float(curves.eval['train_loss'][-1]),
+    'test_accuracy': float(curves.eval['test_accuracy'][-1]),
+    **end._asdict(),
+  }
 
 
-def table(rows: list[Result]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
   """The results in Markdown; each scheme says how many of its runs stopped."""
-  stopped = collections.Counter(r.scheme for r in rows if not r.finished)
+  stopped = collections.Counter(r['scheme'] for r in rows if not r['finished'])
   titles = {name: f'{name} ({n} stopped)' for name, n in stopped.items()}
-  renamed = [r._replace(scheme=titles.get(r.scheme, r.scheme)) for r in rows]
-  return results.averages(renamed, COLUMNS)
+  named = [r | {'scheme': titles.get(r['scheme'], r['scheme'])} for r in rows]
+  return results.averages(named, COLUMNS)
 
 
 def _folder(workdir, scheme, seed):
@@ -117,11 +99,11 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
         continue
       seed = int(folder.name.removeprefix('seed_'))
       run = records.read(folder)
-      rows.append(result(name, seed, run, end))
+      rows.append(summarise(name, seed, run, end))
       curves.setdefault(name, []).append(run)
-  text = table(rows)
   if not rows:
-    return text
+    return 'No run has made a step.'
+  text = table(rows)
   try:
     results.save(rows, text, workdir, 'results')
     comparison.save(curves, workdir)

@@ -9,11 +9,18 @@ import pandas as pd
 
 from adaopt.experiments import files
 
+Rows = pd.DataFrame | Sequence[NamedTuple] | Sequence[dict[str, Any]]
+
 Columns = dict[str, tuple[str, str]]
 """Field of the rows → its title and number format."""
 
 Cell = Callable[[Any], str]
 """From a row of a frame, with its columns as fields, to a cell."""
+
+
+def _frame(rows: Rows) -> pd.DataFrame:
+  """Rows whose integers stay what they are beside a value that is missing."""
+  return pd.DataFrame(rows, dtype=object)
 
 
 def mean_and_deviation(values: Sequence[float | None], style: str) -> str:
@@ -49,13 +56,12 @@ def markdown(lines: list[list[str]]) -> str:
   return '\n'.join(padded)
 
 
-def averages(rows: Sequence[NamedTuple], columns: Columns) -> str:
-  """A Markdown table of mean ± standard deviation over seeds."""
+def averages(rows: Rows, columns: Columns) -> str:
+  """A Markdown table of mean ± standard deviation over seeds, by scheme."""
   lines = [['scheme', 'seeds', *(title for title, _ in columns.values())]]
-  for scheme in dict.fromkeys(row.scheme for row in rows):
-    runs = [row for row in rows if row.scheme == scheme]
+  for scheme, runs in _frame(rows).groupby('scheme', sort=False):
     cells = [
-      mean_and_deviation([getattr(run, name) for run in runs], style)
+      mean_and_deviation(runs[name], style)
       for name, (_, style) in columns.items()
     ]
     lines.append([scheme, str(len(runs)), *cells])
@@ -101,14 +107,8 @@ def crossed(
   return markdown([[*heads, *titles], *body])
 
 
-def save(
-  rows: pd.DataFrame | Sequence[NamedTuple],
-  text: str,
-  folder: pathlib.Path,
-  name: str,
-) -> None:
+def save(rows: Rows, text: str, folder: pathlib.Path, name: str) -> None:
   """Writes NAME.csv, one line per row, and NAME.md."""
-  # As objects, integers stay what they are beside a value that is missing.
-  frame = pd.DataFrame(rows, dtype=object)
-  files.write(folder / f'{name}.csv', frame.to_csv(index=False, na_rep='nan'))
+  lines = _frame(rows).to_csv(index=False, na_rep='nan')
+  files.write(folder / f'{name}.csv', lines)
   files.write(folder / f'{name}.md', text + '\n')

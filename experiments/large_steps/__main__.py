@@ -15,7 +15,7 @@ from absl import flags
 
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import separable, solutions, sweeps
-from adaopt.experiments.plots import large_steps as large_steps_plots
+from adaopt.experiments.plots import large_steps as pictures
 
 _PROBLEMS = flags.DEFINE_multi_enum(
   'problem',
@@ -35,7 +35,6 @@ def main() -> None:
   """Runs every method on every problem; writes tables and pictures."""
   # The iteration counts of large steps depend on rounding.
   jax.config.update('jax_enable_x64', True)
-  step_sizes = {name: sweep.step_sizes for name, sweep in sweeps.SWEEPS.items()}
   frames = []
   for problem in _PROBLEMS.value:
     begin = time.perf_counter()
@@ -50,7 +49,7 @@ def main() -> None:
       frames.append(solutions.summarise(problem, method, found, separated))
     rows = pd.concat(frames)
     results.save(rows, solutions.tables(rows), folder, 'large_steps')
-    large_steps_plots.save(trajectories, step_sizes, folder / f'{problem}.png')
+    pictures.sweep(trajectories, folder / f'{problem}.png')
     print(f'{problem}: {time.perf_counter() - begin:.1f} s', flush=True)
   print(solutions.tables(rows))
   print(f'Pictures: {folder}')

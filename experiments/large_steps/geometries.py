@@ -22,7 +22,7 @@ from sklearn import datasets as sklearn_datasets
 from adaopt import logistic
 from adaopt.experiments import command_line, datasets, options, results
 from adaopt.experiments.large_steps import separable, solutions
-from adaopt.experiments.plots import geometries as geometries_plots
+from adaopt.experiments.plots import large_steps as pictures
 from adaopt.logistic import geometry, multiclass
 
 
@@ -242,7 +242,7 @@ def main() -> None:
     rows = pd.concat(frames)
     table = results.table(rows, COLUMNS)
     results.save(rows, table, folder, 'geometries')
-    geometries_plots.save(curves, folder / 'geometries.png')
+    pictures.geometries(curves, folder / 'geometries.png')
     print(f'{name}: {time.perf_counter() - begin:.1f} s', flush=True)
   print(table)
   print(f'Picture: {folder / "geometries.png"}')

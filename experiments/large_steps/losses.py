@@ -15,7 +15,7 @@ import pandas as pd
 from adaopt import logistic
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import separable, solutions
-from adaopt.experiments.plots import losses as losses_plots
+from adaopt.experiments.plots import large_steps as pictures
 from adaopt.logistic import losses as margin_losses
 
 LOSSES = {
@@ -125,7 +125,7 @@ def main() -> None:
     frames.append(summarise(name, found, curves[name], separation))
   rows = pd.concat(frames)
   results.save(rows, tables(rows), folder, 'losses')
-  losses_plots.save(curves, STEP_SIZES, folder / 'losses.png')
+  pictures.losses(curves, STEP_SIZES, folder / 'losses.png')
   print(tables(rows))
   print(f'Picture: {folder / "losses.png"}')
 

@@ -11,15 +11,14 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import pandas as pd
 from absl import flags
 
 from adaopt import logistic
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import scaling, separable, solutions, sweeps
-from adaopt.experiments.plots import large_steps as large_steps_plots
-from adaopt.experiments.plots import networks as networks_plots
+from adaopt.experiments.plots import iterations
+from adaopt.experiments.plots import large_steps as pictures
 
 _PROBLEMS = flags.DEFINE_multi_enum(
   'network_problem',
@@ -45,10 +44,6 @@ _DOUBLINGS = flags.DEFINE_integer(
   'k: sets of d = 17, 33, …, 16 · 2^k + 1 features.',
   lower_bound=0,
 )
-
-
-MOST = 1e12
-"""Larger losses and gradients, of runs that diverge, are drawn at this."""
 
 
 def summarise(
@@ -102,9 +97,8 @@ def main() -> None:
   dimensions = [2**k + 1 for k in range(4, 5 + _DOUBLINGS.value)]
   scaled = scaling.measure(dimensions, _MODELS.value)
   results.save(scaled, scaling.table(scaled), folder, 'scaling')
-  networks_plots.save(scaled, folder / 'scaling.png')
+  iterations.features(scaled, folder / 'scaling.png')
   print(scaling.table(scaled), flush=True)
-  step_sizes = {name: s.step_sizes for name, s in sweeps.SWEEPS.items()}
   frames = []
   for problem, examples in problems.items():
     begin = time.perf_counter()
@@ -114,18 +108,15 @@ def main() -> None:
     for model in _MODELS.value:
       trajectories = {}
       for method, sweep in sweeps.SWEEPS.items():
-        found, trajectory = sweeps.run(
+        found, path = sweeps.run(
           sweep,
           chosen,
           num_steps=_ITERATIONS.value,
           model=scaling.MODELS[model],
         )
-        frames.append(summarise(problem, model, method, found, trajectory))
-        trajectories[method] = jax.tree.map(
-          lambda x: jnp.minimum(x, MOST), trajectory
-        )
-      path = folder / f'{problem}_{model}.png'
-      large_steps_plots.save(trajectories, step_sizes, path)
+        frames.append(summarise(problem, model, method, found, path))
+        trajectories[method] = path
+      pictures.sweep(trajectories, folder / f'{problem}_{model}.png')
     rows = pd.concat(frames)
     results.save(rows, table(rows), folder, 'networks')
     print(f'{problem}: {time.perf_counter() - begin:.1f} s', flush=True)

@@ -18,7 +18,7 @@ import pandas as pd
 from adaopt import logistic
 from adaopt.experiments import command_line, files, options, rates, results
 from adaopt.experiments.large_steps import separable
-from adaopt.experiments.plots import rates_of_large_steps
+from adaopt.experiments.plots import iterations
 
 BUDGETS = (100, 300, 1000, 3000, 10_000)
 MAX_STEPS = 20_000
@@ -132,9 +132,9 @@ def tables(
   second = [
     ['iterations until stable', *(f'γ = {x:g}' for x in LARGE), 'n/μ + 1/μ²']
   ]
-  for (n, margin), *iterations in stable.itertuples():
+  for (n, margin), *found in stable.itertuples():
     name, order = f'n = {n}, μ = {margin:g}', n / margin + 1 / margin**2
-    second.append([name, *map(str, iterations), f'{order:.0f}'])
+    second.append([name, *map(str, found), f'{order:.0f}'])
   third = [['iterations on the chain', *(f'k = {k}' for k in SIZES)]]
   third.append(['R²/(5 μ²)', *(f'{value / 5:.1f}' for value in hardness)])
   for name, values in counts.items():
@@ -152,7 +152,7 @@ def main() -> None:
   counts = lower_bounds()
   text = tables(risks, stable, counts, difficulties())
   files.write(folder / 'rates.md', text + '\n')
-  rates_of_large_steps.save(risks, stable, counts, folder / 'rates.png')
+  iterations.rates(risks, stable, counts, folder / 'rates.png')
   print(text)
   print(f'Picture: {folder / "rates.png"}')
 

@@ -18,7 +18,7 @@ from scipy import optimize
 from adaopt import logistic
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import separable
-from adaopt.experiments.plots import regularized as regularized_plots
+from adaopt.experiments.plots import iterations
 
 PAIR = (8, 9)
 PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
@@ -158,7 +158,7 @@ def main() -> None:
   )
   text = tables(rows, cycles)
   results.save(rows, text, folder, 'regularized')
-  regularized_plots.save(rows, cycles, folder / 'regularized.png')
+  iterations.regularized(rows, cycles, folder / 'regularized.png')
   print(text)
   print(f'Picture: {folder / "regularized.png"}')
 

@@ -19,15 +19,8 @@ MODELS: dict[str, logistic.Model | None] = {
 }
 
 METHODS: dict[str, sweeps.Sweep] = {
-  'LR+GD': sweeps.SWEEPS['LR+GD'],
-  'NLR': sweeps.SWEEPS['NLR'],
-  'BP': sweeps.SWEEPS['BP'],
-  'NBP': sweeps.SWEEPS['NBP'],
-  'perceptron': sweeps.Sweep(
-    lambda _: logistic.perceptron(),
-    lambda n, r, mu, _: logistic.bounds.perceptron(n, r, mu),
-    sweeps.LIMIT,
-  ),
+  **{name: sweeps.SWEEPS[name] for name in ('LR+GD', 'NLR', 'BP', 'NBP')},
+  'perceptron': sweeps.limit(logistic.perceptron, logistic.bounds.perceptron),
 }
 
 
@@ -113,7 +106,7 @@ def exponent(iterations: dict[int, int]) -> float:
 def curves(rows: pd.DataFrame) -> dict[tuple[str, str, str], dict[int, int]]:
   """(model, method, γ) → iterations by d: with γ = 1, the best γ, and γ = ∞."""
   found = {}
-  for model, method in rows.groupby(['model', 'method'], sort=False).groups:
+  for (model, method), _ in rows.groupby(['model', 'method'], sort=False):
     if METHODS[method].step_sizes == sweeps.LIMIT:
       found[model, method, '∞'] = curve(rows, model, method)
     else:

@@ -25,7 +25,7 @@ import adaopt
 from adaopt import logistic
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import separable, usage, walks
-from adaopt.experiments.plots import stochastic as stochastic_plots
+from adaopt.experiments.plots import large_steps as pictures
 
 ETA = THETA = 0.9
 INIT_BATCH_SIZE = 16
@@ -182,7 +182,7 @@ def main() -> None:
       frames.append(of)
     rows = pd.concat(frames)
     results.save(rows, usage.table(rows), folder, 'stochastic')
-    stochastic_plots.save(curves, folder / 'stochastic.png')
+    pictures.stochastic(curves, folder / 'stochastic.png')
     print(f'{name}: {time.perf_counter() - begin:.1f} s', flush=True)
   print(usage.table(rows))
   print(f'Picture: {folder / "stochastic.png"}')

@@ -21,20 +21,22 @@ class Sweep(NamedTuple):
   step_sizes: tuple[float, ...]
 
 
+def limit(
+  make: Callable[[], logistic.Method], bound: Callable[..., jax.Array]
+) -> Sweep:
+  """A perceptron, which has no step size."""
+  return Sweep(lambda _: make(), lambda n, r, mu, _: bound(n, r, mu), LIMIT)
+
+
 SWEEPS = {
   'LR+GD': Sweep(logistic.lr_gd, logistic.bounds.lr_gd, STEP_SIZES),
-  'BP': Sweep(
-    lambda _: logistic.batch_perceptron(),
-    lambda n, r, mu, _: logistic.bounds.batch_perceptron(n, r, mu),
-    LIMIT,
-  ),
+  'BP': limit(logistic.batch_perceptron, logistic.bounds.batch_perceptron),
   'NLR': Sweep(
     logistic.normalized_lr_gd, logistic.bounds.normalized_lr_gd, STEP_SIZES
   ),
-  'NBP': Sweep(
-    lambda _: logistic.normalized_batch_perceptron(),
-    lambda n, r, mu, _: logistic.bounds.normalized_batch_perceptron(n, r, mu),
-    LIMIT,
+  'NBP': limit(
+    logistic.normalized_batch_perceptron,
+    logistic.bounds.normalized_batch_perceptron,
   ),
 }
 LIMITS = {'LR+GD': 'BP', 'NLR': 'NBP'}

@@ -34,8 +34,6 @@ def _legend_under(figure, axis):
     labels,
     loc='outside lower center',
     ncols=min(6, len(labels)),
-    frameon=False,
-    fontsize='small',
   )
 
 
@@ -57,7 +55,7 @@ def _styled(curves):
 
 def _learning(curves):
   """Loss and accuracy, against examples and against steps."""
-  figure = mpl.Figure(figsize=(11, 7.5), layout='constrained')
+  figure = mpl.Figure(figsize=(11, 7.5))
   axes = figure.subplots(2, 2, sharey='row')
   for run, style in _styled(curves):
     steps = _steps_at(run).astype(float)
@@ -66,7 +64,6 @@ def _learning(curves):
       axis.plot(against[x], against[y], **style)
   for axis, (x, y) in zip(axes.flat, LEARNING, strict=True):
     axis.set(xlabel=x, ylabel=y.replace('_', ' '))
-    axis.grid(alpha=0.3)
   for loss, by_step in zip(axes[0], axes[:, 1], strict=True):
     loss.set_yscale('log')
     by_step.set_xscale('log')
@@ -76,14 +73,13 @@ def _learning(curves):
 
 def _batch_sizes(curves):
   """Batch sizes against examples; a step starts at its first example."""
-  figure = mpl.Figure(figsize=(8, 4.5), layout='constrained')
+  figure = mpl.Figure(figsize=(8, 4.5))
   axis = figure.subplots()
   for run, style in _styled(curves):
     sizes, ends = run.train['batch_size'], run.train['examples']
     starts = np.append(ends - sizes + 1, ends[-1])
     axis.step(starts, np.append(sizes, sizes[-1]), where='post', **style)
   axis.set(xlabel='examples', ylabel='batch size', xscale='log', yscale='log')
-  axis.grid(alpha=0.3)
   _legend_under(figure, axis)
   return figure
 
@@ -104,12 +100,11 @@ def _binned(x, y):
 
 def _noise(curves):
   """v and ‖ḡ‖² against examples, where they were measured."""
-  figure = mpl.Figure(figsize=(11, 4.5), layout='constrained')
+  figure = mpl.Figure(figsize=(11, 4.5))
   axes = figure.subplots(1, 2)
   # Set log scales before drawing: often nothing was measured.
   for axis, label in zip(axes, NOISE.values(), strict=True):
     axis.set(xlabel='examples', ylabel=label, xscale='log', yscale='log')
-    axis.grid(alpha=0.3)
   for run, style in _styled(curves):
     for axis, name in zip(axes, NOISE, strict=True):
       axis.plot(*_binned(run.train['examples'], run.train[name]), **style)

@@ -63,7 +63,6 @@ def _draw(axis, schemes, fixed, x_of, loss):
   axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
   axis.yaxis.set_major_formatter('{x:g}')
   axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-  axis.grid(alpha=0.3)
 
 
 def _limits(axis, fixed, schemes, loss):
@@ -80,14 +79,12 @@ def _legend(figure, axis):
   figure.legend(
     *axis.get_legend_handles_labels(),
     loc='outside right center',
-    frameon=False,
-    fontsize='small',
     ncols=1 + len(axis.containers) // 20,
   )
 
 
 def _steps(schemes, fixed):
-  figure = mpl.Figure(figsize=(12, 4.8), layout='constrained')
+  figure = mpl.Figure(figsize=(12, 4.8))
   axes = figure.subplots(1, 2)
   for axis, loss in zip(axes, reporting.LOSSES, strict=True):
     _draw(axis, schemes, fixed, lambda outcome: outcome.steps, loss)
@@ -98,7 +95,7 @@ def _steps(schemes, fixed):
 
 
 def _devices(schemes, fixed, device_batch):
-  figure = mpl.Figure(figsize=(14, 5), layout='constrained')
+  figure = mpl.Figure(figsize=(14, 5))
   axes = figure.subplots(1, 3, sharey=True)
   every = [o for outcomes in (fixed | schemes).values() for o in outcomes]
   seconds = min(outcome.seconds / outcome.rounds[0] for outcome in every)

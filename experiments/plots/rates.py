@@ -20,7 +20,7 @@ def save(
   path: pathlib.Path,
 ) -> None:
   """Draws the measurements of every scheme, geometric means over seeds."""
-  figure = mpl.Figure(figsize=(13.5, 7.2), layout='constrained')
+  figure = mpl.Figure(figsize=(13.5, 7.2))
   axes = figure.subplots(2, 3).ravel()
   typical = lambda values: np.exp(np.mean(np.log(values), 0))
   num_steps = next(iter(traces.values())).squared_norm.shape[1]
@@ -67,13 +67,10 @@ def save(
   for axis, (x, y) in zip(axes, labels, strict=False):
     axis.set(xlabel=x, ylabel=y, xscale='log', yscale='log')
     axis.minorticks_off()
-    axis.grid(alpha=0.3)
   axes[5].axis('off')
   axes[5].legend(
     *axes[0].get_legend_handles_labels(),
     loc='center',
-    frameon=False,
-    fontsize='small',
   )
   figure.savefig(path, dpi=150)
 
