@@ -139,26 +139,6 @@ def scaled(examples: separable.Examples) -> logistic.Problem:
   return logistic.make_problem(features, jnp.asarray(examples.labels[kept]))
 
 
-def run(
-  contender: Contender,
-  problem: logistic.Problem,
-  *,
-  budget: int,
-  num_seeds: int,
-) -> walks.Seen:
-  """The measurements, [values, seeds, CHECKS + 1] each, on the host."""
-  seen = walks.trace(
-    contender.make,
-    problem,
-    jnp.array(contender.values),
-    jnp.arange(num_seeds if contender.is_random else 1),
-    budget=budget,
-    checks=CHECKS,
-    over=contender.over,
-  )
-  return jax.tree.map(np.asarray, seen)
-
-
 def main() -> None:
   """Runs every contender on every problem; writes tables and a picture."""
   frames, curves = [], {}
@@ -169,11 +149,17 @@ def main() -> None:
     curves[name] = {}
     for method in _CONTENDERS.value:
       contender = CONTENDERS[method]
-      seen = run(
-        contender,
-        problem,
-        budget=_BUDGET.value,
-        num_seeds=options.SEEDS.value,
+      num_seeds = options.SEEDS.value if contender.is_random else 1
+      seen = jax.device_get(
+        walks.trace(
+          contender.make,
+          problem,
+          jnp.array(contender.values),
+          jnp.arange(num_seeds),
+          budget=_BUDGET.value,
+          checks=CHECKS,
+          over=contender.over,
+        )
       )
       titles = [contender.title.format(value) for value in contender.values]
       of = usage.summarise(name, method, titles, seen, len(problem.signs))
