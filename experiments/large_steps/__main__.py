@@ -46,7 +46,8 @@ def main() -> None:
       found, trajectories[method] = sweeps.run(
         sweep, examples, num_steps=_ITERATIONS.value
       )
-      frames.append(solutions.summarise(problem, method, found, separated))
+      bounds = solutions.bounds(method, separated)
+      frames.append(solutions.summarise(problem, method, found, **bounds))
     rows = pd.concat(frames)
     results.save(rows, solutions.tables(rows), folder, 'large_steps')
     pictures.sweep(trajectories, folder / f'{problem}.png')

@@ -9,6 +9,7 @@ is positive, the margin over the largest possible, and the accuracy on as many
 new examples.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -86,11 +87,8 @@ def run_all(name: str, num_steps: int = NUM_STEPS) -> pd.DataFrame:
     largest = float(logistic.max_margin(train.features, train.labels).margin)
   rows = []
   for method_name, method in METHODS.items():
-    found, _ = jax.jit(
-      lambda examples, method=method: logistic.record(
-        method, examples.features, examples.labels, num_steps=num_steps
-      )
-    )(train)
+    record = functools.partial(logistic.record, method, num_steps=num_steps)
+    found, _ = jax.jit(record)(train.features, train.labels)
     scores = new.labels * (new.features @ np.asarray(found.params))
     rows.append(
       {

@@ -44,18 +44,15 @@ class Task(NamedTuple):
   max_iter: int  # of large steps
 
 
-def _held_out(features, labels):
-  """A fixed fifth of each class for testing."""
+def _separable(name, data_dir):
+  """Two classes, a fixed fifth of each held out for testing."""
+  examples = separable.PROBLEMS[name](data_dir)
+  counted = examples.weights > 0
+  features, labels = examples.features[counted], examples.labels[counted]
   split = model_selection.train_test_split(
     np.float32(features), labels, test_size=0.2, random_state=0, stratify=labels
   )
   return Split(*split)
-
-
-def _separable(name, data_dir):
-  examples = separable.PROBLEMS[name](data_dir)
-  counted = examples.weights > 0
-  return _held_out(examples.features[counted], examples.labels[counted])
 
 
 def _whole(name, data_dir, scale=1.0, count=None):
@@ -100,19 +97,17 @@ def large_steps(task: Task) -> dict[str, classifier.LargeStepClassifier]:
     fit_intercept=task.fit_intercept,
     max_iter=task.max_iter,
   )
+  longer = functools.partial(make, step_size=None, min_iter=MARGIN_ITER)
   found = {
     'NLR, γ = 30': make(),
     'LR+GD, γ = 1000': make(logistic.lr_gd, step_size=1000.0),
     'perceptron': make(logistic.perceptron, step_size=None),
   }
-  if task.fit_intercept:
-    return found
-  for name, method in (
-    ('dual momentum', logistic.dual_momentum),
-    ('Nesterov', logistic.nesterov),
-  ):
-    found[name] = make(method, step_size=None, min_iter=MARGIN_ITER)
-  return found
+  of_margin = {
+    'dual momentum': longer(logistic.dual_momentum),
+    'Nesterov': longer(logistic.nesterov),
+  }
+  return found if task.fit_intercept else found | of_margin
 
 
 def of_sklearn(task: Task) -> dict:

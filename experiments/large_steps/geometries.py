@@ -125,11 +125,6 @@ class Curves(NamedTuple):
   first: int  # steps until the first solution, more than all: never
 
 
-def checkpoints(steps: int) -> np.ndarray:
-  """Up to 80 numbers of steps, evenly spaced in the logarithm."""
-  return np.unique(np.geomspace(1, steps, 80).astype(int))
-
-
 @jax.jit(static_argnums=0)
 def _run(method, problem, waits):
   """Margins and parameters after each wait, and the first solution."""
@@ -167,7 +162,7 @@ def measure(
   steps: int,
 ) -> Curves:
   """Runs a method and compares its margins with the most that is possible."""
-  at = checkpoints(steps)
+  at = np.unique(np.geomspace(1, steps, 80).astype(int))
   first, (margins, params) = _run(method, problem, np.diff(at, prepend=0))
   ratios = {
     name: np.asarray(margins / jax.lax.map(norm.norm, params)) / most[name]

@@ -14,7 +14,6 @@ import jax
 import pandas as pd
 from absl import flags
 
-from adaopt import logistic
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import scaling, separable, solutions, sweeps
 from adaopt.experiments.plots import iterations
@@ -44,28 +43,6 @@ _DOUBLINGS = flags.DEFINE_integer(
   'k: sets of d = 17, 33, …, 16 · 2^k + 1 features.',
   lower_bound=0,
 )
-
-
-def summarise(
-  problem: str,
-  model: str,
-  method: str,
-  found: logistic.Solution,
-  trajectory: logistic.Trajectory,
-) -> pd.DataFrame:
-  """A row for each step size of a method, from what `sweeps.run` returns."""
-  return pd.DataFrame(
-    {
-      'problem': problem,
-      'model': model,
-      'method': method,
-      'step_size': sweeps.SWEEPS[method].step_sizes,
-      'iterations': found.iterations,  # until the first solution, else all
-      'solved': found.solved,
-      'accuracy': trajectory.accuracy.max(-1),  # of the best iterate
-      'period': found.period,  # the iterates repeat after as many, 0: not seen
-    }
-  )
 
 
 def cell(row: Any) -> str:
@@ -114,8 +91,17 @@ def main() -> None:
           num_steps=_ITERATIONS.value,
           model=scaling.MODELS[model],
         )
-        frames.append(summarise(problem, model, method, found, path))
         trajectories[method] = path
+        frames.append(
+          solutions.summarise(
+            problem,
+            method,
+            found,
+            model=model,
+            accuracy=path.accuracy.max(-1),  # of the best iterate
+            period=found.period,  # iterates repeat after as many, 0: not seen
+          )
+        )
       pictures.sweep(trajectories, folder / f'{problem}_{model}.png')
     rows = pd.concat(frames)
     results.save(rows, table(rows), folder, 'networks')

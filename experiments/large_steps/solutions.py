@@ -11,29 +11,33 @@ from adaopt.experiments.large_steps import sweeps
 
 
 def summarise(
-  problem: str,
-  method: str,
-  found: logistic.Solution,
-  separated: logistic.Separation | None,
+  problem: str, method: str, found: logistic.Solution, **others: Any
 ) -> pd.DataFrame:
-  """A row for each step size of a method; bounds are infinite without μ."""
-  sweep = sweeps.SWEEPS[method]
-  bound = squared_ratio = np.inf
-  if separated is not None:
-    known = separated[:3]
-    bound = np.asarray(sweep.bound(*known, np.array(sweep.step_sizes)))
-    squared_ratio = float(logistic.bounds.perceptron(*known))
+  """A row for each step size of a method, with other columns at the end."""
   return pd.DataFrame(
     {
       'problem': problem,
       'method': method,
-      'step_size': sweep.step_sizes,  # γ; infinite for the perceptrons
+      # γ; infinite for the perceptrons.
+      'step_size': sweeps.SWEEPS[method].step_sizes,
       'iterations': found.iterations,  # until the first solution, else all
       'solved': found.solved,
-      'bound': bound,
-      'squared_ratio': squared_ratio,  # upper bound on R²/μ²
+      **others,
     }
   )
+
+
+def bounds(
+  method: str, separated: logistic.Separation | None
+) -> dict[str, Any]:
+  """The bound of a method and R²/μ², as columns; infinite without μ."""
+  if separated is None:
+    return {'bound': np.inf, 'squared_ratio': np.inf}
+  known, sweep = separated[:3], sweeps.SWEEPS[method]
+  return {
+    'bound': np.asarray(sweep.bound(*known, np.array(sweep.step_sizes))),
+    'squared_ratio': float(logistic.bounds.perceptron(*known)),
+  }
 
 
 def number(x: float, style: str) -> str:

@@ -55,16 +55,13 @@ def run(
 
   Solutions and trajectories are [step sizes, ...] each.
   """
-
-  def record(step_size, examples):
-    return logistic.record(
-      sweep.make(step_size),
-      **examples._asdict(),
-      num_steps=num_steps,
-      model=model,
-    )
-
-  return jax.vmap(record, (0, None))(jnp.array(sweep.step_sizes), examples)
+  record = lambda step_size: logistic.record(
+    sweep.make(step_size),
+    **examples._asdict(),
+    num_steps=num_steps,
+    model=model,
+  )
+  return jax.vmap(record)(jnp.array(sweep.step_sizes))
 
 
 def separation(

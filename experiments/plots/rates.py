@@ -41,10 +41,9 @@ def save(
       (steps, typical(trace.batch_size)),
       (steps, np.where(noise > 0, noise, np.nan)),  # none where b = n
     )
-    slopes = [
-      _slope(rows, scheme, name) for name in ('step_slope', 'mean_slope')
-    ]
-    label = f'{scheme}\n    slopes: min {slopes[0]}, mean {slopes[1]}'
+    least_slope = _slope(rows, scheme, 'step_slope')
+    mean_slope = _slope(rows, scheme, 'mean_slope')
+    label = f'{scheme}\n    slopes: min {least_slope}, mean {mean_slope}'
     for axis, (x, y) in zip(axes, curves, strict=False):
       axis.plot(x[drawn], y[drawn], label=label, **style)
   _guides(axes[:2], num_steps)
@@ -68,10 +67,7 @@ def save(
     axis.set(xlabel=x, ylabel=y, xscale='log', yscale='log')
     axis.minorticks_off()
   axes[5].axis('off')
-  axes[5].legend(
-    *axes[0].get_legend_handles_labels(),
-    loc='center',
-  )
+  axes[5].legend(*axes[0].get_legend_handles_labels(), loc='center')
   figure.savefig(path, dpi=150)
 
 

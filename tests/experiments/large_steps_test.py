@@ -67,7 +67,8 @@ def make_hard():
     frames = []
     for method, sweep in sweeps.SWEEPS.items():
       found, _ = sweeps.run(sweep, examples, num_steps=400)
-      frames.append(solutions.summarise('hard_set', method, found, separated))
+      bounds = solutions.bounds(method, separated)
+      frames.append(solutions.summarise('hard_set', method, found, **bounds))
   return pd.concat(frames)
 
 
@@ -114,7 +115,8 @@ def test_nothing_is_claimed_where_no_margin_is_known():
   examples = separable.Examples(features, np.array([1, -1]), np.ones(2))
   assert sweeps.separation(examples, max_steps=10) is None
   found, _ = sweeps.run(sweeps.SWEEPS['NBP'], examples, num_steps=7)
-  rows = solutions.summarise('problem', 'NBP', found, None)
+  bounds = solutions.bounds('NBP', None)
+  rows = solutions.summarise('problem', 'NBP', found, **bounds)
   (row,) = rows.itertuples()
   assert row.bound == row.squared_ratio == math.inf
   assert '| > 7' in results.table(rows, solutions.COLUMNS)
