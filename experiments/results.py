@@ -69,9 +69,24 @@ def averages(rows: Rows, columns: Columns) -> str:
 
 
 def table(frame: pd.DataFrame, columns: dict[str, Cell]) -> str:
-  """A Markdown table with a line for every row; columns by their titles."""
-  rows = list(frame.itertuples())
-  lines = [[cell(row) for cell in columns.values()] for row in rows]
+  """A Markdown table with a line for every row; columns by their titles.
+
+  Example:
+    >>> import pandas as pd
+    >>> from adaopt.experiments import results
+    >>> frame = pd.DataFrame({'method': ['NLR', 'BP'], 'loss': [0.25, 0.5]})
+    >>> columns = {
+    ...   'method': lambda row: row.method,
+    ...   'log-loss': lambda row: f'{row.loss:.2f}'}
+    >>> print(results.table(frame, columns))
+    | method | log-loss |
+    |--------|----------|
+    | NLR    | 0.25     |
+    | BP     | 0.50     |
+  """
+  lines = [
+    [cell(row) for cell in columns.values()] for row in frame.itertuples()
+  ]
   return markdown([list(columns), *lines])
 
 

@@ -43,16 +43,14 @@ def trajectories(
     problem = logistic.make_problem(examples.features, examples.labels)
 
     def advance(state, _):
-      state = method.step(state, problem)
-      return state, jnp.mean(loss.value(state.margins))
+      return method.step(state, problem), jnp.mean(loss.value(state.margins))
 
-    first = method.init(problem)
-    _, values = jax.lax.scan(advance, first, length=num_steps)
-    start = jnp.mean(loss.value(first.margins))
+    start = method.init(problem)
+    _, values = jax.lax.scan(advance, start, length=num_steps + 1)
     found = logistic.solve(
       method, examples.features, examples.labels, max_steps=num_steps
     )
-    return found, jnp.concatenate([start[None], values])
+    return found, values
 
   return jax.jit(jax.vmap(run))(jnp.array(STEP_SIZES))
 

@@ -141,7 +141,9 @@ def test_large_steps_halt_a_relu_network():
   assert sweeps.SWEEPS['NLR'].step_sizes[-1] == 100
   # Measured by a loop in numpy: every ReLU is dead at the third iterate.
   assert (found.solved[-1], found.period[-1]) == (False, 1)
-  np.testing.assert_allclose(path.accuracy[-1].max(), 0.581, atol=5e-4)
+  np.testing.assert_allclose(
+    np.asarray(path.accuracy)[-1].max(), 0.581, atol=5e-4
+  )
   np.testing.assert_array_equal(path.accuracy[-1, 3:], 0)
 
 
