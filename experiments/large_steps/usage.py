@@ -45,7 +45,7 @@ def summarise(
   }
   return pd.DataFrame(
     {name: np.ravel(values) for name, values in columns.items()},
-    index=pd.MultiIndex.from_product(runs.values(), names=runs),
+    index=pd.MultiIndex.from_product([*runs.values()], names=[*runs]),
   ).reset_index()
 
 
