@@ -3,7 +3,9 @@
 Trains every scheme of a config with some seeds, and resumes what was stopped.
 """
 
+import collections
 import pathlib
+from typing import Any
 
 import ml_collections
 from absl import flags, logging
@@ -27,6 +29,45 @@ _CHECKPOINT_EXAMPLES = flags.DEFINE_integer(
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
   'checkpoint_minutes', 5.0, 'Minutes between checkpoints.', lower_bound=0.0
 )
+
+
+COLUMNS = {
+  'steps': ('steps', '.0f'),
+  'examples': ('examples', '.0f'),
+  'mean_batch_size': ('mean batch', '.0f'),
+  'final_batch_size': ('final batch', '.0f'),
+  'train_loss': ('train loss', '.4f'),
+  'test_accuracy': ('test accuracy', '.4f'),
+  'seconds': ('seconds', '.1f'),
+  'programs': ('programs compiled', '.0f'),
+}
+
+
+def summarise(
+  scheme: str, seed: int, curves: records.Curves, end: records.End
+) -> dict[str, Any]:
+  """The row of a run that made at least one step."""
+  steps = len(curves.train['examples'])
+  examples = int(curves.train['examples'][-1])
+  return {
+    'scheme': scheme,
+    'seed': seed,
+    'steps': steps,
+    'examples': examples,
+    'mean_batch_size': examples / steps,
+    'final_batch_size': int(curves.train['batch_size'][-1]),
+    'train_loss': float(curves.eval['train_loss'][-1]),
+    'test_accuracy': float(curves.eval['test_accuracy'][-1]),
+    **end._asdict(),
+  }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """The results in Markdown; each scheme says how many of its runs stopped."""
+  stopped = collections.Counter(r['scheme'] for r in rows if not r['finished'])
+  titles = {name: f'{name} ({n} stopped)' for name, n in stopped.items()}
+  named = [r | {'scheme': titles.get(r['scheme'], r['scheme'])} for r in rows]
+  return results.averages(named, COLUMNS)
 
 
 def _folder(workdir, scheme, seed):
@@ -58,17 +99,17 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
         continue
       seed = int(folder.name.removeprefix('seed_'))
       run = records.read(folder)
-      rows.append(results.result(name, seed, run, end))
+      rows.append(summarise(name, seed, run, end))
       curves.setdefault(name, []).append(run)
-  table = results.table(rows)
   if not rows:
-    return table
+    return 'No run has made a step.'
+  text = table(rows)
   try:
-    results.save(rows, table, workdir, 'results')
+    results.save(rows, text, workdir, 'results')
     comparison.save(curves, workdir)
   except OSError as error:
     logging.warning('The table is printed and not saved: %s.', error)
-  return table
+  return text
 
 
 def run_all(
@@ -84,7 +125,7 @@ def run_all(
       other settings, or one of its files is damaged.
     OSError: If the disk is full; what was saved stays.
   """
-  table = ''
+  text = ''
   with locks.held(workdir), interrupts.requested_stop() as stop:
     _claim(planned, config, workdir)
     for name, seeds, prepare in planned:
@@ -96,11 +137,11 @@ def run_all(
         finished = not stop.is_set() and train.train(
           name, run, config, folders, interval, stop
         )
-      table = report(config, workdir)
+      text = report(config, workdir)
       if left and not finished:
         print(f'Stopped in {name}; the same command resumes the run.')
         break
-  return table
+  return text
 
 
 def main() -> None:

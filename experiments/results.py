@@ -1,67 +1,26 @@
-"""The tables of an experiment: one row per run, and one per scheme."""
+"""Tables of results: in Markdown to read, as CSV to compute with."""
 
-import collections
-import csv
-import io
 import pathlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from adaopt.experiments import files, records
+from adaopt.experiments import files
 
-
-class Result(NamedTuple):
-  """One row: one scheme, one seed."""
-
-  scheme: str
-  seed: int
-  steps: int
-  examples: int
-  mean_batch_size: float
-  final_batch_size: int
-  train_loss: float
-  test_accuracy: float
-  seconds: float
-  programs: int
-  finished: bool
-
+Rows = pd.DataFrame | Sequence[NamedTuple] | Sequence[dict[str, Any]]
 
 Columns = dict[str, tuple[str, str]]
 """Field of the rows → its title and number format."""
 
-COLUMNS = {
-  'steps': ('steps', '.0f'),
-  'examples': ('examples', '.0f'),
-  'mean_batch_size': ('mean batch', '.0f'),
-  'final_batch_size': ('final batch', '.0f'),
-  'train_loss': ('train loss', '.4f'),
-  'test_accuracy': ('test accuracy', '.4f'),
-  'seconds': ('seconds', '.1f'),
-  'programs': ('programs compiled', '.0f'),
-}
+Cell = Callable[[Any], str]
+"""From a row of a frame, with its columns as fields, to a cell."""
 
 
-def result(
-  scheme: str, seed: int, curves: records.Curves, end: records.End
-) -> Result:
-  """The row of a run that made at least one step."""
-  steps = len(curves.train['examples'])
-  examples = int(curves.train['examples'][-1])
-  return Result(
-    scheme=scheme,
-    seed=seed,
-    steps=steps,
-    examples=examples,
-    mean_batch_size=examples / steps,
-    final_batch_size=int(curves.train['batch_size'][-1]),
-    train_loss=float(curves.eval['train_loss'][-1]),
-    test_accuracy=float(curves.eval['test_accuracy'][-1]),
-    seconds=end.seconds,
-    programs=end.programs,
-    finished=end.finished,
-  )
+def _frame(rows: Rows) -> pd.DataFrame:
+  """Rows whose integers stay what they are beside a value that is missing."""
+  return pd.DataFrame(rows, dtype=object)
 
 
 def mean_and_deviation(values: Sequence[float | None], style: str) -> str:
@@ -97,34 +56,74 @@ def markdown(lines: list[list[str]]) -> str:
   return '\n'.join(padded)
 
 
-def averages(rows: Sequence[NamedTuple], columns: Columns) -> str:
-  """A Markdown table of mean ± standard deviation over seeds."""
+def averages(rows: Rows, columns: Columns) -> str:
+  """A Markdown table of mean ± standard deviation over seeds, by scheme."""
   lines = [['scheme', 'seeds', *(title for title, _ in columns.values())]]
-  for scheme in dict.fromkeys(row.scheme for row in rows):
-    runs = [row for row in rows if row.scheme == scheme]
+  for scheme, runs in _frame(rows).groupby('scheme', sort=False):
     cells = [
-      mean_and_deviation([getattr(run, name) for run in runs], style)
+      mean_and_deviation(runs[name], style)
       for name, (_, style) in columns.items()
     ]
     lines.append([scheme, str(len(runs)), *cells])
   return markdown(lines)
 
 
-def table(rows: list[Result]) -> str:
-  """The results in Markdown; each scheme says how many of its runs stopped."""
-  stopped = collections.Counter(r.scheme for r in rows if not r.finished)
-  titles = {name: f'{name} ({n} stopped)' for name, n in stopped.items()}
-  renamed = [r._replace(scheme=titles.get(r.scheme, r.scheme)) for r in rows]
-  return averages(renamed, COLUMNS)
+def table(frame: pd.DataFrame, columns: dict[str, Cell]) -> str:
+  """A Markdown table with a line for every row; columns by their titles.
+
+  Example:
+    >>> import pandas as pd
+    >>> from adaopt.experiments import results
+    >>> frame = pd.DataFrame({'method': ['NLR', 'BP'], 'loss': [0.25, 0.5]})
+    >>> columns = {
+    ...   'method': lambda row: row.method,
+    ...   'log-loss': lambda row: f'{row.loss:.2f}'}
+    >>> print(results.table(frame, columns))
+    | method | log-loss |
+    |--------|----------|
+    | NLR    | 0.25     |
+    | BP     | 0.50     |
+  """
+  lines = [
+    [cell(row) for cell in columns.values()] for row in frame.itertuples()
+  ]
+  return markdown([list(columns), *lines])
 
 
-def save(
-  rows: Sequence[NamedTuple], text: str, folder: pathlib.Path, name: str
-) -> None:
+def crossed(
+  frame: pd.DataFrame, heads: dict[str, str], across: Cell, cell: Cell
+) -> str:
+  """A Markdown table with a cell for every row.
+
+  Args:
+    frame: The rows.
+    heads: Title → column, of texts; rows that agree in them share a line.
+    across: From a row to the title of its column.
+    cell: From a row to its cell.
+
+  Example:
+    >>> import pandas as pd
+    >>> from adaopt.experiments import results
+    >>> frame = pd.DataFrame({'set': list('aab'), 'd': [2, 4, 2], 'x': 0.5})
+    >>> d, x = lambda row: f'd = {row.d}', lambda row: f'{row.x:.2f}'
+    >>> print(results.crossed(frame, {'of': 'set'}, d, x))
+    | of | d = 2 | d = 4 |
+    |----|-------|-------|
+    | a  | 0.50  | 0.50  |
+    | b  | 0.50  |       |
+  """
+  lines, titles = {}, {}
+  keys = frame[[*heads.values()]].itertuples(index=False, name=None)
+  for key, row in zip(keys, frame.itertuples(), strict=True):
+    title = across(row)
+    titles[title] = None
+    lines.setdefault(key, {})[title] = cell(row)
+  body = [[*key, *(by.get(x, '') for x in titles)] for key, by in lines.items()]
+  return markdown([[*heads, *titles], *body])
+
+
+def save(rows: Rows, text: str, folder: pathlib.Path, name: str) -> None:
   """Writes NAME.csv, one line per row, and NAME.md."""
-  lines = io.StringIO()
-  writer = csv.writer(lines, lineterminator='\n')
-  writer.writerow(rows[0]._fields)
-  writer.writerows(rows)
-  files.write(folder / f'{name}.csv', lines.getvalue())
+  lines = _frame(rows).to_csv(index=False, na_rep='nan')
+  files.write(folder / f'{name}.csv', lines)
   files.write(folder / f'{name}.md', text + '\n')

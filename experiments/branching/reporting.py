@@ -38,20 +38,6 @@ def _size(found: crossing.Critical) -> str:
   return f'{bound}{found.batch_size:.0f} ± {error:.0f}'
 
 
-def _cells(point, curves, tolerance):
-  found = critical(point, tolerance)
-  return [
-    f'{point.examples}',
-    f'{point.loss:.4f}',
-    f'{np.mean(point.losses[0]):.4f}',
-    _size(found),
-    f'{100 * error_at(point, found.batch_size):.1f}',
-    f'{point.noise_scale:.0f}',
-    f'{point.running_noise_scale:.0f}',
-    *(f'{size_at(curve, point.examples):.0f}' for curve in curves.values()),
-  ]
-
-
 def table(
   points: Sequence[branches.Point], curves: Curves, tolerance: float
 ) -> str:
@@ -69,17 +55,21 @@ def table(
     resolved; the noise scale over all training examples, and as the running
     average of the trunk.
   """
-  lines = [
-    [
-      'examples',
-      'loss',
-      'loss, k = 1',
-      'critical batch size',
-      f'error of loss, % (ε = {100 * tolerance:g})',
-      'noise scale',
-      'running',
-      *curves,
-    ]
-  ]
-  lines += [_cells(point, curves, tolerance) for point in points]
-  return results.markdown(lines)
+  lines = []
+  for point in points:
+    found = critical(point, tolerance)
+    cells = {
+      'examples': f'{point.examples}',
+      'loss': f'{point.loss:.4f}',
+      'loss, k = 1': f'{np.mean(point.losses[0]):.4f}',
+      'critical batch size': _size(found),
+      f'error of loss, % (ε = {100 * tolerance:g})': (
+        f'{100 * error_at(point, found.batch_size):.1f}'
+      ),
+      'noise scale': f'{point.noise_scale:.0f}',
+      'running': f'{point.running_noise_scale:.0f}',
+    }
+    for title, curve in curves.items():
+      cells[title] = f'{size_at(curve, point.examples):.0f}'
+    lines.append(list(cells.values()))
+  return results.markdown([list(cells), *lines])

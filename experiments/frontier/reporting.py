@@ -46,17 +46,6 @@ def line(
   )
 
 
-def _cells(name, outcomes, rate):
-  return [
-    name,
-    f'{rate:.3g}',
-    _mean(outcomes, 'steps', '.0f'),
-    *(_mean(outcomes, loss, '.4f') for loss in LOSSES),
-    _mean(outcomes, 'test_accuracy', '.4f'),
-    f'{np.mean([o.seconds for o in outcomes]):.1f}',
-  ]
-
-
 def _percent(found: saving.Saving) -> str:
   error = '' if np.isnan(found.error) else f' ± {100 * found.error:.0f}'
   return f'{found.bound}{" " * bool(found.bound)}{100 * found.share:.0f}{error}'
@@ -75,24 +64,22 @@ def table(schemes: Rows, fixed: Rows, rates: dict[str, float]) -> str:
     their standard error.
   """
   saved = {loss: savings(schemes, fixed, loss) for loss in LOSSES}
-  lines = [
-    [
-      'scheme',
-      'learning rate',
-      'steps',
-      *LOSSES.values(),
-      'test accuracy',
-      'seconds',
-      *(f'% saved at equal {title}' for title in LOSSES.values()),
-    ]
-  ]
   every = fixed | schemes
-  steps = {
-    name: np.mean([o.steps for o in rows]) for name, rows in every.items()
-  }
-  for name in sorted(every, key=steps.get):
-    cells = [
-      _percent(saved[loss][name]) if name in schemes else '' for loss in LOSSES
-    ]
-    lines.append([*_cells(name, every[name], rates[name]), *cells])
-  return results.markdown(lines)
+  steps = lambda name: np.mean([outcome.steps for outcome in every[name]])
+  lines = []
+  for name in sorted(every, key=steps):
+    outcomes = every[name]
+    cells = {
+      'scheme': name,
+      'learning rate': f'{rates[name]:.3g}',
+      'steps': _mean(outcomes, 'steps', '.0f'),
+    }
+    for loss, title in LOSSES.items():
+      cells[title] = _mean(outcomes, loss, '.4f')
+    cells['test accuracy'] = _mean(outcomes, 'test_accuracy', '.4f')
+    cells['seconds'] = f'{np.mean([o.seconds for o in outcomes]):.1f}'
+    for loss, title in LOSSES.items():
+      share = _percent(saved[loss][name]) if name in schemes else ''
+      cells[f'% saved at equal {title}'] = share
+    lines.append(list(cells.values()))
+  return results.markdown([list(cells), *lines])

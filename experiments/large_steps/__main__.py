@@ -10,11 +10,12 @@ a method run in one program.
 import time
 
 import jax
+import pandas as pd
 from absl import flags
 
-from adaopt.experiments import command_line, options
+from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import separable, solutions, sweeps
-from adaopt.experiments.plots import large_steps as large_steps_plots
+from adaopt.experiments.plots import large_steps as pictures
 
 _PROBLEMS = flags.DEFINE_multi_enum(
   'problem',
@@ -34,7 +35,7 @@ def main() -> None:
   """Runs every method on every problem; writes tables and pictures."""
   # The iteration counts of large steps depend on rounding.
   jax.config.update('jax_enable_x64', True)
-  rows = []
+  frames = []
   for problem in _PROBLEMS.value:
     begin = time.perf_counter()
     examples = jax.device_put(options.load(separable.PROBLEMS[problem]))
@@ -45,13 +46,11 @@ def main() -> None:
       found, trajectories[method] = sweeps.run(
         sweep, examples, num_steps=_ITERATIONS.value
       )
-      rows += sweeps.summarise(problem, method, found, separated)
-    solutions.save(rows, folder)
-    large_steps_plots.save(
-      trajectories,
-      {method: sweep.step_sizes for method, sweep in sweeps.SWEEPS.items()},
-      folder / f'{problem}.png',
-    )
+      bounds = solutions.bounds(method, separated)
+      frames.append(solutions.summarise(problem, method, found, **bounds))
+    rows = pd.concat(frames)
+    results.save(rows, solutions.tables(rows), folder, 'large_steps')
+    pictures.sweep(trajectories, folder / f'{problem}.png')
     print(f'{problem}: {time.perf_counter() - begin:.1f} s', flush=True)
   print(solutions.tables(rows))
   print(f'Pictures: {folder}')

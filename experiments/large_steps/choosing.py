@@ -9,14 +9,16 @@ is positive, the margin over the largest possible, and the accuracy on as many
 new examples.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import pandas as pd
 
 from adaopt import logistic
 from adaopt.experiments import command_line, options, results
-from adaopt.experiments.large_steps import separable
+from adaopt.experiments.large_steps import separable, solutions
 
 NUM_STEPS = 1000
 SEED = 0
@@ -57,17 +59,6 @@ METHODS = {
 }
 
 
-class Run(NamedTuple):
-  """One method on one kind of data."""
-
-  kind: str
-  method: str
-  iterations: int
-  solved: bool
-  share: float  # the largest margin over μ; NaN where nothing separates
-  accuracy: float  # of the last iterate, on new examples
-
-
 def draw(kind: Kind) -> tuple[separable.Examples, separable.Examples]:
   """Training and new examples, divided by the R of the training examples."""
   rng = np.random.default_rng(SEED)
@@ -88,60 +79,53 @@ def draw(kind: Kind) -> tuple[separable.Examples, separable.Examples]:
   return train._replace(labels=train.labels * signs), new
 
 
-def run_all(name: str, num_steps: int = NUM_STEPS) -> list[Run]:
-  """One row for every method on a kind of data."""
+def run_all(name: str, num_steps: int = NUM_STEPS) -> pd.DataFrame:
+  """A row for each method on a kind of data."""
   train, new = draw(KINDS[name])
   largest = np.nan
   if KINDS[name].flipped == 0:
     largest = float(logistic.max_margin(train.features, train.labels).margin)
   rows = []
   for method_name, method in METHODS.items():
-    found, _ = jax.jit(
-      lambda examples, method=method: logistic.record(
-        method, examples.features, examples.labels, num_steps=num_steps
-      )
-    )(train)
+    record = functools.partial(logistic.record, method, num_steps=num_steps)
+    found, _ = jax.jit(record)(train.features, train.labels)
     scores = new.labels * (new.features @ np.asarray(found.params))
     rows.append(
-      Run(
-        kind=name,
-        method=method_name,
-        iterations=int(found.iterations),
-        solved=bool(found.solved),
-        share=float(found.best_margin) / largest,
-        accuracy=float(np.mean(scores > 0)),
-      )
+      {
+        'kind': name,
+        'method': method_name,
+        'iterations': int(found.iterations),
+        'solved': bool(found.solved),
+        # The largest margin over μ; NaN where nothing separates.
+        'share': float(found.best_margin) / largest,
+        'accuracy': np.mean(scores > 0),  # of the last iterate, on new examples
+      }
     )
-  return rows
+  return pd.DataFrame(rows)
 
 
-def tables(rows: list[Run]) -> str:
+CELLS: dict[str, results.Cell] = {
+  'iterations': solutions.iterations,
+  'margin over μ': lambda row: (
+    f'{row.share:.3f}' if np.isfinite(row.share) else ''
+  ),
+  'accuracy, %': lambda row: f'{100 * row.accuracy:.1f}',
+}
+
+
+def tables(rows: pd.DataFrame) -> str:
   """Iterations, margins and accuracy, by kind of data and method."""
-  cells = {
-    'iterations': lambda row: (
-      f'{row.iterations}' if row.solved else f'> {row.iterations}'
-    ),
-    'margin over μ': lambda row: (
-      f'{row.share:.3f}' if np.isfinite(row.share) else ''
-    ),
-    'accuracy, %': lambda row: f'{100 * row.accuracy:.1f}',
-  }
-  kinds = list(dict.fromkeys(row.kind for row in rows))
-  texts = []
-  for title, cell in cells.items():
-    lines = [[title, *kinds]]
-    for method in METHODS:
-      of = {row.kind: cell(row) for row in rows if row.method == method}
-      lines.append([method, *(of[kind] for kind in kinds)])
-    texts.append(results.markdown(lines))
-  return '\n\n'.join(texts)
+  return '\n\n'.join(
+    results.crossed(rows, {title: 'method'}, lambda row: row.kind, cell)
+    for title, cell in CELLS.items()
+  )
 
 
 def main() -> None:
   """Prints and saves the tables."""
   jax.config.update('jax_enable_x64', True)
   folder = options.make_workdir()
-  rows = [row for name in KINDS for row in run_all(name)]
+  rows = pd.concat(map(run_all, KINDS))
   results.save(rows, tables(rows), folder, 'choosing')
   print(tables(rows))
 

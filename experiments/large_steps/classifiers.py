@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import pandas as pd
 from absl import flags
 from sklearn import exceptions, linear_model, model_selection, svm
 
@@ -24,19 +25,6 @@ from adaopt.experiments import command_line, datasets, options, results
 from adaopt.experiments.benchmarks import timing
 from adaopt.experiments.large_steps import separable
 from adaopt.logistic import classifier
-
-
-class Row(NamedTuple):
-  """One classifier on one set."""
-
-  task: str
-  classifier: str
-  train_accuracy: float
-  test_accuracy: float
-  margin_ratio: float | None  # margin / μ; None if μ is not known
-  iterations: int  # or epochs
-  first_seconds: float  # of the first fit, which compiles
-  seconds: float  # of later fits
 
 
 class Split(NamedTuple):
@@ -56,18 +44,15 @@ class Task(NamedTuple):
   max_iter: int  # of large steps
 
 
-def _held_out(features, labels):
-  """A fixed fifth of each class for testing."""
+def _separable(name, data_dir):
+  """Two classes, a fixed fifth of each held out for testing."""
+  examples = separable.PROBLEMS[name](data_dir)
+  counted = examples.weights > 0
+  features, labels = examples.features[counted], examples.labels[counted]
   split = model_selection.train_test_split(
     np.float32(features), labels, test_size=0.2, random_state=0, stratify=labels
   )
   return Split(*split)
-
-
-def _separable(name, data_dir):
-  examples = separable.PROBLEMS[name](data_dir)
-  counted = examples.weights > 0
-  return _held_out(examples.features[counted], examples.labels[counted])
 
 
 def _whole(name, data_dir, scale=1.0, count=None):
@@ -112,19 +97,17 @@ def large_steps(task: Task) -> dict[str, classifier.LargeStepClassifier]:
     fit_intercept=task.fit_intercept,
     max_iter=task.max_iter,
   )
+  longer = functools.partial(make, step_size=None, min_iter=MARGIN_ITER)
   found = {
     'NLR, γ = 30': make(),
     'LR+GD, γ = 1000': make(logistic.lr_gd, step_size=1000.0),
     'perceptron': make(logistic.perceptron, step_size=None),
   }
-  if task.fit_intercept:
-    return found
-  for name, method in (
-    ('dual momentum', logistic.dual_momentum),
-    ('Nesterov', logistic.nesterov),
-  ):
-    found[name] = make(method, step_size=None, min_iter=MARGIN_ITER)
-  return found
+  of_margin = {
+    'dual momentum': longer(logistic.dual_momentum),
+    'Nesterov': longer(logistic.nesterov),
+  }
+  return found if task.fit_intercept else found | of_margin
 
 
 def of_sklearn(task: Task) -> dict:
@@ -160,7 +143,7 @@ def margin(model, split: Split) -> float:
   return float(np.min(signs * scores) / np.linalg.norm(model.coef_))
 
 
-def compare(name: str, task: Task, split: Split) -> list[Row]:
+def compare(name: str, task: Task, split: Split) -> pd.DataFrame:
   """Fits every classifier in turn; a row for each."""
   models = large_steps(task) | of_sklearn(task)
   fits = {
@@ -172,43 +155,36 @@ def compare(name: str, task: Task, split: Split) -> list[Row]:
     begin = time.perf_counter()
     fit()
     first[key] = time.perf_counter() - begin
-  seconds = {key: ms / 1e3 for key, ms in timing.in_turns(fits).items()}
+  milliseconds = timing.in_turns(fits)
   best = None if task.fit_intercept else max_margin(split)
-  return [
-    Row(
-      task=name,
-      classifier=key,
-      train_accuracy=model.score(split.train_features, split.train_labels),
-      test_accuracy=model.score(split.test_features, split.test_labels),
-      margin_ratio=best and margin(model, split) / best,
-      iterations=int(np.max(model.n_iter_)),
-      first_seconds=first[key],
-      seconds=seconds[key],
-    )
+  return pd.DataFrame(
+    {
+      'task': name,
+      'classifier': key,
+      'train_accuracy': model.score(split.train_features, split.train_labels),
+      'test_accuracy': model.score(split.test_features, split.test_labels),
+      # NaN if μ is not known.
+      'margin_ratio': margin(model, split) / best if best else np.nan,
+      'iterations': int(np.max(model.n_iter_)),  # or epochs
+      'first_seconds': first[key],  # of the first fit, which compiles
+      'seconds': milliseconds[key] / 1e3,  # of later fits
+    }
     for key, model in models.items()
-  ]
+  )
 
 
-# Title → the function from a row to its cell.
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: dict[str, results.Cell] = {
   'data': lambda row: row.task,
   'classifier': lambda row: row.classifier,
   'train': lambda row: f'{row.train_accuracy:.4f}',
   'test': lambda row: f'{row.test_accuracy:.4f}',
   'margin / μ': lambda row: (
-    '' if row.margin_ratio is None else f'{row.margin_ratio:.3f}'
+    '' if np.isnan(row.margin_ratio) else f'{row.margin_ratio:.3f}'
   ),
   'iterations': lambda row: str(row.iterations),
   'first fit, s': lambda row: f'{row.first_seconds:.2f}',
   'later, s': lambda row: f'{row.seconds:.3f}',
 }
-
-
-def table(rows: list[Row]) -> str:
-  """The rows in Markdown."""
-  lines = [[cell(row) for cell in COLUMNS.values()] for row in rows]
-  return results.markdown([list(COLUMNS), *lines])
-
 
 _TASKS = flags.DEFINE_multi_enum(
   'task', list(TASKS), list(TASKS), 'Set to run; may be repeated.'
@@ -219,14 +195,14 @@ def main() -> None:
   """Fits every classifier on every set; writes a table."""
   warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
   timing.print_machine()
-  rows = []
+  frames = []
   for name in _TASKS.value:
     split = options.load(TASKS[name].load)
     folder = options.make_workdir()
-    found = compare(name, TASKS[name], split)
-    print(f'\n{table(found)}', flush=True)
-    rows += found
-    results.save(rows, table(rows), folder, 'classifiers')
+    frames.append(compare(name, TASKS[name], split))
+    print(f'\n{results.table(frames[-1], COLUMNS)}', flush=True)
+    rows = pd.concat(frames)
+    results.save(rows, results.table(rows, COLUMNS), folder, 'classifiers')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ min m_i is divided by each norm of its parameters, and by the most that is
 possible in that norm.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,13 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from absl import flags
 from sklearn import datasets as sklearn_datasets
 
 from adaopt import logistic
 from adaopt.experiments import command_line, datasets, options, results
-from adaopt.experiments.large_steps import separable
-from adaopt.experiments.plots import geometries as geometries_plots
+from adaopt.experiments.large_steps import separable, solutions
+from adaopt.experiments.plots import large_steps as pictures
 from adaopt.logistic import geometry, multiclass
 
 
@@ -32,9 +32,9 @@ class Setting(NamedTuple):
   make_problem: Callable[..., Any]
   # (norm → schedule) → the methods by name
   methods: Callable[[Callable[[str], Callable]], dict[str, logistic.Method]]
-  norms: dict[str, geometry.Geometry]
   row: Callable[[jax.Array], jax.Array]  # features of an example → A_i, or Δ_ic
-  maxima: dict[str, Callable[..., Any]]  # norm → what has margin and gap
+  # Name → the norm, and what finds the largest margin in it.
+  norms: dict[str, tuple[geometry.Geometry, Callable[..., Any]]]
 
 
 OF_TWO = Setting(
@@ -47,16 +47,11 @@ OF_TWO = Setting(
     'normalised GD': logistic.normalized_gd(schedule_in('euclidean')),
     'sign descent': logistic.sign_descent(schedule_in('max')),
   },
-  {
-    'sum': geometry.SUM,
-    'euclidean': geometry.EUCLIDEAN,
-    'max': geometry.MAX,
-  },
   lambda features: features,
   {
-    'sum': logistic.max_margin_l1,
-    'euclidean': logistic.max_margin,
-    'max': logistic.max_margin_linf,
+    'sum': (geometry.SUM, logistic.max_margin_l1),
+    'euclidean': (geometry.EUCLIDEAN, logistic.max_margin),
+    'max': (geometry.MAX, logistic.max_margin_linf),
   },
 )
 OF_CLASSES = Setting(
@@ -74,16 +69,11 @@ OF_CLASSES = Setting(
     'spectral descent': multiclass.spectral_descent(schedule_in('spectral')),
     'Muon, β = 0.9': multiclass.spectral_descent(schedule_in('spectral'), 0.9),
   },
-  {
-    'max': geometry.MAX,
-    'euclidean': geometry.EUCLIDEAN,
-    'spectral': geometry.SPECTRAL,
-  },
   lambda features: jnp.stack([features, -features]),
   {
-    'max': multiclass.max_margin_max,
-    'euclidean': multiclass.max_margin,
-    'spectral': multiclass.max_margin_spectral,
+    'max': (geometry.MAX, multiclass.max_margin_max),
+    'euclidean': (geometry.EUCLIDEAN, multiclass.max_margin),
+    'spectral': (geometry.SPECTRAL, multiclass.max_margin_spectral),
   },
 )
 
@@ -94,12 +84,6 @@ def _digits(data_dir):
   return images / 16, labels
 
 
-def _pair(data_dir):
-  del data_dir
-  pair = separable.digits_pair((3, 9))
-  return pair.features, pair.labels
-
-
 def _mnist(data_dir):
   """The first 2000 images."""
   train = datasets.DATASETS['mnist'](data_dir).train
@@ -107,7 +91,7 @@ def _mnist(data_dir):
 
 
 PROBLEMS = {
-  'digits_3_9': (_pair, OF_TWO),
+  'digits_3_9': (lambda data_dir: separable.digits_pair((3, 9))[:2], OF_TWO),
   'digits': (_digits, OF_CLASSES),
   'mnist': (_mnist, OF_CLASSES),
 }
@@ -130,29 +114,15 @@ _ETA = flags.DEFINE_float(
 )
 
 
-class Row(NamedTuple):
-  """One method on one problem, its margins over the most that is possible."""
-
-  problem: str
-  method: str
-  iterations: int  # until the first solution, else all
-  solved: bool
-  sum: float  # NaN where a norm is of another setting
-  euclidean: float
-  max: float
-  spectral: float
+NORMS = ('sum', 'euclidean', 'max', 'spectral')
 
 
 class Curves(NamedTuple):
-  """The margins of a method after some of its steps, over the maxima."""
+  """The margins of a method over the most that is possible, by norm."""
 
   steps: np.ndarray  # [checkpoints]
   ratios: dict[str, np.ndarray]  # norm → [checkpoints]
-
-
-def checkpoints(steps: int) -> np.ndarray:
-  """Up to 80 numbers of steps, evenly spaced in the logarithm."""
-  return np.unique(np.geomspace(1, steps, 80).astype(int))
+  first: int  # steps until the first solution, more than all: never
 
 
 @jax.jit(static_argnums=0)
@@ -179,7 +149,7 @@ def _run(method, problem, waits):
 def maxima(setting: Setting, features: Any, labels: Any) -> dict[str, float]:
   """Upper bounds on the margins, by norm."""
   found = {
-    name: find(features, labels) for name, find in setting.maxima.items()
+    name: find(features, labels) for name, (_, find) in setting.norms.items()
   }
   return {name: float(one.margin + one.gap) for name, one in found.items()}
 
@@ -190,19 +160,15 @@ def measure(
   problem: Any,
   most: dict[str, float],
   steps: int,
-) -> tuple[int, Curves]:
-  """Runs a method and compares its margins with the most that is possible.
-
-  Returns the steps until the first solution, more than all if there was none,
-  and the margins.
-  """
-  at = checkpoints(steps)
+) -> Curves:
+  """Runs a method and compares its margins with the most that is possible."""
+  at = np.unique(np.geomspace(1, steps, 80).astype(int))
   first, (margins, params) = _run(method, problem, np.diff(at, prepend=0))
   ratios = {
     name: np.asarray(margins / jax.lax.map(norm.norm, params)) / most[name]
-    for name, norm in setting.norms.items()
+    for name, (norm, _) in setting.norms.items()
   }
-  return int(first), Curves(at, ratios)
+  return Curves(at, ratios, int(first))
 
 
 def schedules(
@@ -210,81 +176,70 @@ def schedules(
 ) -> Callable[[str], Callable[[jax.Array], jax.Array]]:
   """Norm → schedule: η / (R √(t + 1)), R the largest dual norm of a row."""
 
-  def schedule_in(norm):
-    dual_norm = setting.norms[norm].dual_norm
-    lengths = jax.lax.map(lambda h: dual_norm(setting.row(h)), features)
+  def schedule_in(name):
+    norm, _ = setting.norms[name]
+    lengths = jax.lax.map(lambda h: norm.dual_norm(setting.row(h)), features)
     return lambda t: eta / (jnp.max(lengths) * jnp.sqrt(t + 1.0))
 
   return schedule_in
 
 
-def rows_of(
-  name: str, curves: dict[str, Curves], firsts: dict[str, int]
-) -> list[Row]:
+def summarise(problem: str, curves: dict[str, Curves]) -> pd.DataFrame:
   """A row for each method of a problem, after its last step."""
   rows = []
   for method, curve in curves.items():
-    steps = int(curve.steps[-1])
-    last = {norm: float(ratio[-1]) for norm, ratio in curve.ratios.items()}
-    missing = dict.fromkeys(('sum', 'euclidean', 'max', 'spectral'), np.nan)
+    steps = curve.steps[-1]
     rows.append(
-      Row(
-        problem=name,
-        method=method,
-        iterations=min(firsts[method], steps),
-        solved=firsts[method] <= steps,
-        **missing | last,
-      )
+      {
+        'problem': problem,
+        'method': method,
+        # Until the first solution, else all.
+        'iterations': min(curve.first, steps),
+        'solved': curve.first <= steps,
+        # NaN where a norm is of another setting.
+        **dict.fromkeys(NORMS, np.nan),
+        **{norm: ratio[-1] for norm, ratio in curve.ratios.items()},
+      }
     )
-  return rows
+  return pd.DataFrame(rows)
 
 
-def table(rows: list[Row]) -> str:
-  """The rows in Markdown.
+def _ratio(norm):
+  """From a row to the ratio in a norm, blank where there is none."""
+  return lambda row: f'{getattr(row, norm):.3f}'.replace('nan', '')
 
-  Example:
-    >>> from adaopt.experiments.large_steps import geometries
-    >>> row = geometries.Row(
-    ...   'digits', 'sign descent', 20, False, float('nan'), 0.5, 0.987, -0.1)
-    >>> print(geometries.table([row]))
-    | problem | method       | iterations | sum | euclidean | max   | spectral |
-    |---------|--------------|------------|-----|-----------|-------|----------|
-    | digits  | sign descent | > 20       |     | 0.500     | 0.987 | -0.100   |
-  """
-  lines = [['problem', 'method', 'iterations', *Row._fields[4:]]]
-  for row in rows:
-    count = f'{row.iterations}' if row.solved else f'> {row.iterations}'
-    ratios = ['' if np.isnan(x) else f'{x:.3f}' for x in row[4:]]
-    lines.append([row.problem, row.method, count, *ratios])
-  return results.markdown(lines)
+
+COLUMNS: dict[str, results.Cell] = {
+  'problem': lambda row: row.problem,
+  'method': lambda row: row.method,
+  'iterations': solutions.iterations,
+  **{norm: _ratio(norm) for norm in NORMS},
+}
 
 
 def main() -> None:
   """Runs every method on every problem; writes a table and a picture."""
   jax.config.update('jax_enable_x64', True)
-  rows, curves = [], {}
+  frames, curves = [], {}
   for name in _PROBLEMS.value:
     begin = time.perf_counter()
     load, setting = PROBLEMS[name]
-    try:
-      features, labels = load(options.DATA_DIR.value)
-      most = maxima(setting, features, labels)
-    except (OSError, ValueError, RuntimeError) as error:
-      sys.exit(str(error))
+    features, labels = options.load(load)
     folder = options.make_workdir()
+    most = maxima(setting, features, labels)
     problem = setting.make_problem(features, labels)
     schedule_in = schedules(setting, problem.features, _ETA.value)
-    found = {
+    curves[name] = {
       method: measure(setting, run, problem, most, _STEPS.value)
       for method, run in setting.methods(schedule_in).items()
     }
-    curves[name] = {method: curve for method, (_, curve) in found.items()}
-    firsts = {method: first for method, (first, _) in found.items()}
-    rows += rows_of(name, curves[name], firsts)
-    results.save(rows, table(rows), folder, 'geometries')
-    geometries_plots.save(curves, folder / 'geometries.png')
+    frames.append(summarise(name, curves[name]))
+    rows = pd.concat(frames)
+    table = results.table(rows, COLUMNS)
+    results.save(rows, table, folder, 'geometries')
+    pictures.geometries(curves, folder / 'geometries.png')
     print(f'{name}: {time.perf_counter() - begin:.1f} s', flush=True)
-  print(table(rows))
+  print(table)
   print(f'Picture: {folder / "geometries.png"}')
 
 

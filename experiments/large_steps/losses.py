@@ -7,16 +7,15 @@ digits, by the loss: iterations until every margin is positive, and the mean
 loss after all iterations.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from adaopt import logistic
 from adaopt.experiments import command_line, options, results
-from adaopt.experiments.large_steps import separable
-from adaopt.experiments.plots import losses as losses_plots
+from adaopt.experiments.large_steps import separable, solutions
+from adaopt.experiments.plots import large_steps as pictures
 from adaopt.logistic import losses as margin_losses
 
 LOSSES = {
@@ -34,19 +33,6 @@ PAIR = (3, 9)
 NUM_STEPS = 10_000
 
 
-class Run(NamedTuple):
-  """One loss with one step size."""
-
-  loss: str
-  step_size: float
-  iterations: int
-  solved: bool
-  first: float  # ℓ(0)
-  last: float  # the mean loss after all iterations; not finite: it overflows
-  rises: int  # iterations after which the mean loss was larger
-  bound: float  # on the iterations; infinite if none is known
-
-
 def trajectories(
   loss: margin_losses.Loss, examples: separable.Examples, num_steps: int
 ) -> tuple[logistic.Solution, jax.Array]:
@@ -57,16 +43,14 @@ def trajectories(
     problem = logistic.make_problem(examples.features, examples.labels)
 
     def advance(state, _):
-      state = method.step(state, problem)
-      return state, jnp.mean(loss.value(state.margins))
+      return method.step(state, problem), jnp.mean(loss.value(state.margins))
 
-    first = method.init(problem)
-    _, values = jax.lax.scan(advance, first, length=num_steps)
-    start = jnp.mean(loss.value(first.margins))
+    start = method.init(problem)
+    _, values = jax.lax.scan(advance, start, length=num_steps + 1)
     found = logistic.solve(
       method, examples.features, examples.labels, max_steps=num_steps
     )
-    return found, jnp.concatenate([start[None], values])
+    return found, values
 
   return jax.jit(jax.vmap(run))(jnp.array(STEP_SIZES))
 
@@ -76,53 +60,54 @@ def summarise(
   found: logistic.Solution,
   values: np.ndarray,
   separation: logistic.Separation,
-) -> list[Run]:
-  """One row for every step size."""
-  loss = LOSSES[name]
-  rows = []
-  for i, step_size in enumerate(STEP_SIZES):
-    bound = float('inf')
-    # Of squared_hinge, r grows without bound.
-    bounded = loss.residual(jnp.array(-1e6)) <= 1
-    if np.isfinite(loss.separation) and bounded:
-      bound = logistic.bounds.gd(
-        *separation[:3], step_size=step_size, separation=loss.separation
-      )
-    with np.errstate(invalid='ignore'):
-      rises = int(np.sum(~(np.diff(values[i]) <= 0)))
-    rows.append(
-      Run(
-        loss=name,
-        step_size=step_size,
-        iterations=int(found.iterations[i]),
-        solved=bool(found.solved[i]),
-        first=float(values[i][0]),
-        last=float(values[i][-1]),
-        rises=rises,
-        bound=float(bound),
-      )
+) -> pd.DataFrame:
+  """A row for each step size."""
+  loss, bound = LOSSES[name], np.inf
+  # Of squared_hinge, r grows without bound.
+  if np.isfinite(loss.separation) and loss.residual(jnp.array(-1e6)) <= 1:
+    bound = logistic.bounds.gd(
+      *separation[:3],
+      step_size=np.array(STEP_SIZES),
+      separation=loss.separation,
     )
-  return rows
+  with np.errstate(invalid='ignore'):
+    rises = np.sum(~(np.diff(values) <= 0), -1)
+  return pd.DataFrame(
+    {
+      'loss': name,
+      'step_size': STEP_SIZES,
+      'iterations': found.iterations,
+      'solved': found.solved,
+      'first': values[:, 0],  # ℓ(0)
+      # The mean loss after all iterations; not finite: it overflows.
+      'last': values[:, -1],
+      'rises': rises,  # iterations after which the mean loss was larger
+      'bound': bound,  # on the iterations; infinite if none is known
+    }
+  )
 
 
-def tables(rows: list[Run]) -> str:
+CELLS: dict[str, results.Cell] = {
+  'iterations until solved': solutions.iterations,
+  'loss after all iterations (how often it rose)': lambda row: (
+    f'{row.last:.2g} ({row.rises})' if np.isfinite(row.last) else 'overflows'
+  ),
+}
+
+
+def tables(rows: pd.DataFrame) -> str:
   """Iterations, and the loss after all of them, by loss and step size."""
-  texts = []
-  for title, cell in {
-    'iterations until solved': lambda row: (
-      f'{row.iterations}' if row.solved else f'> {row.iterations}'
-    ),
-    'loss after all iterations (how often it rose)': lambda row: (
-      f'{row.last:.2g} ({row.rises})' if np.isfinite(row.last) else 'overflows'
-    ),
-  }.items():
-    lines = [[title, 'κ', *(f'γ = {size:g}' for size in STEP_SIZES)]]
-    for name, loss in LOSSES.items():
-      kappa = '∞' if loss.separation == np.inf else f'{loss.separation:g}'
-      of = [cell(row) for row in rows if row.loss == name]
-      lines.append([name, kappa, *of])
-    texts.append(results.markdown(lines))
-  return '\n\n'.join(texts)
+  kappas = {
+    name: solutions.number(loss.separation, 'g')
+    for name, loss in LOSSES.items()
+  }
+  named = rows.assign(kappa=rows.loss.map(kappas))
+  return '\n\n'.join(
+    results.crossed(
+      named, {title: 'loss', 'κ': 'kappa'}, solutions.step_size, cell
+    )
+    for title, cell in CELLS.items()
+  )
 
 
 def main() -> None:
@@ -131,13 +116,14 @@ def main() -> None:
   folder = options.make_workdir()
   examples = jax.device_put(separable.digits_pair(PAIR))
   separation = logistic.max_margin(examples.features, examples.labels)
-  rows, curves = [], {}
+  frames, curves = [], {}
   for name, loss in LOSSES.items():
     found, values = trajectories(loss, examples, NUM_STEPS)
     curves[name] = np.asarray(values)
-    rows += summarise(name, found, curves[name], separation)
+    frames.append(summarise(name, found, curves[name], separation))
+  rows = pd.concat(frames)
   results.save(rows, tables(rows), folder, 'losses')
-  losses_plots.save(curves, STEP_SIZES, folder / 'losses.png')
+  pictures.losses(curves, STEP_SIZES, folder / 'losses.png')
   print(tables(rows))
   print(f'Picture: {folder / "losses.png"}')
 

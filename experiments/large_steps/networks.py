@@ -8,17 +8,16 @@ and of images: linear scores beside u ∘ u − v ∘ v and a ReLU network.
 """
 
 import time
-from typing import NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import pandas as pd
 from absl import flags
 
-from adaopt import logistic
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import scaling, separable, solutions, sweeps
-from adaopt.experiments.plots import large_steps as large_steps_plots
-from adaopt.experiments.plots import networks as networks_plots
+from adaopt.experiments.plots import iterations
+from adaopt.experiments.plots import large_steps as pictures
 
 _PROBLEMS = flags.DEFINE_multi_enum(
   'network_problem',
@@ -46,47 +45,7 @@ _DOUBLINGS = flags.DEFINE_integer(
 )
 
 
-MOST = 1e12
-"""Larger losses and gradients, of runs that diverge, are drawn at this."""
-
-
-class Row(NamedTuple):
-  """One method with one step size, of one model, on one problem."""
-
-  problem: str
-  model: str
-  method: str
-  step_size: float  # γ; infinite for the perceptrons
-  iterations: int  # until the first solution, else all
-  solved: bool
-  accuracy: float  # of the best iterate
-  period: int  # the iterates repeat after as many, 0: not seen
-
-
-def summarise(
-  problem: str,
-  model: str,
-  method: str,
-  found: logistic.Solution,
-  trajectory: logistic.Trajectory,
-) -> list[Row]:
-  """One row per step size of a method, from what `sweeps.run` returns."""
-  return [
-    Row(
-      problem=problem,
-      model=model,
-      method=method,
-      step_size=step_size,
-      iterations=int(found.iterations[i]),
-      solved=bool(found.solved[i]),
-      accuracy=float(trajectory.accuracy[i].max()),
-      period=int(found.period[i]),
-    )
-    for i, step_size in enumerate(sweeps.SWEEPS[method].step_sizes)
-  ]
-
-
-def cell(row: Row) -> str:
+def cell(row: Any) -> str:
   """Iterations, or the best accuracy; a cycle of period 1 is a halt."""
   if row.solved:
     return str(row.iterations)
@@ -94,21 +53,14 @@ def cell(row: Row) -> str:
   return f'{row.accuracy:.1%}{halted}'
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: pd.DataFrame) -> str:
   """Iterations of solved runs, the best accuracy of others, by γ."""
-  sizes = (*sweeps.STEP_SIZES, *sweeps.LIMIT)
-  found = {row[:4]: row for row in rows}
-  heads = [f'γ = {size:g}'.replace('inf', '∞') for size in sizes]
-  lines = [['problem', 'model', 'methods', *heads]]
-  for problem, model in dict.fromkeys((r.problem, r.model) for r in rows):
-    for method, limit in solutions.LIMITS.items():
-      methods = [method] * len(sweeps.STEP_SIZES) + [limit]
-      cells = [
-        cell(found[problem, model, name, size])
-        for name, size in zip(methods, sizes, strict=True)
-      ]
-      lines.append([problem, model, f'{method}, {limit}', *cells])
-  return results.markdown(lines)
+  return results.crossed(
+    rows.assign(methods=rows.method.map(solutions.TITLES)),
+    {'problem': 'problem', 'model': 'model', 'methods': 'methods'},
+    solutions.step_size,
+    cell,
+  )
 
 
 def main() -> None:
@@ -122,10 +74,9 @@ def main() -> None:
   dimensions = [2**k + 1 for k in range(4, 5 + _DOUBLINGS.value)]
   scaled = scaling.measure(dimensions, _MODELS.value)
   results.save(scaled, scaling.table(scaled), folder, 'scaling')
-  networks_plots.save(scaled, folder / 'scaling.png')
+  iterations.features(scaled, folder / 'scaling.png')
   print(scaling.table(scaled), flush=True)
-  step_sizes = {name: s.step_sizes for name, s in sweeps.SWEEPS.items()}
-  rows = []
+  frames = []
   for problem, examples in problems.items():
     begin = time.perf_counter()
     chosen = jax.device_put(
@@ -134,18 +85,25 @@ def main() -> None:
     for model in _MODELS.value:
       trajectories = {}
       for method, sweep in sweeps.SWEEPS.items():
-        found, trajectory = sweeps.run(
+        found, path = sweeps.run(
           sweep,
           chosen,
           num_steps=_ITERATIONS.value,
           model=scaling.MODELS[model],
         )
-        rows += summarise(problem, model, method, found, trajectory)
-        trajectories[method] = jax.tree.map(
-          lambda x: jnp.minimum(x, MOST), trajectory
+        trajectories[method] = path
+        frames.append(
+          solutions.summarise(
+            problem,
+            method,
+            found,
+            model=model,
+            accuracy=path.accuracy.max(-1),  # of the best iterate
+            period=found.period,  # iterates repeat after as many, 0: not seen
+          )
         )
-      path = folder / f'{problem}_{model}.png'
-      large_steps_plots.save(trajectories, step_sizes, path)
+      pictures.sweep(trajectories, folder / f'{problem}_{model}.png')
+    rows = pd.concat(frames)
     results.save(rows, table(rows), folder, 'networks')
     print(f'{problem}: {time.perf_counter() - begin:.1f} s', flush=True)
   print(table(rows))

@@ -9,16 +9,16 @@ on the chain, where none can take fewer than R²/(5 μ²).
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from adaopt import logistic
 from adaopt.experiments import command_line, files, options, rates, results
 from adaopt.experiments.large_steps import separable
-from adaopt.experiments.plots import rates_of_large_steps
+from adaopt.experiments.plots import iterations
 
 BUDGETS = (100, 300, 1000, 3000, 10_000)
 MAX_STEPS = 20_000
@@ -51,36 +51,26 @@ PLANES = tuple(
 LARGE = (10.0, 100.0, 1e3, 1e4, 1e5)  # γ of the transitions
 
 
-class Transition(NamedTuple):
-  """One set on a plane."""
-
-  n: int
-  margin: float
-  iterations: list[int]  # until the loss falls for good, for each γ
-
-
 @jax.jit(static_argnames='num_steps')
 def _losses(step_size, examples, num_steps):
   """L(θ_0), …, L(θ_T) of LR+GD."""
+  method = logistic.lr_gd(step_size)
   _, trajectory = logistic.record(
-    logistic.lr_gd(step_size),
-    examples.features,
-    examples.labels,
-    weights=examples.weights,
-    num_steps=num_steps,
+    method, **examples._asdict(), num_steps=num_steps
   )
   return trajectory.loss
 
 
-def budgets(examples: separable.Examples) -> dict[str, list[float]]:
+def budgets(examples: separable.Examples) -> pd.DataFrame:
   """L(θ_T) for every T of `BUDGETS`, by the kind of step size."""
-  return {
-    name: [
-      float(_losses(step_size(budget), examples, budget)[-1])
-      for budget in BUDGETS
-    ]
-    for name, step_size in STEP_SIZES.items()
-  }
+  risk = lambda gamma, budget: float(_losses(gamma, examples, budget)[-1])
+  return pd.DataFrame(
+    {
+      name: [risk(step_size(budget), budget) for budget in BUDGETS]
+      for name, step_size in STEP_SIZES.items()
+    },
+    index=BUDGETS,
+  )
 
 
 def settled(losses: np.ndarray) -> int:
@@ -89,54 +79,49 @@ def settled(losses: np.ndarray) -> int:
   return int(rises[-1]) + 1 if len(rises) else 0
 
 
-def transitions() -> list[Transition]:
-  """When LR+GD becomes stable, on planes with n examples and margin μ."""
-  found = []
+def transitions() -> pd.DataFrame:
+  """When LR+GD becomes stable, on planes with n examples and margin μ.
+
+  A row for each plane, a column for each γ.
+  """
   run = functools.partial(_losses, num_steps=MAX_STEPS)
+  counts = []
   for n, margin in PLANES:
     examples = jax.device_put(separable.plane(n, margin))
     losses = jax.vmap(run, (0, None))(jnp.array(LARGE), examples)
-    counts = [settled(np.asarray(row)) for row in losses]
-    found.append(Transition(n, margin, counts))
-  return found
+    counts.append([settled(row) for row in np.asarray(losses)])
+  planes = pd.MultiIndex.from_tuples(PLANES, names=['n', 'margin'])
+  return pd.DataFrame(counts, planes, LARGE)
 
 
-def lower_bounds() -> dict[str, list[int | None]]:
-  """The iterations on the chain of every size; None: unsolved."""
-  found = {}
-  for name, method in METHODS.items():
-    solutions = [
-      logistic.solve(
-        method,
-        examples.features,
-        examples.labels,
-        weights=examples.weights,
-        max_steps=MAX_STEPS,
-      )
-      for examples in map(separable.chain, SIZES)
-    ]
-    found[name] = [
-      int(solution.iterations) if solution.solved else None
-      for solution in solutions
-    ]
-  return found
+def lower_bounds() -> pd.DataFrame:
+  """The iterations on the chain of every size, by method; NaN: unsolved."""
+
+  def count(method, examples):
+    found = logistic.solve(method, **examples._asdict(), max_steps=MAX_STEPS)
+    return int(found.iterations) if found.solved else np.nan
+
+  chains = [separable.chain(k) for k in SIZES]
+  return pd.DataFrame(
+    {
+      name: [count(method, examples) for examples in chains]
+      for name, method in METHODS.items()
+    },
+    index=SIZES,
+  )
 
 
 def difficulties() -> list[float]:
   """R²/μ² of the chain of every size."""
-  known = [
-    logistic.max_margin(
-      examples.features, examples.labels, weights=examples.weights
-    )
-    for examples in map(separable.chain, SIZES)
-  ]
+  chains = [separable.chain(k)._asdict() for k in SIZES]
+  known = [logistic.max_margin(**examples) for examples in chains]
   return [float(jnp.square(x.radius / x.margin)) for x in known]
 
 
 def tables(
-  risks: dict[str, list[float]],
-  found: list[Transition],
-  counts: dict[str, list[int | None]],
+  risks: pd.DataFrame,
+  stable: pd.DataFrame,
+  counts: pd.DataFrame,
   hardness: list[float],
 ) -> str:
   """The three tables in Markdown."""
@@ -147,14 +132,13 @@ def tables(
   second = [
     ['iterations until stable', *(f'γ = {x:g}' for x in LARGE), 'n/μ + 1/μ²']
   ]
-  for row in found:
-    order = row.n / row.margin + 1 / row.margin**2
-    name = f'n = {row.n}, μ = {row.margin:g}'
-    second.append([name, *map(str, row.iterations), f'{order:.0f}'])
+  for (n, margin), *found in stable.itertuples():
+    name, order = f'n = {n}, μ = {margin:g}', n / margin + 1 / margin**2
+    second.append([name, *map(str, found), f'{order:.0f}'])
   third = [['iterations on the chain', *(f'k = {k}' for k in SIZES)]]
   third.append(['R²/(5 μ²)', *(f'{value / 5:.1f}' for value in hardness)])
   for name, values in counts.items():
-    cells = [f'> {MAX_STEPS}' if x is None else f'{x}' for x in values]
+    cells = [f'> {MAX_STEPS}' if np.isnan(x) else f'{x:.0f}' for x in values]
     third.append([name, *cells])
   return '\n\n'.join(map(results.markdown, (first, second, third)))
 
@@ -164,13 +148,11 @@ def main() -> None:
   jax.config.update('jax_enable_x64', True)
   folder = options.make_workdir()
   risks = budgets(jax.device_put(separable.digits_pair(PAIR)))
-  found = transitions()
+  stable = transitions()
   counts = lower_bounds()
-  text = tables(risks, found, counts, difficulties())
+  text = tables(risks, stable, counts, difficulties())
   files.write(folder / 'rates.md', text + '\n')
-  rates_of_large_steps.save(
-    BUDGETS, risks, found, SIZES, counts, folder / 'rates.png'
-  )
+  iterations.rates(risks, stable, counts, folder / 'rates.png')
   print(text)
   print(f'Picture: {folder / "rates.png"}')
 

@@ -8,17 +8,17 @@ Cycles: what becomes of LR+GD with step sizes around 2/λ, λ the curvature at t
 minimiser, on examples in one dimension.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from scipy import optimize
 
 from adaopt import logistic
 from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import separable
-from adaopt.experiments.plots import regularized as regularized_plots
+from adaopt.experiments.plots import iterations
 
 PAIR = (8, 9)
 PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
@@ -53,25 +53,30 @@ def smoothness(examples: separable.Examples, penalty: float) -> float:
   return float(np.linalg.norm(examples.features, 2) ** 2 / (4 * n) + penalty)
 
 
+@jax.jit(static_argnums=0, static_argnames='max_steps')
+def _settle(method, step_sizes, examples, tolerances, max_steps):
+  """What becomes of a method with every step size, in one program."""
+  return jax.vmap(
+    lambda step_size, tolerance: logistic.settle(
+      method(step_size),
+      **examples._asdict(),
+      tolerance=tolerance,
+      max_steps=max_steps,
+    )
+  )(step_sizes, tolerances)
+
+
 def penalised(
   examples: separable.Examples, penalty: float, max_steps: int = MAX_STEPS
 ) -> Penalised:
-  """The iterations with every step size, in one program."""
+  """The iterations with every step size."""
   curvature = smoothness(examples, penalty)
-
-  @jax.jit
-  @jax.vmap
-  def run(step_size):
-    return logistic.settle(
-      logistic.regularized_lr_gd(step_size, penalty),
-      examples.features,
-      examples.labels,
-      tolerance=TOLERANCE * step_size,
-      max_steps=max_steps,
-    )
-
   factors = np.array([x for x in FACTORS if x * penalty < 2 * curvature])
-  found = run(jnp.asarray(factors / curvature))
+  step_sizes = factors / curvature
+  method = lambda step_size: logistic.regularized_lr_gd(step_size, penalty)
+  found = _settle(
+    method, step_sizes, examples, TOLERANCE * step_sizes, max_steps
+  )
   counts = np.where(found.converged, found.iterations, max_steps)
   return Penalised(
     penalty=penalty,
@@ -96,59 +101,50 @@ def curvature_at_minimum(features: np.ndarray, weights: np.ndarray) -> float:
   return float((weights * features**2) @ (p * (1 - p)) / weights.sum())
 
 
-def outcomes(features: np.ndarray, weights: np.ndarray) -> logistic.Settled:
-  """What becomes of LR+GD for every share of 2/λ."""
+def outcomes(
+  name: str, features: np.ndarray, weights: np.ndarray
+) -> pd.DataFrame:
+  """What becomes of LR+GD on examples ±1, a row for each share of 2/λ."""
   step_sizes = SHARES * 2 / curvature_at_minimum(features, weights)
-
-  @jax.jit
-  @jax.vmap
-  def run(step_size):
-    return logistic.settle(
-      logistic.lr_gd(step_size),
-      features[:, None],
-      np.array([1, -1]),
-      weights=weights,
-      tolerance=1e-12,
-      max_steps=MAX_STEPS,
-    )
-
-  return run(jnp.asarray(step_sizes))
+  examples = separable.Examples(features[:, None], np.array([1, -1]), weights)
+  tolerances = np.full(len(SHARES), 1e-12)
+  found = _settle(logistic.lr_gd, step_sizes, examples, tolerances, MAX_STEPS)
+  return pd.DataFrame(
+    {
+      'data': name,
+      'share': SHARES,
+      'converged': found.converged,
+      'period': found.period,
+    }
+  )
 
 
-def outcome(found: logistic.Settled, i: int) -> str:
+def outcome(row: Any) -> str:
   """'rests', 'cycle of 4', or 'neither' where no cycle was seen."""
-  if found.converged[i]:
+  if row.converged:
     return 'rests'
-  period = int(found.period[i])
-  return f'cycle of {period}' if period else 'neither'
+  return f'cycle of {row.period}' if row.period else 'neither'
 
 
-def tables(rows: list[Penalised], cycles: dict[str, logistic.Settled]) -> str:
+COLUMNS: dict[str, results.Cell] = {
+  'λ': lambda row: f'{row.penalty:g}',
+  'κ': lambda row: f'{row.condition:.0f}',
+  'γ = 1/L': lambda row: (
+    f'> {MAX_STEPS}' if row.classical == MAX_STEPS else f'{row.classical}'
+  ),
+  'best γ': lambda row: f'{row.factor:g}/L',
+  'iterations': lambda row: f'{row.best}',
+  'largest γ that converges': lambda row: f'{row.largest:g}/L',
+}
+
+
+def tables(rows: pd.DataFrame, cycles: pd.DataFrame) -> str:
   """Both tables in Markdown."""
-  lines = [
-    ['λ', 'κ', 'γ = 1/L', 'best γ', 'iterations', 'largest γ that converges']
-  ]
-  for row in rows:
-    shown = str(row.classical)
-    shown = f'> {shown}' if row.classical == MAX_STEPS else shown
-    lines.append(
-      [
-        f'{row.penalty:g}',
-        f'{row.condition:.0f}',
-        shown,
-        f'{row.factor:g}/L',
-        str(row.best),
-        f'{row.largest:g}/L',
-      ]
-    )
-  shown = [0.5, 0.8, 0.95, 1.05, 1.2, 1.5, 2.0, 3.0]
-  columns = [int(np.argmin(np.abs(SHARES - share))) for share in shown]
-  second = [['γ over 2/λ', *(f'{share:g}' for share in shown)]]
-  second += [
-    [name, *(outcome(found, i) for i in columns)]
-    for name, found in cycles.items()
-  ]
-  return f'{results.markdown(lines)}\n\n{results.markdown(second)}'
+  shown = cycles[cycles.share.isin([0.5, 0.8, 0.95, 1.05, 1.2, 1.5, 2, 3])]
+  second = results.crossed(
+    shown, {'γ over 2/λ': 'data'}, lambda row: f'{row.share:g}', outcome
+  )
+  return f'{results.table(rows, COLUMNS)}\n\n{second}'
 
 
 def main() -> None:
@@ -156,14 +152,13 @@ def main() -> None:
   jax.config.update('jax_enable_x64', True)
   folder = options.make_workdir()
   examples = separable.digits_pair(PAIR)
-  rows = [penalised(examples, penalty) for penalty in PENALTIES]
-  cycles = {
-    name: jax.device_get(outcomes(*map(np.array, data)))
-    for name, data in OPPOSED.items()
-  }
+  rows = pd.DataFrame([penalised(examples, penalty) for penalty in PENALTIES])
+  cycles = pd.concat(
+    outcomes(name, *map(np.array, data)) for name, data in OPPOSED.items()
+  )
   text = tables(rows, cycles)
   results.save(rows, text, folder, 'regularized')
-  regularized_plots.save(rows, SHARES, cycles, folder / 'regularized.png')
+  iterations.regularized(rows, cycles, folder / 'regularized.png')
   print(text)
   print(f'Picture: {folder / "regularized.png"}')
 

@@ -1,11 +1,12 @@
 """Iterations against the number of features, of models linear and not."""
 
+import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from adaopt import logistic
 from adaopt.experiments import rates, results
@@ -18,55 +19,44 @@ MODELS: dict[str, logistic.Model | None] = {
 }
 
 METHODS: dict[str, sweeps.Sweep] = {
-  'LR+GD': sweeps.SWEEPS['LR+GD'],
-  'NLR': sweeps.SWEEPS['NLR'],
-  'BP': sweeps.SWEEPS['BP'],
-  'NBP': sweeps.SWEEPS['NBP'],
-  'perceptron': sweeps.Sweep(
-    lambda _: logistic.perceptron(),
-    lambda n, r, mu, _: logistic.bounds.perceptron(n, r, mu),
-    sweeps.LIMIT,
-  ),
+  **{name: sweeps.SWEEPS[name] for name in ('LR+GD', 'NLR', 'BP', 'NBP')},
+  'perceptron': sweeps.limit(logistic.perceptron, logistic.bounds.perceptron),
 }
-
-
-class Row(NamedTuple):
-  """One method with one step size, of one model, on `one_feature(d)`."""
-
-  model: str
-  method: str
-  num_features: int  # d
-  step_size: float  # γ; infinite for the perceptrons
-  iterations: int  # until the first solution, else all
-  solved: bool
 
 
 def measure(
   dimensions: Sequence[int],
   models: Sequence[str] = tuple(MODELS),
   methods: Sequence[str] = tuple(METHODS),
-) -> list[Row]:
+) -> pd.DataFrame:
   """Runs every method of every model with all its step sizes for 2d updates.
 
   Features are padded by zeros, so that a method is one program for all d, and
-  θ_0 of a network does not depend on d.
+  θ_0 of a network does not depend on d. There is a row for each run.
   """
   sets = [separable.one_feature(d) for d in dimensions]
   features = np.zeros([len(sets), 3, max(dimensions)])
   for row, examples in zip(features, sets, strict=True):
     row[:, : examples.features.shape[1]] = examples.features
   limits = 2 * np.array(dimensions)
-  rows = []
-  for model in models:
-    for method in methods:
-      found = _solve(model, method, features, sets[0], limits)
-      for i, d in enumerate(dimensions):
-        for j, step_size in enumerate(METHODS[method].step_sizes):
-          iterations, solved = found.iterations[i, j], found.solved[i, j]
-          rows.append(
-            Row(model, method, d, step_size, int(iterations), bool(solved))
-          )
-  return rows
+  frames = []
+  for model, method in itertools.product(models, methods):
+    found = _solve(model, method, features, sets[0], limits)
+    runs = itertools.product(dimensions, METHODS[method].step_sizes)
+    d, step_sizes = zip(*runs, strict=True)
+    frames.append(
+      pd.DataFrame(
+        {
+          'model': model,
+          'method': method,
+          'num_features': d,
+          'step_size': step_sizes,  # γ; infinite for the perceptrons
+          'iterations': np.ravel(found.iterations),
+          'solved': np.ravel(found.solved),  # else these are all iterations
+        }
+      )
+    )
+  return pd.concat(frames, ignore_index=True)
 
 
 @jax.jit(static_argnums=(0, 1))
@@ -90,19 +80,16 @@ def _solve(model, method, features, examples, limits):
 
 
 def curve(
-  rows: list[Row], model: str, method: str, step_size: float | None = None
+  rows: pd.DataFrame, model: str, method: str, step_size: float | None = None
 ) -> dict[int, int]:
   """Iterations by d, with one step size or with the best for each d.
 
   Unsolved d are left out.
   """
-  found = {}
-  for row in rows:
-    chosen = step_size is None or row.step_size == step_size
-    if (row.model, row.method) == (model, method) and chosen and row.solved:
-      d = row.num_features
-      found[d] = min(row.iterations, found.get(d, row.iterations))
-  return found
+  found = rows[rows.solved & (rows.model == model) & (rows.method == method)]
+  if step_size is not None:
+    found = found[found.step_size == step_size]
+  return found.groupby('num_features').iterations.min().to_dict()
 
 
 def exponent(iterations: dict[int, int]) -> float:
@@ -116,10 +103,10 @@ def exponent(iterations: dict[int, int]) -> float:
   return rates.slope(list(iterations), list(iterations.values()))
 
 
-def curves(rows: list[Row]) -> dict[tuple[str, str, str], dict[int, int]]:
+def curves(rows: pd.DataFrame) -> dict[tuple[str, str, str], dict[int, int]]:
   """(model, method, γ) → iterations by d: with γ = 1, the best γ, and γ = ∞."""
   found = {}
-  for model, method in dict.fromkeys((row.model, row.method) for row in rows):
+  for (model, method), _ in rows.groupby(['model', 'method'], sort=False):
     if METHODS[method].step_sizes == sweeps.LIMIT:
       found[model, method, '∞'] = curve(rows, model, method)
     else:
@@ -128,9 +115,9 @@ def curves(rows: list[Row]) -> dict[tuple[str, str, str], dict[int, int]]:
   return found
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: pd.DataFrame) -> str:
   """Iterations by d, – if not solved in 2d, and α if all are; in Markdown."""
-  dimensions = list(dict.fromkeys(row.num_features for row in rows))
+  dimensions = rows.num_features.unique()
   heads = ['model', 'method', 'γ', *(f'd = {d}' for d in dimensions), 'α']
   lines = [heads]
   for key, by in curves(rows).items():

@@ -192,15 +192,21 @@ def image_pair(
   return _pair(pixels, train['label'][rows], classes)
 
 
+def first_images(
+  name: str,
+  classes: tuple[int, int],
+  counts: tuple[int, int],
+  data_dir: str | None,
+) -> Examples:
+  """The first training images of two classes of a data set."""
+  train = datasets.DATASETS[name](data_dir).train
+  return image_pair(train, classes, counts)
+
+
 BALANCES = {'': (2500, 2500), '_imbalanced': (4500, 500)}
 DIGITS = tuple(itertools.combinations(range(10), 2))
 LONGEST = 365  # the pair of 1 and 3: 182 + 183 examples
 IMAGES = {'mnist': (0, 1), 'fashion_mnist': (3, 8), 'cifar10': (0, 1)}
-
-
-def _load_images(name, counts, data_dir):
-  train = datasets.DATASETS[name](data_dir).train
-  return image_pair(train, IMAGES[name], counts)
 
 
 PROBLEMS: dict[str, Callable[[str | None], Examples]] = {
@@ -213,8 +219,8 @@ PROBLEMS: dict[str, Callable[[str | None], Examples]] = {
   },
   'mushrooms': functools.partial(libsvm_set, 'mushrooms'),
   **{
-    name + suffix: functools.partial(_load_images, name, counts)
-    for name in IMAGES
+    name + suffix: functools.partial(first_images, name, classes, counts)
+    for name, classes in IMAGES.items()
     for suffix, counts in BALANCES.items()
   },
 }

@@ -1,86 +1,83 @@
 """The iterations that methods took, next to their bounds."""
 
-import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from adaopt import logistic
 from adaopt.experiments import results
+from adaopt.experiments.large_steps import sweeps
 
 
-class Solution(NamedTuple):
-  """One row: one method with one step size on one problem."""
+def summarise(
+  problem: str, method: str, found: logistic.Solution, **others: Any
+) -> pd.DataFrame:
+  """A row for each step size of a method, with other columns at the end."""
+  return pd.DataFrame(
+    {
+      'problem': problem,
+      'method': method,
+      # γ; infinite for the perceptrons.
+      'step_size': sweeps.SWEEPS[method].step_sizes,
+      'iterations': found.iterations,  # until the first solution, else all
+      'solved': found.solved,
+      **others,
+    }
+  )
 
-  problem: str
-  method: str
-  step_size: float  # γ; infinite for the perceptrons, the limits
-  iterations: int  # until the first solution, else all
-  solved: bool
-  bound: float  # on the iterations; infinite if no margin is known
-  squared_ratio: float  # upper bound on R²/μ²
+
+def bounds(
+  method: str, separated: logistic.Separation | None
+) -> dict[str, Any]:
+  """The bound of a method and R²/μ², as columns; infinite without μ."""
+  if separated is None:
+    return {'bound': np.inf, 'squared_ratio': np.inf}
+  known, sweep = separated[:3], sweeps.SWEEPS[method]
+  return {
+    'bound': np.asarray(sweep.bound(*known, np.array(sweep.step_sizes))),
+    'squared_ratio': float(logistic.bounds.perceptron(*known)),
+  }
 
 
-LIMITS = {'LR+GD': 'BP', 'NLR': 'NBP'}
-"""Methods with a step size → their limits as γ → ∞."""
-
-
-def _number(x: float, style: str) -> str:
+def number(x: float, style: str) -> str:
   """A formatted number; infinity as ∞."""
-  return '∞' if x == float('inf') else f'{x:{style}}'
+  return '∞' if x == np.inf else f'{x:{style}}'
 
 
-def _iterations(row: Solution) -> str:
+def iterations(row: Any) -> str:
+  """The iterations until the first solution, with > where there was none."""
   return f'{row.iterations}' if row.solved else f'> {row.iterations}'
 
 
-# Title → the function from a row to its cell.
-COLUMNS: dict[str, Callable[[Solution], str]] = {
+def step_size(row: Any) -> str:
+  """The step size, as the title of a column."""
+  return f'γ = {number(row.step_size, "g")}'
+
+
+TITLES = {
+  name: f'{method}, {limit}'
+  for method, limit in sweeps.LIMITS.items()
+  for name in (method, limit)
+}
+"""What a method and its limit are called in one line."""
+
+COLUMNS: dict[str, results.Cell] = {
   'problem': lambda row: row.problem,
   'method': lambda row: row.method,
-  'γ': lambda row: _number(row.step_size, 'g'),
-  'iterations': _iterations,
-  'bound': lambda row: _number(row.bound, '.4g'),
-  'R²/μ²': lambda row: _number(row.squared_ratio, '.4g'),
+  'γ': lambda row: number(row.step_size, 'g'),
+  'iterations': iterations,
+  'bound': lambda row: number(row.bound, '.4g'),
+  'R²/μ²': lambda row: number(row.squared_ratio, '.4g'),
 }
 
 
-def table(rows: list[Solution]) -> str:
-  """The rows in Markdown; > marks the iterations of unsolved runs.
-
-  Example:
-    >>> from adaopt.experiments.large_steps import solutions
-    >>> row = solutions.Solution(
-    ...   'hard_set', 'NLR', 0.1, 157, True, bound=385.0, squared_ratio=5.0)
-    >>> print(solutions.table([row]))
-    | problem  | method | γ   | iterations | bound | R²/μ² |
-    |----------|--------|-----|------------|-------|-------|
-    | hard_set | NLR    | 0.1 | 157        | 385   | 5     |
-  """
-  lines = [[cell(row) for cell in COLUMNS.values()] for row in rows]
-  return results.markdown([list(COLUMNS), *lines])
-
-
-def overview(rows: list[Solution]) -> str:
-  """Iterations only: one column per γ, with the perceptrons as γ = ∞."""
-  sizes = sorted({row.step_size for row in rows})
-  found = {(row.problem, row.method, row.step_size): row for row in rows}
-  lines = [
-    ['problem', 'method', *(f'γ = {_number(size, "g")}' for size in sizes)]
-  ]
-  for problem in dict.fromkeys(row.problem for row in rows):
-    for method, limit in LIMITS.items():
-      of = [
-        found.get((problem, method, size)) or found[problem, limit, size]
-        for size in sizes
-      ]
-      lines.append([problem, f'{method}, {limit}', *map(_iterations, of)])
-  return results.markdown(lines)
-
-
-def tables(rows: list[Solution]) -> str:
-  """Both tables: iterations by γ, and iterations next to their bounds."""
-  return f'{overview(rows)}\n\n{table(rows)}'
-
-
-def save(rows: list[Solution], folder: pathlib.Path) -> None:
-  """Writes large_steps.csv, one line per run, and large_steps.md."""
-  results.save(rows, tables(rows), folder, 'large_steps')
+def tables(rows: pd.DataFrame) -> str:
+  """Iterations by γ, the perceptrons as γ = ∞; then next to their bounds."""
+  overview = results.crossed(
+    rows.assign(methods=rows.method.map(TITLES)),
+    {'problem': 'problem', 'method': 'methods'},
+    step_size,
+    iterations,
+  )
+  return f'{overview}\n\n{results.table(rows, COLUMNS)}'

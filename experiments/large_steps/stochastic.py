@@ -9,6 +9,7 @@ asks for. All may see the same number of examples, and each runs with every γ o
 a grid; the table has the best. Features are divided by R = max ‖a_i‖.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,37 +18,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 from absl import flags
 
 import adaopt
 from adaopt import logistic
-from adaopt.experiments import command_line, datasets, options
+from adaopt.experiments import command_line, options, results
 from adaopt.experiments.large_steps import separable, usage, walks
-from adaopt.experiments.plots import stochastic as stochastic_plots
+from adaopt.experiments.plots import large_steps as pictures
 
 ETA = THETA = 0.9
 INIT_BATCH_SIZE = 16
 CHECKS = 40
 
 
-def mnist_pair(classes: tuple[int, int], data_dir: str | None) -> Any:
-  """The first 2500 training images of each of two digits."""
-  train = datasets.DATASETS['mnist'](data_dir).train
-  return separable.image_pair(train, classes, (2500, 2500))
-
-
 PROBLEMS: dict[str, Callable[[str | None], separable.Examples]] = {
-  **{
-    f'mnist_{a}_{b}': lambda data_dir, pair=(a, b): mnist_pair(pair, data_dir)
-    for a, b in ((0, 1), (4, 9))
-  },
-  **{
-    name: lambda data_dir, name=name: separable.libsvm_set(name, data_dir)
-    for name in ('mushrooms', 'a9a', 'w8a')
-  },
-  'digits_1_8': lambda data_dir: separable.digits_pair((1, 8)),
+  'mnist_0_1': separable.PROBLEMS['mnist'],
+  'mnist_4_9': functools.partial(
+    separable.first_images, 'mnist', (4, 9), (2500, 2500)
+  ),
+  'mushrooms': separable.PROBLEMS['mushrooms'],
+  'a9a': functools.partial(separable.libsvm_set, 'a9a'),
+  'w8a': functools.partial(separable.libsvm_set, 'w8a'),
+  'digits_1_8': separable.PROBLEMS['digits_1_8'],
 }
-"""data_dir → the examples, each of weight 1, by name."""
+"""data_dir → the examples, by name."""
 
 
 class Contender(NamedTuple):
@@ -105,32 +100,15 @@ CONTENDERS = {
     )
     for size in (16, 256)
   },
-  **{
-    f'{name}, {test}': _adapting(optimizer, criterion, values)
-    for name, optimizer, values, test, criterion in (
-      (
-        'NLR',
-        adaopt.normalized_lr_gd,
-        NORMALIZED[1:],
-        f'norm test, η = {ETA}',
-        adaopt.norm_test(ETA),
-      ),
-      (
-        'NLR',
-        adaopt.normalized_lr_gd,
-        NORMALIZED[1:],
-        f'inner-product test, θ = {THETA}',
-        adaopt.inner_product_test(THETA),
-      ),
-      (
-        'LR+SGD',
-        optax.sgd,
-        STEP_SIZES[1:],
-        f'norm test, η = {ETA}',
-        adaopt.norm_test(ETA),
-      ),
-    )
-  },
+  f'NLR, norm test, η = {ETA}': _adapting(
+    adaopt.normalized_lr_gd, adaopt.norm_test(ETA), NORMALIZED[1:]
+  ),
+  f'NLR, inner-product test, θ = {THETA}': _adapting(
+    adaopt.normalized_lr_gd, adaopt.inner_product_test(THETA), NORMALIZED[1:]
+  ),
+  f'LR+SGD, norm test, η = {ETA}': _adapting(
+    optax.sgd, adaopt.norm_test(ETA), STEP_SIZES[1:]
+  ),
 }
 
 _PROBLEMS = flags.DEFINE_multi_enum(
@@ -153,7 +131,7 @@ _CONTENDERS = flags.DEFINE_multi_enum(
 def scaled(examples: separable.Examples) -> logistic.Problem:
   """The problem with R = 1, in float32, without examples that are zero.
 
-  Some of w8a are: no θ puts them on their side.
+  Padding is, and some of w8a are: no θ puts them on their side.
   """
   norms = np.linalg.norm(examples.features, axis=1)
   kept = norms > 0
@@ -161,29 +139,9 @@ def scaled(examples: separable.Examples) -> logistic.Problem:
   return logistic.make_problem(features, jnp.asarray(examples.labels[kept]))
 
 
-def run(
-  contender: Contender,
-  problem: logistic.Problem,
-  *,
-  budget: int,
-  num_seeds: int,
-) -> walks.Seen:
-  """The measurements, [values, seeds, CHECKS + 1] each, on the host."""
-  seen = walks.trace(
-    contender.make,
-    problem,
-    jnp.array(contender.values),
-    jnp.arange(num_seeds if contender.is_random else 1),
-    budget=budget,
-    checks=CHECKS,
-    over=contender.over,
-  )
-  return jax.tree.map(np.asarray, seen)
-
-
 def main() -> None:
   """Runs every contender on every problem; writes tables and a picture."""
-  rows, curves = [], {}
+  frames, curves = [], {}
   for name in _PROBLEMS.value:
     begin = time.perf_counter()
     problem = scaled(options.load(PROBLEMS[name]))
@@ -191,21 +149,26 @@ def main() -> None:
     curves[name] = {}
     for method in _CONTENDERS.value:
       contender = CONTENDERS[method]
-      seen = run(
-        contender,
-        problem,
-        budget=_BUDGET.value,
-        num_seeds=options.SEEDS.value,
+      num_seeds = options.SEEDS.value if contender.is_random else 1
+      seen = jax.device_get(
+        walks.trace(
+          contender.make,
+          problem,
+          jnp.array(contender.values),
+          jnp.arange(num_seeds),
+          budget=_BUDGET.value,
+          checks=CHECKS,
+          over=contender.over,
+        )
       )
       titles = [contender.title.format(value) for value in contender.values]
-      of_method = usage.summarise(
-        name, method, titles, seen, len(problem.signs)
-      )
-      best = titles.index(usage.best(of_method))
+      of = usage.summarise(name, method, titles, seen, len(problem.signs))
+      best = titles.index(usage.best(of))
       curves[name][method] = jax.tree.map(lambda x, i=best: x[i], seen)
-      rows += of_method
-    usage.save(rows, folder)
-    stochastic_plots.save(curves, folder / 'stochastic.png')
+      frames.append(of)
+    rows = pd.concat(frames)
+    results.save(rows, usage.table(rows), folder, 'stochastic')
+    pictures.stochastic(curves, folder / 'stochastic.png')
     print(f'{name}: {time.perf_counter() - begin:.1f} s', flush=True)
   print(usage.table(rows))
   print(f'Picture: {folder / "stochastic.png"}')

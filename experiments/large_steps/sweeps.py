@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from adaopt import logistic
-from adaopt.experiments.large_steps import separable, solutions
+from adaopt.experiments.large_steps import separable
 
 STEP_SIZES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 LIMIT = (float('inf'),)
@@ -21,22 +21,26 @@ class Sweep(NamedTuple):
   step_sizes: tuple[float, ...]
 
 
+def limit(
+  make: Callable[[], logistic.Method], bound: Callable[..., jax.Array]
+) -> Sweep:
+  """A perceptron, which has no step size."""
+  return Sweep(lambda _: make(), lambda n, r, mu, _: bound(n, r, mu), LIMIT)
+
+
 SWEEPS = {
   'LR+GD': Sweep(logistic.lr_gd, logistic.bounds.lr_gd, STEP_SIZES),
-  'BP': Sweep(
-    lambda _: logistic.batch_perceptron(),
-    lambda n, r, mu, _: logistic.bounds.batch_perceptron(n, r, mu),
-    LIMIT,
-  ),
+  'BP': limit(logistic.batch_perceptron, logistic.bounds.batch_perceptron),
   'NLR': Sweep(
     logistic.normalized_lr_gd, logistic.bounds.normalized_lr_gd, STEP_SIZES
   ),
-  'NBP': Sweep(
-    lambda _: logistic.normalized_batch_perceptron(),
-    lambda n, r, mu, _: logistic.bounds.normalized_batch_perceptron(n, r, mu),
-    LIMIT,
+  'NBP': limit(
+    logistic.normalized_batch_perceptron,
+    logistic.bounds.normalized_batch_perceptron,
   ),
 }
+LIMITS = {'LR+GD': 'BP', 'NLR': 'NBP'}
+"""Methods with a step size → their limits as γ → ∞."""
 
 
 @jax.jit(static_argnums=0, static_argnames=('num_steps', 'model'))
@@ -51,18 +55,13 @@ def run(
 
   Solutions and trajectories are [step sizes, ...] each.
   """
-
-  def record(step_size, examples):
-    return logistic.record(
-      sweep.make(step_size),
-      examples.features,
-      examples.labels,
-      weights=examples.weights,
-      num_steps=num_steps,
-      model=model,
-    )
-
-  return jax.vmap(record, (0, None))(jnp.array(sweep.step_sizes), examples)
+  record = lambda step_size: logistic.record(
+    sweep.make(step_size),
+    **examples._asdict(),
+    num_steps=num_steps,
+    model=model,
+  )
+  return jax.vmap(record)(jnp.array(sweep.step_sizes))
 
 
 def separation(
@@ -70,37 +69,7 @@ def separation(
 ) -> logistic.Separation | None:
   """The maximal margin, or None if no positive margin was found."""
   found = jax.jit(logistic.max_margin)(
-    examples.features,
-    examples.labels,
-    weights=examples.weights,
+    **examples._asdict(),
     max_steps=max_steps,
   )
   return found if found.margin > 0 else None
-
-
-def summarise(
-  problem: str,
-  method: str,
-  found: logistic.Solution,
-  separated: logistic.Separation | None,
-) -> list[solutions.Solution]:
-  """One row per step size of a method."""
-  sweep, rows = SWEEPS[method], []
-  for i, step_size in enumerate(sweep.step_sizes):
-    bound = ratio = float('inf')
-    if separated is not None:
-      known = separated[:3]
-      bound = float(sweep.bound(*known, step_size))
-      ratio = float(logistic.bounds.perceptron(*known))
-    rows.append(
-      solutions.Solution(
-        problem=problem,
-        method=method,
-        step_size=step_size,
-        iterations=int(found.iterations[i]),
-        solved=bool(found.solved[i]),
-        bound=bound,
-        squared_ratio=ratio,
-      )
-    )
-  return rows

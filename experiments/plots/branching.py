@@ -85,12 +85,11 @@ def save(
   A triangle is a bound: upwards from below. A hollow marker is one whose loss
   has a standard error above ε.
   """
-  figure = mpl.Figure(figsize=(12, 4.8), layout='constrained')
+  figure = mpl.Figure(figsize=(12, 4.8))
   axes = figure.subplots(1, 2)
   _sizes(axes[0], points, curves, tolerance)
   _losses(axes[1], points, tolerance)
   for axis in axes:
     axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False, fontsize='small')
+    axis.legend()
   figure.savefig(path, dpi=120)

@@ -7,36 +7,15 @@ from matplotlib import figure as mpl
 
 from adaopt.experiments import records
 
-LEARNING = (
-  ('examples', 'train_loss'),
-  ('step', 'train_loss'),
-  ('examples', 'test_accuracy'),
-  ('step', 'test_accuracy'),
-)
-"""The (x, y) of each plot of evaluations."""
-
 NOISE = {'variance': 'v, variance of one gradient', 'squared_norm': '‖ḡ‖²'}
 BINS = 150
-
-
-def _steps_at(curves: records.Curves) -> np.ndarray:
-  """Steps completed at each evaluation."""
-  return np.searchsorted(
-    curves.train['examples'], curves.eval['examples'], side='right'
-  )
 
 
 def _legend_under(figure, axis):
   """One legend for all axes."""
   handles, labels = axis.get_legend_handles_labels()
-  figure.legend(
-    handles,
-    labels,
-    loc='outside lower center',
-    ncols=min(6, len(labels)),
-    frameon=False,
-    fontsize='small',
-  )
+  columns = min(6, len(labels))
+  figure.legend(handles, labels, loc='outside lower center', ncols=columns)
 
 
 def _styled(curves):
@@ -57,33 +36,33 @@ def _styled(curves):
 
 def _learning(curves):
   """Loss and accuracy, against examples and against steps."""
-  figure = mpl.Figure(figsize=(11, 7.5), layout='constrained')
+  figure = mpl.Figure(figsize=(11, 7.5))
   axes = figure.subplots(2, 2, sharey='row')
+  names = ('train_loss', 'test_accuracy')
   for run, style in _styled(curves):
-    steps = _steps_at(run).astype(float)
-    against = run.eval | {'step': np.where(steps, steps, np.nan)}
-    for axis, (x, y) in zip(axes.flat, LEARNING, strict=True):
-      axis.plot(against[x], against[y], **style)
-  for axis, (x, y) in zip(axes.flat, LEARNING, strict=True):
-    axis.set(xlabel=x, ylabel=y.replace('_', ' '))
-    axis.grid(alpha=0.3)
-  for loss, by_step in zip(axes[0], axes[:, 1], strict=True):
-    loss.set_yscale('log')
-    by_step.set_xscale('log')
+    ends, examples = run.train['examples'], run.eval['examples']
+    steps = np.searchsorted(ends, examples, side='right').astype(float)
+    steps[steps == 0] = np.nan  # an axis of logarithms has no 0
+    for (by_example, by_step), name in zip(axes, names, strict=True):
+      by_example.plot(examples, run.eval[name], **style)
+      by_step.plot(steps, run.eval[name], **style)
+  for (by_example, by_step), name in zip(axes, names, strict=True):
+    by_example.set(xlabel='examples', ylabel=name.replace('_', ' '))
+    by_step.set(xlabel='step', ylabel=name.replace('_', ' '), xscale='log')
+  axes[0, 0].set_yscale('log')
   _legend_under(figure, axes[0, 0])
   return figure
 
 
 def _batch_sizes(curves):
   """Batch sizes against examples; a step starts at its first example."""
-  figure = mpl.Figure(figsize=(8, 4.5), layout='constrained')
+  figure = mpl.Figure(figsize=(8, 4.5))
   axis = figure.subplots()
   for run, style in _styled(curves):
     sizes, ends = run.train['batch_size'], run.train['examples']
     starts = np.append(ends - sizes + 1, ends[-1])
     axis.step(starts, np.append(sizes, sizes[-1]), where='post', **style)
   axis.set(xlabel='examples', ylabel='batch size', xscale='log', yscale='log')
-  axis.grid(alpha=0.3)
   _legend_under(figure, axis)
   return figure
 
@@ -104,12 +83,11 @@ def _binned(x, y):
 
 def _noise(curves):
   """v and ‖ḡ‖² against examples, where they were measured."""
-  figure = mpl.Figure(figsize=(11, 4.5), layout='constrained')
+  figure = mpl.Figure(figsize=(11, 4.5))
   axes = figure.subplots(1, 2)
   # Set log scales before drawing: often nothing was measured.
   for axis, label in zip(axes, NOISE.values(), strict=True):
     axis.set(xlabel='examples', ylabel=label, xscale='log', yscale='log')
-    axis.grid(alpha=0.3)
   for run, style in _styled(curves):
     for axis, name in zip(axes, NOISE, strict=True):
       axis.plot(*_binned(run.train['examples'], run.train[name]), **style)

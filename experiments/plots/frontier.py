@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+import pandas as pd
 from matplotlib import figure as mpl
 from matplotlib import ticker
 
@@ -30,23 +31,25 @@ def _families(schemes):
   }
 
 
-def _mean_and_error(values):
-  values = np.asarray(values, float)
-  error = (
-    np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
-  )
-  return np.mean(values), error
+def _draw(axis, runs, fixed, x, loss):
+  """The fixed batch sizes as a line and the schemes as points.
 
-
-def _draw(axis, schemes, fixed, x_of, loss):
-  """The fixed batch sizes as a line and the schemes as points."""
-  at = lambda outcomes: (
-    np.mean([x_of(outcome) for outcome in outcomes]),
-    *_mean_and_error([getattr(outcome, loss) for outcome in outcomes]),
+  Runs far above all fixed batch sizes, which diverged, are left out.
+  """
+  by_scheme = runs.groupby('scheme', sort=False)
+  means = by_scheme[[x, loss]].mean()
+  error = by_scheme[loss].sem().fillna(0)
+  line = means.loc[list(fixed)]
+  axis.errorbar(
+    line[x],
+    line[loss],
+    error[line.index],
+    color='black',
+    marker='.',
+    label='fixed',
+    lw=1,
   )
-  x, y, error = np.array([at(outcomes) for outcomes in fixed.values()]).T
-  axis.errorbar(x, y, error, color='black', marker='.', label='fixed', lw=1)
-  for name, *place in zip(fixed, x, y, strict=True):
+  for name, *place in line.itertuples():
     axis.annotate(
       name.rpartition('_')[2],
       place,
@@ -54,67 +57,28 @@ def _draw(axis, schemes, fixed, x_of, loss):
       xytext=(3, 4),
       fontsize=7,
     )
-  for name, style in _families(schemes).items():
-    x, y, error = at(schemes[name])
-    axis.errorbar(
-      x, y, error, **style, linestyle='', markersize=5, lw=0.8, label=name
-    )
+  points = means.drop(line.index)
+  marks = {'linestyle': '', 'markersize': 5, 'lw': 0.8}
+  for name, style in _families(points.index).items():
+    place = points.loc[name]
+    axis.errorbar(*place, error[name], **style, **marks, label=name)
+  top, bottom = line[loss].max(), means[loss].min()
+  room = max((top / bottom) ** 0.08, 1.001)
   axis.set(xscale='log', yscale='log', ylabel=loss.replace('_', ' '))
+  axis.set_ylim(bottom / room, top * room)
   axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
   axis.yaxis.set_major_formatter('{x:g}')
   axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-  axis.grid(alpha=0.3)
 
 
-def _limits(axis, fixed, schemes, loss):
-  """Leaves out runs far above all fixed batch sizes, which diverged."""
-  of = lambda rows: [
-    np.mean([getattr(o, loss) for o in outcomes]) for outcomes in rows.values()
-  ]
-  top, bottom = max(of(fixed)), min(of(fixed) + of(schemes))
-  room = max((top / bottom) ** 0.08, 1.001)
-  axis.set_ylim(bottom / room, top * room)
-
-
-def _legend(figure, axis):
+def _save(figure, axis, path):
+  """Saves it with one legend, of the labels of an axis."""
   figure.legend(
     *axis.get_legend_handles_labels(),
     loc='outside right center',
-    frameon=False,
-    fontsize='small',
     ncols=1 + len(axis.containers) // 20,
   )
-
-
-def _steps(schemes, fixed):
-  figure = mpl.Figure(figsize=(12, 4.8), layout='constrained')
-  axes = figure.subplots(1, 2)
-  for axis, loss in zip(axes, reporting.LOSSES, strict=True):
-    _draw(axis, schemes, fixed, lambda outcome: outcome.steps, loss)
-    _limits(axis, fixed, schemes, loss)
-    axis.set(xlabel='steps')
-  _legend(figure, axes[0])
-  return figure
-
-
-def _devices(schemes, fixed, device_batch):
-  figure = mpl.Figure(figsize=(14, 5), layout='constrained')
-  axes = figure.subplots(1, 3, sharey=True)
-  every = [o for outcomes in (fixed | schemes).values() for o in outcomes]
-  seconds = min(outcome.seconds / outcome.rounds[0] for outcome in every)
-  for i, (devices, axis) in enumerate(zip(training.DEVICES, axes, strict=True)):
-    _draw(
-      axis,
-      schemes,
-      fixed,
-      lambda outcome, i=i: outcome.rounds[i] * seconds,
-      'test_loss',
-    )
-    _limits(axis, fixed, schemes, 'test_loss')
-    axis.set(xlabel='seconds', title=f'P = {devices}')
-  figure.supxlabel(CAPTION.format(m=device_batch, s=seconds), fontsize=8)
-  _legend(figure, axes[0])
-  return figure
+  figure.savefig(path, dpi=120)
 
 
 def save(
@@ -124,7 +88,24 @@ def save(
   folder: pathlib.Path,
 ) -> None:
   """Draws frontier.png and devices.png."""
-  _steps(schemes, fixed).savefig(folder / 'frontier.png', dpi=120)
-  _devices(schemes, fixed, device_batch).savefig(
-    folder / 'devices.png', dpi=120
+  runs = pd.DataFrame(
+    outcome._asdict() | {'scheme': name}
+    for name, outcomes in (fixed | schemes).items()
+    for outcome in outcomes
   )
+  figure = mpl.Figure(figsize=(12, 4.8))
+  axes = figure.subplots(1, 2)
+  for axis, loss in zip(axes, reporting.LOSSES, strict=True):
+    _draw(axis, runs, fixed, 'steps', loss)
+    axis.set(xlabel='steps')
+  _save(figure, axes[0], folder / 'frontier.png')
+  rounds = np.array(runs.rounds.tolist())
+  seconds = np.min(runs.seconds / rounds[:, 0])
+  figure = mpl.Figure(figsize=(14, 5))
+  axes = figure.subplots(1, 3, sharey=True)
+  for i, (devices, axis) in enumerate(zip(training.DEVICES, axes, strict=True)):
+    timed = runs.assign(seconds=rounds[:, i] * seconds)
+    _draw(axis, timed, fixed, 'seconds', 'test_loss')
+    axis.set(xlabel='seconds', title=f'P = {devices}')
+  figure.supxlabel(CAPTION.format(m=device_batch, s=seconds), fontsize=8)
+  _save(figure, axes[0], folder / 'devices.png')

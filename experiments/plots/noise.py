@@ -21,7 +21,7 @@ def save(
   rows = [(report.total, *report.tensors) for report in reports]
   examples = [report.examples / 1000 for report in reports]
   columns = -(-len(rows[0]) // 2)
-  figure = mpl.Figure(figsize=(3.2 * columns, 5.6), layout='constrained')
+  figure = mpl.Figure(figsize=(3.2 * columns, 5.6))
   axes = figure.subplots(2, columns, sharex=True, sharey=True).ravel()
   for axis, tensor in zip(axes, zip(*rows, strict=True), strict=False):
     ends = np.array([[row.low, row.high] for row in tensor]).T
@@ -37,7 +37,6 @@ def save(
     axis.plot(examples, sizes, color='black', linewidth=0.8, linestyle='--')
     axis.set_title(tensor[0].name, fontsize='medium')
     axis.set_yscale('log')
-    axis.grid(alpha=0.3)
   for axis in axes[len(rows[0]) :]:
     axis.axis('off')
   figure.supxlabel(

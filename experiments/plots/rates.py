@@ -20,7 +20,7 @@ def save(
   path: pathlib.Path,
 ) -> None:
   """Draws the measurements of every scheme, geometric means over seeds."""
-  figure = mpl.Figure(figsize=(13.5, 7.2), layout='constrained')
+  figure = mpl.Figure(figsize=(13.5, 7.2))
   axes = figure.subplots(2, 3).ravel()
   typical = lambda values: np.exp(np.mean(np.log(values), 0))
   num_steps = next(iter(traces.values())).squared_norm.shape[1]
@@ -41,10 +41,9 @@ def save(
       (steps, typical(trace.batch_size)),
       (steps, np.where(noise > 0, noise, np.nan)),  # none where b = n
     )
-    slopes = [
-      _slope(rows, scheme, name) for name in ('step_slope', 'mean_slope')
-    ]
-    label = f'{scheme}\n    slopes: min {slopes[0]}, mean {slopes[1]}'
+    least_slope = _slope(rows, scheme, 'step_slope')
+    mean_slope = _slope(rows, scheme, 'mean_slope')
+    label = f'{scheme}\n    slopes: min {least_slope}, mean {mean_slope}'
     for axis, (x, y) in zip(axes, curves, strict=False):
       axis.plot(x[drawn], y[drawn], label=label, **style)
   _guides(axes[:2], num_steps)
@@ -67,14 +66,8 @@ def save(
   for axis, (x, y) in zip(axes, labels, strict=False):
     axis.set(xlabel=x, ylabel=y, xscale='log', yscale='log')
     axis.minorticks_off()
-    axis.grid(alpha=0.3)
   axes[5].axis('off')
-  axes[5].legend(
-    *axes[0].get_legend_handles_labels(),
-    loc='center',
-    frameon=False,
-    fontsize='small',
-  )
+  axes[5].legend(*axes[0].get_legend_handles_labels(), loc='center')
   figure.savefig(path, dpi=150)
 
 

@@ -22,7 +22,7 @@ def save(ratios: dict[str, dict[str, float]], path: pathlib.Path) -> None:
 
   `ratios` maps network → function → cost.
   """
-  figure = mpl.Figure(figsize=(9, 3.2), layout='constrained')
+  figure = mpl.Figure(figsize=(9, 3.2))
   axes = figure.subplots()
   functions = list(next(iter(ratios.values())))
   width = 0.8 / len(functions)
@@ -35,6 +35,7 @@ def save(ratios: dict[str, dict[str, float]], path: pathlib.Path) -> None:
   middle = 0.4 - width / 2
   axes.set_xticks([place + middle for place in range(len(ratios))], ratios)
   axes.set(ylabel='time / plain gradient', yscale='log')
-  axes.legend(frameon=False, fontsize='small', ncols=len(functions))
+  axes.legend(ncols=len(functions))
   axes.margins(y=0.25)
+  axes.grid(visible=False)
   figure.savefig(path, dpi=150)

@@ -3,10 +3,12 @@
 import csv
 
 import numpy as np
+import pandas as pd
 import pytest
 import scripts
 from sklearn import svm
 
+from adaopt.experiments import results
 from adaopt.experiments.large_steps import classifiers
 
 
@@ -44,8 +46,20 @@ def test_all_classifiers_of_a_task_have_the_same_hyperplanes_to_choose_from():
 
 
 def test_a_margin_that_is_not_known_is_a_blank():
-  row = classifiers.Row('a9a', 'NLR', 0.85, 0.84, None, 300, 7.0, 2.5)
-  header, _, line = classifiers.table([row]).splitlines()
+  rows = pd.DataFrame(
+    {
+      'task': ['a9a'],
+      'classifier': 'NLR',
+      'train_accuracy': 0.85,
+      'test_accuracy': 0.84,
+      'margin_ratio': np.nan,
+      'iterations': 300,
+      'first_seconds': 7.0,
+      'seconds': 2.5,
+    }
+  )
+  table = results.table(rows, classifiers.COLUMNS)
+  header, _, line = table.splitlines()
   cells = dict(
     zip(
       *[[cell.strip() for cell in x.split('|')] for x in (header, line)],

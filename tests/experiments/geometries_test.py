@@ -8,6 +8,7 @@ import pytest
 import scripts
 
 from adaopt import logistic
+from adaopt.experiments import results
 from adaopt.experiments.large_steps import geometries, separable
 
 STEPS = 300
@@ -48,15 +49,15 @@ def test_steps_are_in_the_unit_of_the_margins(measured):
 def test_no_margin_is_above_its_maximum_and_the_first_solution_is_seen(
   measured,
 ):
-  _, _, most, (first, curves), alone = measured
+  _, _, most, curves, alone = measured
   assert curves.steps[-1] == STEPS
   assert set(curves.ratios) == set(most) == {'sum', 'euclidean', 'max'}
   assert all(np.all(ratio <= 1 + 1e-9) for ratio in curves.ratios.values())
   assert alone.solved
-  assert first == int(alone.iterations)
+  assert curves.first == int(alone.iterations)
   # An iterate separates the classes where its margins are positive.
   solved = curves.steps[curves.ratios['max'] > 0]
-  assert first <= solved[0]
+  assert curves.first <= solved[0]
   # ‖θ‖_1 is at least ‖θ‖_2, and that at least ‖θ‖_∞.
   scaled = [curves.ratios[norm] * most[norm] for norm in most]
   positive = scaled[0] > 0
@@ -64,16 +65,16 @@ def test_no_margin_is_above_its_maximum_and_the_first_solution_is_seen(
 
 
 def test_rows_say_what_is_unsolved_and_leave_other_norms_out():
-  curves = geometries.Curves(
-    np.array([1, 9]), {'sum': np.array([0.1, 0.25]), 'max': np.zeros(2)}
-  )
-  rows = geometries.rows_of(
-    'pair', {'a': curves, 'b': curves}, {'a': 4, 'b': 2**31 - 1}
-  )
-  assert (rows[0].iterations, rows[0].solved, rows[0].sum) == (4, True, 0.25)
-  assert (rows[1].iterations, rows[1].solved) == (9, False)
-  assert np.isnan(rows[0].spectral)
-  _, _, first, second = geometries.table(rows).splitlines()
+  ratios = {'sum': np.array([0.1, 0.25]), 'max': np.zeros(2)}
+  curves = geometries.Curves(np.array([1, 9]), ratios, first=4)
+  never = curves._replace(first=2**31 - 1)
+  rows = geometries.summarise('pair', {'a': curves, 'b': never})
+  assert list(rows.iterations) == [4, 9]
+  assert list(rows.solved) == [True, False]
+  assert list(rows['sum']) == [0.25, 0.25]
+  assert np.isnan(rows.spectral).all()
+  table = results.table(rows, geometries.COLUMNS)
+  _, _, first, second = table.splitlines()
   cells = [cell.strip() for cell in first.split('|')[1:-1]]
   assert cells == ['pair', 'a', '4', '0.250', '', '0.000', '']
   assert '| > 9' in second

@@ -4,6 +4,7 @@ import csv
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import scripts
 
@@ -19,8 +20,9 @@ def make_rows():
   with jax.enable_x64(True):
     perceptrons = ('BP', 'NBP', 'perceptron')
     linear = scaling.measure(DIMENSIONS, ['linear'], ['LR+GD', *perceptrons])
-    product = ['NLR', 'perceptron']
-    return linear + scaling.measure(DIMENSIONS, ['hadamard'], product)
+    methods = ['NLR', 'perceptron']
+    product = scaling.measure(DIMENSIONS, ['hadamard'], methods)
+    return pd.concat([linear, product])
 
 
 @pytest.mark.slow
@@ -99,16 +101,31 @@ def test_a_product_takes_root_d_log_d(rows):
 
 
 def test_a_dash_where_no_step_size_solves():
-  row = scaling.Row('linear', 'BP', 17, float('inf'), 34, solved=False)
-  *_, line = scaling.table([row]).splitlines()
+  rows = pd.DataFrame(
+    {
+      'model': ['linear'],
+      'method': 'BP',
+      'num_features': 17,
+      'step_size': float('inf'),
+      'iterations': 34,
+      'solved': False,
+    }
+  )
+  *_, line = scaling.table(rows).splitlines()
   assert [cell.strip() for cell in line.split('|')[4:-1]] == ['–', '–']
 
 
 def test_a_halt_shows_beside_the_accuracy():
-  row = networks.Row('p', 'ReLU', 'NLR', 1.0, 9, False, 0.5, period=1)
-  assert networks.cell(row) == '50.0% (halts)'
-  assert networks.cell(row._replace(period=0)) == '50.0%'
-  assert networks.cell(row._replace(solved=True)) == '9'
+  rows = pd.DataFrame(
+    {
+      'iterations': 9,
+      'solved': [False, False, True],
+      'accuracy': 0.5,
+      'period': [1, 0, 1],
+    }
+  )
+  cells = [networks.cell(row) for row in rows.itertuples()]
+  assert cells == ['50.0% (halts)', '50.0%', '9']
 
 
 @pytest.mark.slow
@@ -121,10 +138,12 @@ def test_large_steps_halt_a_relu_network():
       num_steps=8,
       model=scaling.MODELS['ReLU'],
     )
-    *_, row = networks.summarise('digits_1_8', 'ReLU', 'NLR', found, path)
+  assert sweeps.SWEEPS['NLR'].step_sizes[-1] == 100
   # Measured by a loop in numpy: every ReLU is dead at the third iterate.
-  assert (row.step_size, row.solved, row.period) == (100, False, 1)
-  np.testing.assert_allclose(row.accuracy, 0.581, atol=5e-4)
+  assert (found.solved[-1], found.period[-1]) == (False, 1)
+  np.testing.assert_allclose(
+    np.asarray(path.accuracy)[-1].max(), 0.581, atol=5e-4
+  )
   np.testing.assert_array_equal(path.accuracy[-1, 3:], 0)
 
 

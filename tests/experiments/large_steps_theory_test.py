@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from adaopt import logistic
@@ -96,9 +97,9 @@ def test_the_mean_loss_of_a_run_is_recorded():
     logistic.max_margin(examples.features, examples.labels),
   )
   last = np.asarray(values[0])
-  assert rows[0].rises == np.sum(np.diff(last) > 0)
+  assert rows.rises[0] == np.sum(np.diff(last) > 0)
   # Of an unbounded residual nothing is promised.
-  assert rows[0].bound == np.inf
+  assert rows.bound[0] == np.inf
 
 
 def test_the_classical_step_size_converges_in_about_kappa_iterations():
@@ -117,14 +118,8 @@ def test_the_curvature_is_that_at_the_minimum():
 
 
 def test_outcomes_are_told_apart():
-  found = logistic.Settled(
-    iterations=np.array([3, 4, 5]),
-    converged=np.array([True, False, False]),
-    period=np.array([0, 4, 0]),
-    params=None,
-    step_norm=None,
-  )
-  assert [regularized.outcome(found, i) for i in range(3)] == [
+  found = pd.DataFrame({'converged': [True, False, False], 'period': [0, 4, 0]})
+  assert [regularized.outcome(row) for row in found.itertuples()] == [
     'rests',
     'cycle of 4',
     'neither',
@@ -152,8 +147,16 @@ def test_the_kinds_of_data_are_what_they_say(name):
 
 
 def test_the_tables_have_a_row_for_every_method():
-  row = choosing.Run('separable', '', 7, True, 0.5, 0.987)
-  rows = [row._replace(method=name) for name in choosing.METHODS]
+  rows = pd.DataFrame(
+    {
+      'kind': 'separable',
+      'method': list(choosing.METHODS),
+      'iterations': 7,
+      'solved': True,
+      'share': 0.5,
+      'accuracy': 0.987,
+    }
+  )
   text = choosing.tables(rows)
   assert text.count('\n') + 1 == 3 * (len(choosing.METHODS) + 2) + 2
   assert '0.500' in text
