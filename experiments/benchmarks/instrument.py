@@ -6,16 +6,14 @@ All times are the processor's, of all threads, run in turns, which what else
 runs on the machine changes little.
 """
 
-import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import optax
 
 import adaopt
-from adaopt.experiments import command_line, models
+from adaopt.experiments import command_line, losses, models
 from adaopt.experiments.benchmarks import networks, timing
 
 NETWORKS = {
@@ -25,70 +23,62 @@ NETWORKS = {
     models.MODELS['small_transformer'](), 32, None, 128
   ),
 }
+OPTIMIZER = optax.adam(1e-3)
+MEASURED = optax.chain(adaopt.noise_scale(half_life=20_000), OPTIMIZER)
 
 
-def plain(loss_fn: Callable, optimizer: optax.GradientTransformation) -> Any:
-  """(params, state, batch) → the same after a step, jitted."""
+def plain(loss_fn: adaopt.LossFn) -> Callable:
+  """(params, state, batch) → the same after a step."""
 
   def step(params, state, batch):
     gradient = jax.grad(loss_fn)(params, batch)
-    updates, state = optimizer.update(gradient, state, params)
+    updates, state = OPTIMIZER.update(gradient, state, params)
     return optax.apply_updates(params, updates), state
 
-  return jax.jit(step)
+  return step
 
 
-def measured(loss_fn: Callable, optimizer: optax.GradientTransformation) -> Any:
-  """Like `plain`, for an optimizer that reads statistics."""
+def measured(loss_fn: adaopt.LossFn) -> Callable:
+  """Like `plain`, with the instrument."""
 
   def step(params, state, batch):
     _, found = adaopt.value_and_statistics(loss_fn)(params, batch)
-    updates, state = optimizer.update(
+    updates, state = MEASURED.update(
       found.mean, state, params, statistics=found
     )
     return optax.apply_updates(params, updates), state
 
-  return jax.jit(step)
+  return step
 
 
-def seconds(function: Callable[[], Any]) -> float:
-  """Processor seconds of one run, of as many as fill a block."""
-  begin, runs = time.process_time(), 0
-  while not runs or time.process_time() < begin + timing.BLOCK:
-    jax.block_until_ready(function())
-    runs += 1
-  return (time.process_time() - begin) / runs
+STEPS = {
+  'plain step': (plain, OPTIMIZER),
+  'with the instrument': (measured, MEASURED),
+}
+
+
+def rows() -> timing.Rows:
+  """Both steps of every network."""
+  for name, network in NETWORKS.items():
+    batch, params = networks.examples(network), networks.parameters(network)
+    yield (
+      (name, network.batch_size),
+      {
+        kind: timing.compiled(
+          step(losses.mean(network.model)),
+          params,
+          optimizer.init(params),
+          batch,
+        )
+        for kind, (step, optimizer) in STEPS.items()
+      },
+    )
 
 
 def main() -> None:
-  """Prints medians, and the median of the ratios of adjacent turns."""
+  """Prints the table."""
   timing.print_machine()
-  timing.print_header(
-    'network', 'b', 'plain step, ms', 'with the instrument, ms', 'ratio'
-  )
-  instrument = adaopt.noise_scale(half_life=20_000)
-  for name, network in NETWORKS.items():
-    loss_fn, batch = networks.loss_of(network), networks.examples(network)
-    params = network.model.init(jax.random.key(1), batch[0][:1])
-    alone = optax.adam(1e-3)
-    chained = optax.chain(instrument, alone)
-    steps = [
-      (plain(loss_fn, alone), alone.init(params)),
-      (measured(loss_fn, chained), chained.init(params)),
-    ]
-    runs = [
-      lambda step=step, state=state, params=params, batch=batch: step(
-        params, state, batch
-      )
-      for step, state in steps
-    ]
-    for run in runs:
-      jax.block_until_ready(run())
-    turns = [tuple(map(seconds, runs)) for _ in range(timing.REPEATS.value)]
-    without, within = map(statistics.median, zip(*turns, strict=True))
-    ratio = statistics.median(b / a for a, b in turns)
-    cells = f'{1e3 * without:.1f}', f'{1e3 * within:.1f}', f'{ratio:.2f}'
-    timing.print_row(name, network.batch_size, *cells)
+  timing.print_ratios(('network', 'b'), rows(), time.process_time)
 
 
 if __name__ == '__main__':
