@@ -35,13 +35,12 @@ def stacked(pairs: list[separable.Examples]) -> separable.Examples:
   return jax.tree.map(lambda *arrays: np.float32(np.stack(arrays)), *alike)
 
 
-def in_turn(make: Callable) -> Callable:
-  """One run after another.
+def in_turn(
+  make: Callable, step_sizes: jax.Array, examples: separable.Examples
+) -> jax.Array:
+  """The iterations of one run after another. [step sizes]."""
 
-  Returns (step sizes, examples) → iterations, [step sizes].
-  """
-
-  def run(examples, step_size):
+  def run(step_size):
     return logistic.solve(
       make(step_size),
       examples.features,
@@ -50,36 +49,34 @@ def in_turn(make: Callable) -> Callable:
       max_steps=MAX_STEPS,
     ).iterations
 
-  return lambda step_sizes, examples: jax.lax.map(
-    functools.partial(run, examples), step_sizes
-  )
+  return jax.lax.map(run, step_sizes)
 
 
-def together(make: Callable) -> Callable:
+def together(
+  make: Callable, step_sizes: jax.Array, examples: separable.Examples
+) -> jax.Array:
   """All step sizes at once, otherwise as `in_turn`."""
-  return lambda step_sizes, examples: (
-    logistic.sweep(
-      make,
-      step_sizes,
-      examples.features,
-      examples.labels,
-      weights=examples.weights,
-      max_steps=MAX_STEPS,
-    ).iterations
-  )
+  return logistic.sweep(
+    make,
+    step_sizes,
+    examples.features,
+    examples.labels,
+    weights=examples.weights,
+    max_steps=MAX_STEPS,
+  ).iterations
 
 
-# (make) → (step sizes, problem) → iterations, [step sizes].
 LAYOUTS = {'map': in_turn, 'sweep': together}
 
 
-def over_pairs(layout: Callable) -> Callable:
-  """A layout on one problem after another: iterations [pairs, step sizes]."""
-  return lambda make: (
-    lambda step_sizes, pairs: jax.lax.map(
-      functools.partial(layout(make), step_sizes), pairs
-    )
-  )
+def over_pairs(
+  layout: Callable,
+  make: Callable,
+  step_sizes: jax.Array,
+  pairs: separable.Examples,
+) -> jax.Array:
+  """A layout on one problem after another. [pairs, step sizes]."""
+  return jax.lax.map(functools.partial(layout, make, step_sizes), pairs)
 
 
 def make_mesh(count: int) -> jax.sharding.Mesh:
@@ -88,28 +85,22 @@ def make_mesh(count: int) -> jax.sharding.Mesh:
   return jax.sharding.Mesh(devices, ('pairs',))
 
 
-def over_devices(layout: Callable, mesh: jax.sharding.Mesh) -> Callable:
+def over_devices(
+  mesh: jax.sharding.Mesh,
+  layout: Callable,
+  make: Callable,
+  step_sizes: jax.Array,
+  pairs: separable.Examples,
+) -> jax.Array:
   """As `over_pairs`, with the problems divided between devices."""
-  pairs = jax.P('pairs')
-  return lambda make: jax.shard_map(
-    over_pairs(layout)(make),
+  spread = jax.P('pairs')
+  return jax.shard_map(
+    functools.partial(over_pairs, layout, make),
     mesh=mesh,
-    in_specs=(jax.P(), pairs),
-    out_specs=pairs,
+    in_specs=(jax.P(), spread),
+    out_specs=spread,
     check_vma=False,  # a run starts at constants, equal on all devices
-  )
-
-
-def runner(
-  sweep: Callable,
-  examples: separable.Examples,
-  placements: tuple = (None, None),
-) -> Callable:
-  """() → the result of a compiled sweep over the step sizes."""
-  step_sizes = np.array(STEP_SIZES, np.float32)
-  return functools.partial(
-    jax.jit(sweep), *map(jax.device_put, (step_sizes, examples), placements)
-  )
+  )(step_sizes, pairs)
 
 
 def numpy_rows(examples: separable.Examples) -> np.ndarray:
@@ -141,7 +132,10 @@ SKLEARN = {
 
 
 def _compare(programs, problems):
-  """Times programs and numpy for every method, and prints one row each."""
+  """Times programs and numpy for every method, and prints one row each.
+
+  `programs` has by name what takes `make` first, and its further arguments.
+  """
   runners = {}
   for method, make in METHODS.items():
     for name, layout in numpy_sweeps.LAYOUTS.items():
@@ -153,38 +147,35 @@ def _compare(programs, problems):
         STEP_SIZES,
         max_steps=MAX_STEPS,
       )
-    for name, program in programs.items():
-      runners[method, name] = program(make)
+    for name, (program, args) in programs.items():
+      runners[method, name] = timing.compiled(
+        functools.partial(program, make), *args
+      )
   medians = timing.in_turns(runners)
   timing.print_header(
     'method', 'program', 'runs', 'iterations', 'ms', 'numpy / it'
   )
   for (method, name), run in runners.items():
-    counts = np.asarray(run())
-    time = medians[method, name]
-    timing.print_row(
-      method,
-      name,
-      counts.size,
-      counts.sum(),
-      f'{time:.1f}',
-      f'{medians[method, "numpy"] / time:.2f}',
-    )
+    counts, time = np.asarray(run()), medians[method, name]
+    ratio = medians[method, 'numpy'] / time
+    cells = counts.size, counts.sum(), f'{time:.1f}', f'{ratio:.2f}'
+    timing.print_row(method, name, *cells)
 
 
 def _compare_digits(pairs):
   """Times the programs on all pairs of digits."""
-  examples = stacked(pairs)
+  args = jax.device_put((np.float32(STEP_SIZES), stacked(pairs)))
   mesh = make_mesh(len(pairs))
-  placements = [
+  spread = tuple(
     jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P(), jax.P('pairs'))
-  ]
+  )
   programs = {
-    name: lambda make, layout=layout: runner(over_pairs(layout)(make), examples)
+    name: (functools.partial(over_pairs, layout), args)
     for name, layout in LAYOUTS.items()
   }
-  programs[f'sweep, {mesh.size} devices'] = lambda make: runner(
-    over_devices(together, mesh)(make), examples, placements
+  programs[f'sweep, {mesh.size} devices'] = (
+    functools.partial(over_devices, mesh, together),
+    jax.device_put(args, spread),
   )
   _compare(programs, [numpy_rows(pair) for pair in pairs])
 
@@ -192,10 +183,8 @@ def _compare_digits(pairs):
 def _compare_mnist(mnist):
   """Times the programs on two classes of MNIST."""
   single = mnist._replace(features=np.float32(mnist.features))
-  programs = {
-    name: lambda make, layout=layout: runner(layout(make), single)
-    for name, layout in LAYOUTS.items()
-  }
+  args = jax.device_put((np.float32(STEP_SIZES), single))
+  programs = {name: (layout, args) for name, layout in LAYOUTS.items()}
   _compare(programs, [numpy_rows(mnist)])
 
 
