@@ -5,17 +5,15 @@ python -m adaopt.experiments.benchmarks.large_steps [--data_dir=DIR]
 First all pairs of scikit-learn's digits, 45 small problems; then, if there is a
 data folder, two classes of MNIST. numpy runs to solution one step size after
 another, or all step sizes of a problem at once, dropping those that have ended.
-scikit-learn has neither method; other linear classifiers of it are timed.
+scikit-learn's classifiers are in adaopt.experiments.large_steps.classifiers.
 """
 
 import functools
 import math
-import warnings
 from collections.abc import Callable
 
 import jax
 import numpy as np
-from sklearn import exceptions, linear_model
 
 from adaopt import logistic
 from adaopt.experiments import command_line, options
@@ -108,29 +106,6 @@ def numpy_rows(examples: separable.Examples) -> np.ndarray:
   return np.float32(examples.labels[:, None] * examples.features)
 
 
-def fit_sklearn(make, pairs: list[separable.Examples]) -> float:
-  """Fits each pair; returns the share of pairs that are separated."""
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
-    fits = [make().fit(pair.features, pair.labels) for pair in pairs]
-  return np.mean(
-    [
-      fit.score(pair.features, pair.labels) == 1
-      for fit, pair in zip(fits, pairs, strict=True)
-    ]
-  )
-
-
-SKLEARN = {
-  'Perceptron': lambda: linear_model.Perceptron(
-    fit_intercept=False, tol=None, max_iter=1000, n_iter_no_change=1000
-  ),
-  'LogisticRegression': lambda: linear_model.LogisticRegression(
-    fit_intercept=False, C=1e8, max_iter=MAX_STEPS
-  ),
-}
-
-
 def _compare(programs, problems):
   """Times programs and numpy for every method, and prints one row each.
 
@@ -188,27 +163,12 @@ def _compare_mnist(mnist):
   _compare(programs, [numpy_rows(mnist)])
 
 
-def _time_sklearn(pairs):
-  """Times scikit-learn's fits, one for each pair."""
-  runners = {
-    name: functools.partial(fit_sklearn, make, pairs)
-    for name, make in SKLEARN.items()
-  }
-  medians = timing.in_turns(runners)
-  timing.print_header('scikit-learn', 'fits', 'pairs separated', 'ms')
-  for name, fit in runners.items():
-    timing.print_row(
-      name, len(pairs), f'{100 * fit():.0f} %', f'{medians[name]:.0f}'
-    )
-
-
 def main() -> None:
-  """Prints tables for the digits, for scikit-learn and for MNIST."""
+  """Prints tables for the digits and for MNIST."""
   jax.config.update('jax_num_cpu_devices', DEVICES)
   timing.print_machine()
   pairs = [separable.digits_pair(pair) for pair in separable.DIGITS]
   _compare_digits(pairs)
-  _time_sklearn(pairs)
   if options.DATA_DIR.value is None:
     return
   _compare_mnist(options.load(separable.PROBLEMS['mnist']))

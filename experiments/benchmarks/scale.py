@@ -159,24 +159,24 @@ def print_costs(
     'sent MB',
     'bytes sent beside plain',
   )
-  growth = lambda name: many[name].memory - few[name].memory if many else 0.0
-  plain = few['plain']
-  plain_sent = sent(plain, num_devices)
-  for name, one in few.items():
-    own_sent = sent(one, num_devices)
-    cells = (one.memory, growth(name), one.flops, own_sent)
-    units = (1, SIZE.layers, 1, 1)
-    if name != 'plain':
-      units = (plain.memory, growth('plain'), plain.flops, plain_sent)
-    suffix = '' if name == 'plain' else ' ×'
-    timing.print_row(
-      name,
-      *(
-        f'{x / unit:.2f}{suffix}' if unit else '–'
-        for x, unit in zip(cells, units, strict=True)
-      ),
-      f'{1e6 * (own_sent - plain_sent):.0f}',
+  figures = {
+    name: (
+      one.memory,
+      (many[name].memory - one.memory) / SIZE.layers if many else 0.0,
+      one.flops,
+      sent(one, num_devices),
     )
+    for name, one in few.items()
+  }
+  plain = figures['plain']
+  for name, own in figures.items():
+    cells = [f'{x:.2f}' for x in own]
+    if name != 'plain':
+      cells = [
+        f'{x / unit:.2f} ×' if unit else '–'
+        for x, unit in zip(own, plain, strict=True)
+      ]
+    timing.print_row(name, *cells, f'{1e6 * (own[-1] - plain[-1]):.0f}')
 
 
 def print_seconds() -> None:

@@ -84,6 +84,20 @@ def spectral(loss_fn: Callable) -> Callable:
   return estimate
 
 
+def instrumented(loss_fn: Callable) -> Callable:
+  """adaopt's estimator, and what `adaopt.noise_scale` makes of it."""
+  instrument = adaopt.noise_scale(half_life=20_000)
+
+  def estimate(params, batch):
+    loss, statistics = adaopt.value_and_statistics(loss_fn)(params, batch)
+    state = instrument.init(params)
+    return loss, instrument.update(
+      statistics.mean, state, params, statistics=statistics
+    )
+
+  return estimate
+
+
 def in_groups(loss_fn: Callable) -> Callable:
   """adaopt's estimator with micro-batches as samples."""
 
@@ -100,6 +114,7 @@ VARIANTS = {
   variants.PLAIN: jax.value_and_grad,
   'v': ours('variance'),
   'v on demand': on_demand,
+  'noise scale': instrumented,
   'v and v∥': ours('variance', 'variance_along_mean'),
   'coordinate-wise': ours('coordinate_variance'),
   'spectral': spectral,

@@ -14,14 +14,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from sklearn import datasets
 
 import adaopt
 from adaopt.experiments import command_line, losses, models
 from adaopt.experiments.benchmarks import networks, steps, timing
 
 WEIGHED = ('logistic', 'mlp', 'cnn', 'transformer', 'lstm')
-CHECKED = ('mlp on digits', 'cnn', 'transformer')
+CHECKED = {
+  'small mlp': networks.Network(models.MLP(), 64, (8, 8)),
+  'cnn': networks.NETWORKS['cnn']._replace(batch_size=32),
+  'transformer': networks.NETWORKS['transformer'],
+}
 FIELDS = {
   'no noise': None,
   'v': 'variance',
@@ -102,25 +105,15 @@ def tested_steps() -> timing.Rows:
     )
 
 
-def first_step(name: str, *, check: bool) -> float:
+def first_step(network: networks.Network, *, check: bool) -> float:
   """Seconds of the processor until the first step, with its compilation."""
-  if name == 'mlp on digits':
-    images, labels = datasets.load_digits(return_X_y=True)
-    batch = {'input': jnp.asarray(images / 16), 'label': jnp.asarray(labels)}
-    model, size = models.MLP(), 64
-  else:
-    network = networks.NETWORKS[name]
-    batch, model, size = networks.examples(network), network.model, 32
-  params = model.init(jax.random.key(1), batch['input'][:1])
-
-  hold = adaopt.adapt_batch_size(
-    adaopt.norm_test(0.5), init_batch_size=size, max_batch_size=size
-  )
+  size, params = network.batch_size, networks.parameters(network)
+  batch = networks.examples(network)
   jax.clear_caches()
   begin = time.process_time()
   run = adaopt.fit(
-    losses.mean(model),
-    optax.chain(hold, optax.sgd(1e-4)),
+    losses.mean(network.model),
+    optax.chain(steps.hold(steps.PASSED, size), optax.sgd(1e-4)),
     params,
     batch,
     num_examples=size,
@@ -136,9 +129,9 @@ def print_checks() -> None:
   timing.print_header(
     'network', 'first step, s', 'with the check, s', 'the check, s'
   )
-  for name in CHECKED:
+  for name, network in CHECKED.items():
     turns = [
-      (first_step(name, check=False), first_step(name, check=True))
+      (first_step(network, check=False), first_step(network, check=True))
       for _ in range(timing.REPEATS.value)
     ]
     without, with_check = map(statistics.median, zip(*turns, strict=True))
