@@ -194,8 +194,7 @@ def main() -> None:
   folder, model = options.make_workdir(), models.MLP()
   mean = losses.mean(model)
   loss_fn = lambda params, batch: mean({'params': params}, batch)
-  everything = jax.jit(lambda params: whole(loss_fn, params, dataset))
-  measure = lambda params: exact(everything(params))
+  measure = jax.jit(lambda params: exact(whole(loss_fn, params, dataset)))
   first = model.init(jax.random.key(0), dataset['input'][:1])['params']
   reports, scales = [], []
   log = records.open_log(folder, 0, 0)
@@ -219,7 +218,7 @@ def main() -> None:
       adaopt.noise_advice(report),
       'At the end of training, with parameters held:',
       table(still, np.asarray(measure(held), float)),
-      snr_table(still, snr, everything(held)),
+      snr_table(still, snr, whole(loss_fn, held, dataset)),
       f'A batch of {BATCH_SIZE} by itself, v / ‖ḡ‖²: {jnp.mean(alone):.0f} on '
       f'average, {jnp.max(alone):.0f} at most.',
     ]

@@ -18,7 +18,7 @@ import functools
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dp_accounting
 import jax
@@ -137,16 +137,6 @@ def poisson_batches(
     yield positions, np.arange(size) < len(drawn)
 
 
-def losses_and_hits(params: Any, batch: dict[str, jax.Array]) -> Any:
-  """The cross-entropy of every example, and whether its class is found."""
-  return losses.cross_entropy(MODEL.apply(params, batch['input']), batch)
-
-
-def loss_fn(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-  """The mean cross-entropy."""
-  return jnp.mean(losses_and_hits(params, batch)[0])
-
-
 def train(
   epsilon: float, data: datasets.Dataset, *, epochs: float, seed: int
 ) -> Outcome:
@@ -157,7 +147,7 @@ def train(
   num_steps = math.ceil(epochs / rate)
   sigma = noise_multiplier(epsilon, DELTA, rate, num_steps)
   max_norm = MAX_NORM if sigma else math.inf
-  clipped_sum = adaopt.per_example.clipped_sum(loss_fn, max_norm)
+  clipped_sum = adaopt.per_example.clipped_sum(losses.mean(MODEL), max_norm)
   init, noise = jax.random.split(jax.random.key(seed))
   optimizer = optax.chain(
     optax.add_noise((sigma * MAX_NORM) ** 2, gamma=0.0, key=noise),
@@ -183,7 +173,8 @@ def train(
     params, state, count = step(params, state, train, positions, drawn)
     counts.append(count)
   clipped, drawn = np.sum(jax.device_get(counts), 0)
-  _, hits = jax.jit(losses_and_hits)(params, test)
+  logits = jax.jit(MODEL.apply)(params, test['input'])
+  _, hits = losses.cross_entropy(logits, test)
   return Outcome(
     scheme=scheme,
     seed=seed,

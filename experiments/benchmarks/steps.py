@@ -38,7 +38,8 @@ def make_runner(
 ) -> Callable[[], Any]:
   """A function that makes the next step of a run and returns its metrics.
 
-  `criterion` is tested in every step; without one there is only the mean.
+  It has made one, so that it is compiled. `criterion` is tested in every step;
+  without one there is only the mean.
   """
   optimizer = optax.chain(hold(criterion, batch_size), adaopt.adagrad(1e-4))
   step = adaopt.train_step(
