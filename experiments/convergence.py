@@ -19,7 +19,14 @@ from absl import flags
 
 import adaopt
 from adaopt import training
-from adaopt.experiments import command_line, datasets, options, rates, robust
+from adaopt.experiments import (
+  command_line,
+  datasets,
+  options,
+  rates,
+  results,
+  robust,
+)
 from adaopt.experiments.datasets import libsvm
 from adaopt.experiments.plots import rates as rate_plots
 
@@ -77,34 +84,26 @@ def make_schemes(exact: Exact, num_examples: int) -> dict[str, Scheme]:
     f'AdaGrad-Norm, b = {name}': norm(adaopt.schedule_batch_size(size), ETA)
     for name, size in (sizes | {'n': num_examples}).items()
   }
-  tests = {
-    f'AdAdaGrad-Norm, norm test, η = {eta}': norm(
-      adapt(adaopt.norm_test(eta)), eta
-    )
-    for eta in (ETA, LOOSE_ETA)
+  augmented = adapt(adaopt.augmented_inner_product_test(THETA, NU))
+  return fixed | {
+    f'AdAdaGrad-Norm, norm test, η = {ETA}': norm(
+      adapt(adaopt.norm_test(ETA)), ETA
+    ),
+    f'AdAdaGrad-Norm, norm test, η = {LOOSE_ETA}': norm(
+      adapt(adaopt.norm_test(LOOSE_ETA)), LOOSE_ETA
+    ),
+    f'AdAdaGrad-Norm, exact norm test, η = {ETA}': norm(
+      with_exact_statistics(adapt(adaopt.norm_test(ETA)), exact), ETA
+    ),
+    # Implies the norm test with η² = θ² + ν².
+    f'AdAdaGrad-Norm, augmented test, θ = {THETA}, ν = {NU}': norm(
+      augmented, (THETA**2 + NU**2) ** 0.5
+    ),
+    f'AdAdaGrad, coordinate-wise test, η = {ETA}': Scheme(
+      optax.chain(adapt(adaopt.coordinate_norm_test(ETA)), adaopt.adagrad(0.1)),
+      ETA,
+    ),
   }
-  # Implies the norm test with η² = θ² + ν².
-  augmented = norm(
-    adapt(adaopt.augmented_inner_product_test(THETA, NU)),
-    (THETA**2 + NU**2) ** 0.5,
-  )
-  exact_test = norm(
-    with_exact_statistics(adapt(adaopt.norm_test(ETA)), exact),
-    ETA,
-  )
-  coordinate = Scheme(
-    optax.chain(adapt(adaopt.coordinate_norm_test(ETA)), adaopt.adagrad(0.1)),
-    ETA,
-  )
-  return (
-    fixed
-    | tests
-    | {
-      f'AdAdaGrad-Norm, exact norm test, η = {ETA}': exact_test,
-      f'AdAdaGrad-Norm, augmented test, θ = {THETA}, ν = {NU}': augmented,
-      f'AdAdaGrad, coordinate-wise test, η = {ETA}': coordinate,
-    }
-  )
 
 
 def observe(
@@ -183,7 +182,7 @@ def main() -> None:
       num_seeds=options.SEEDS.value,
     )
     rows += rates.summarise(name, traces[name], eta=scheme.eta, num_examples=n)
-    rates.save(rows, folder)
+    results.save(rows, rates.tables(rows), folder, 'convergence')
     print(f'{name}: {time.perf_counter() - begin:.1f} s', flush=True)
   rate_plots.save(traces, rows, folder / 'convergence.png')
   print(rates.tables(rows))

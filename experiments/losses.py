@@ -1,10 +1,14 @@
-"""Losses of the experiments, example by example."""
+"""Losses of the experiments, example by example, and their means."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
+
+import adaopt
 
 Loss = Callable[[jax.Array, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
 """(outputs of the model, batch) → losses and hits, each [n, ...]; the mean of
@@ -24,3 +28,26 @@ def cross_entropy(
 DEFAULT = 'cross_entropy'
 
 LOSSES: dict[str, Loss] = {DEFAULT: cross_entropy}
+
+
+def each(model: nn.Module) -> Callable[[Any, dict[str, jax.Array]], jax.Array]:
+  """The cross-entropies of a model, (params, batch) → [n, ...]."""
+  return lambda params, batch: cross_entropy(
+    model.apply(params, batch['input']), batch
+  )[0]
+
+
+def mean(model: nn.Module) -> adaopt.LossFn:
+  """The mean cross-entropy of a model."""
+  return lambda params, batch: jnp.mean(each(model)(params, batch))
+
+
+def weighted(model: nn.Module) -> adaopt.LossFn:
+  """The mean of the cross-entropies by the weights of the batch."""
+
+  def loss_fn(params, batch):
+    weights = batch['weight']
+    total = jnp.sum(weights * each(model)(params, batch))
+    return adaopt.WeightedLoss(total, jnp.sum(weights))
+
+  return loss_fn

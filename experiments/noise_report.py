@@ -28,6 +28,7 @@ from adaopt.experiments import (
   command_line,
   datasets,
   files,
+  losses,
   models,
   options,
   records,
@@ -45,32 +46,6 @@ EXACT_INTERVAL = 16 * BATCH_SIZE
 REPORT_INTERVAL = 10 * EXACT_INTERVAL
 HELD_STEPS = 500
 CHUNK = 1000
-
-
-def exact(
-  loss_fn: adaopt.LossFn, params: optax.Params, dataset: dict[str, jax.Array]
-) -> jax.Array:
-  """(v, ‖∇F‖²) over a data set, in total and of every tensor. [1 + T, 2].
-
-  As of independent draws: v = (1/n) Σ ‖g_i‖² − ‖∇F‖², the first term a mean
-  over chunks of c examples, each ‖ḡ‖² + (c − 1) / c of its own v.
-  """
-  estimate = adaopt.value_and_statistics(loss_fn, only=('variance',))
-  squares = lambda tree: jnp.stack(
-    [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(tree)]
-  )
-
-  def of_chunk(chunk):
-    _, statistics = estimate(params, chunk)
-    v = jnp.stack(jax.tree.leaves(statistics.variance))
-    second = squares(statistics.mean) + (CHUNK - 1) / CHUNK * v
-    return statistics.mean, second
-
-  chunks = jax.tree.map(lambda x: x.reshape(-1, CHUNK, *x.shape[1:]), dataset)
-  means, seconds = jax.lax.map(of_chunk, chunks)
-  signal = squares(jax.tree.map(lambda g: jnp.mean(g, 0), means))
-  x = jnp.stack([jnp.mean(seconds, 0) - signal, signal], 1)
-  return jnp.concatenate([jnp.sum(x, 0, keepdims=True), x])
 
 
 def whole(
@@ -95,6 +70,19 @@ def whole(
       lambda s, g: n / (n - 1) * jnp.maximum(s - g * g, 0), second, mean
     ),
   )
+
+
+def exact(statistics: adaopt.GradientStatistics) -> jax.Array:
+  """(v, ‖∇F‖²) of a whole data set, in total and of every tensor. [1 + T, 2].
+
+  As of independent draws: v is the mean of ‖g_i − ∇F‖² over the n examples.
+  """
+  sums = lambda tree: jnp.stack([jnp.sum(x) for x in jax.tree.leaves(tree)])
+  n = statistics.batch_size
+  v = (n - 1) / n * sums(statistics.coordinate_variance)
+  signal = sums(jax.tree.map(jnp.square, statistics.mean))
+  x = jnp.stack([v, signal], 1)
+  return jnp.concatenate([jnp.sum(x, 0, keepdims=True), x])
 
 
 def hold(
@@ -204,14 +192,9 @@ def main() -> None:
   """Trains, holds, and writes what the instrument says."""
   dataset = jax.device_put(options.load(datasets.load_fashion_mnist).train)
   folder, model = options.make_workdir(), models.MLP()
-
-  def loss_fn(params, batch):
-    logits = model.apply({'params': params}, batch['input'])
-    return optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch['label']
-    ).mean()
-
-  measure = jax.jit(lambda params: exact(loss_fn, params, dataset))
+  mean = losses.mean(model)
+  loss_fn = lambda params, batch: mean({'params': params}, batch)
+  measure = jax.jit(lambda params: exact(whole(loss_fn, params, dataset)))
   first = model.init(jax.random.key(0), dataset['input'][:1])['params']
   reports, scales = [], []
   log = records.open_log(folder, 0, 0)

@@ -17,8 +17,8 @@ neither is made for cryptography, and who knows the seed knows both.
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import dp_accounting
 import jax
@@ -137,46 +137,6 @@ def poisson_batches(
     yield positions, np.arange(size) < len(drawn)
 
 
-def private(sigma: float, max_norm: float, key: jax.Array) -> Any:
-  """SGD with momentum on a sum of clipped gradients, with noise of σ C."""
-  eta = (sigma * max_norm) ** 2 if sigma else 0.0
-  return optax.chain(
-    optax.add_noise(eta, gamma=0.0, key=key),
-    optax.scale(1 / BATCH_SIZE),
-    optax.sgd(LEARNING_RATE, MOMENTUM),
-  )
-
-
-def _logits(params, batch):
-  return MODEL.apply(params, batch['input'])
-
-
-def loss_fn(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-  """The mean cross-entropy."""
-  return jnp.mean(losses.cross_entropy(_logits(params, batch), batch)[0])
-
-
-@jax.jit
-def accuracy(params: Any, data: dict[str, jax.Array]) -> jax.Array:
-  """The share of hits."""
-  return jnp.mean(losses.cross_entropy(_logits(params, data), data)[1])
-
-
-def step_of(optimizer: Any, max_norm: float) -> Callable[..., Any]:
-  """(params, state, data, positions, drawn) → params, state, clipped, drawn."""
-  clipped_sum = adaopt.per_example.clipped_sum(loss_fn, max_norm)
-
-  @functools.partial(jax.jit, donate_argnums=(0, 1))
-  def step(params, state, data, positions, drawn):
-    batch = jax.tree.map(lambda x: x[positions], data)
-    _, total, norms = clipped_sum(params, batch, mask=drawn)
-    updates, state = optimizer.update(total, state, params)
-    counts = jnp.sum(norms > max_norm), jnp.sum(drawn)
-    return optax.apply_updates(params, updates), state, counts
-
-  return step
-
-
 def train(
   epsilon: float, data: datasets.Dataset, *, epochs: float, seed: int
 ) -> Outcome:
@@ -187,10 +147,24 @@ def train(
   num_steps = math.ceil(epochs / rate)
   sigma = noise_multiplier(epsilon, DELTA, rate, num_steps)
   max_norm = MAX_NORM if sigma else math.inf
+  clipped_sum = adaopt.per_example.clipped_sum(losses.mean(MODEL), max_norm)
   init, noise = jax.random.split(jax.random.key(seed))
+  optimizer = optax.chain(
+    optax.add_noise((sigma * MAX_NORM) ** 2, gamma=0.0, key=noise),
+    optax.scale(1 / BATCH_SIZE),
+    optax.sgd(LEARNING_RATE, MOMENTUM),
+  )
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def step(params, state, data, positions, drawn):
+    batch = jax.tree.map(lambda x: x[positions], data)
+    _, total, norms = clipped_sum(params, batch, mask=drawn)
+    updates, state = optimizer.update(total, state, params)
+    counts = jnp.sum(norms > max_norm), jnp.sum(drawn)
+    return optax.apply_updates(params, updates), state, counts
+
   params = MODEL.init(init, train['input'][:1])
-  optimizer = private(sigma, max_norm, noise)
-  state, step = optimizer.init(params), step_of(optimizer, max_norm)
+  state = optimizer.init(params)
   scheme, counts = f'ε = {epsilon:g}', []
   batches = poisson_batches(n, rate, num_steps, seed)
   for positions, drawn in tqdm.tqdm(
@@ -199,13 +173,15 @@ def train(
     params, state, count = step(params, state, train, positions, drawn)
     counts.append(count)
   clipped, drawn = np.sum(jax.device_get(counts), 0)
+  logits = jax.jit(MODEL.apply)(params, test['input'])
+  _, hits = losses.cross_entropy(logits, test)
   return Outcome(
     scheme=scheme,
     seed=seed,
     sigma=sigma,
     steps=num_steps,
     clipped=100 * clipped / drawn,
-    accuracy=100 * float(accuracy(params, test)),
+    accuracy=100 * float(jnp.mean(hits)),
   )
 
 

@@ -11,12 +11,16 @@ import numpy as np
 import optax
 
 import adaopt
-from adaopt.experiments import datasets, models, plain_loops
+from adaopt.experiments import datasets, losses, models, plain_loops
 
+MODEL = models.MODELS['binary_logistic']()
 LEARNING_RATE = 2.0
 FIXED_SIZES = (64, 1024)
 """Of the runs without a test; those with a test go from the first on."""
 ETA = 0.5
+
+Trained = tuple[Any, int, int]
+"""Parameters, steps and examples of a run."""
 
 
 class Outcome(NamedTuple):
@@ -74,27 +78,10 @@ def rare(data: dict[str, np.ndarray], positives: int) -> dict[str, np.ndarray]:
   }
 
 
-def _class_losses(params, batch):
-  logits = models.MODELS['binary_logistic']().apply(params, batch['input'])
-  return optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
-
-
-def plain_loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-  """The mean log-loss."""
-  return jnp.mean(_class_losses(params, batch))
-
-
-def weighted_loss(
-  params: Any, batch: dict[str, jax.Array]
-) -> adaopt.WeightedLoss:
-  """The mean of the log-losses by the weights of their classes."""
-  total = jnp.sum(batch['weight'] * _class_losses(params, batch))
-  return adaopt.WeightedLoss(total, jnp.sum(batch['weight']))
-
-
 def average_loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-  """The same of one batch, as a number."""
-  return jnp.average(_class_losses(params, batch), weights=batch['weight'])
+  """The mean by the weights of the classes, as a number."""
+  each = losses.each(MODEL)(params, batch)
+  return jnp.average(each, weights=batch['weight'])
 
 
 def train_here(
@@ -105,8 +92,8 @@ def train_here(
   *,
   num_examples: int,
   seed: int,
-) -> tuple[Any, int, int]:
-  """Parameters, steps and examples of AdaGrad with what holds a batch size."""
+) -> Trained:
+  """AdaGrad with what holds a batch size."""
   optimizer = optax.chain(hold, adaopt.adagrad(LEARNING_RATE))
   run = adaopt.fit(
     loss_fn, optimizer, params, train, num_examples=num_examples, seed=seed
@@ -122,15 +109,12 @@ def train_in_optax(
   *,
   num_examples: int,
   seed: int,
-) -> tuple[Any, int, int]:
+) -> Trained:
   """The same of optax's AdaGrad on batches of one size."""
-  optimizer = optax.adagrad(
-    LEARNING_RATE, initial_accumulator_value=0.0, eps=1e-10
-  )
   num_steps = -(-num_examples // batch_size)
   params, _ = plain_loops.train(
     average_loss,
-    optimizer,
+    optax.adagrad(LEARNING_RATE, initial_accumulator_value=0.0, eps=1e-10),
     params,
     train,
     batch_size=batch_size,
@@ -140,41 +124,41 @@ def train_in_optax(
   return params, num_steps, num_steps * batch_size
 
 
-def make_schemes() -> dict[str, Callable[..., tuple[Any, int, int]]]:
+def make_schemes() -> dict[str, Callable[..., Trained]]:
   """The schemes of the first part, by name."""
+  mean, weighted = (
+    functools.partial(train_here, make(MODEL))
+    for make in (losses.mean, losses.weighted)
+  )
   tested = adaopt.adapt_batch_size(
     adaopt.norm_test(ETA),
     init_batch_size=FIXED_SIZES[0],
     max_batch_size=FIXED_SIZES[-1],
   )
   schemes = {
-    'adaopt, mean, norm test': functools.partial(
-      train_here, plain_loss, tested
-    ),
-    'adaopt, weighted, norm test': functools.partial(
-      train_here, weighted_loss, tested
-    ),
+    'adaopt, mean, norm test': functools.partial(mean, tested),
+    'adaopt, weighted, norm test': functools.partial(weighted, tested),
   }
   for size in FIXED_SIZES:
     fixed = adaopt.schedule_batch_size(size)
-    schemes |= {
-      f'adaopt, weighted, b = {size}': functools.partial(
-        train_here, weighted_loss, fixed
-      ),
-      f'optax, weighted, b = {size}': functools.partial(train_in_optax, size),
-    }
+    schemes[f'adaopt, weighted, b = {size}'] = functools.partial(
+      weighted, fixed
+    )
+    schemes[f'optax, weighted, b = {size}'] = functools.partial(
+      train_in_optax, size
+    )
   return schemes
 
 
 def outcome(
   scheme: str,
   seed: int,
-  trained: tuple[Any, int, int],
+  trained: Trained,
   test: dict[str, np.ndarray],
 ) -> Outcome:
   """The row of a run, from the classes that it gives to the test set."""
   params, steps, examples = trained
-  logits = models.MODELS['binary_logistic']().apply(params, test['input'])
+  logits = MODEL.apply(params, test['input'])
   called, is_rare = np.argmax(logits, 1) == 1, test['label'] == 1
   found = np.sum(called & is_rare)
   recall = found / np.sum(is_rare)
@@ -197,9 +181,7 @@ def train_classes(
   rows = []
   for scheme, run in make_schemes().items():
     for seed in range(seeds):
-      params = models.MODELS['binary_logistic']().init(
-        jax.random.key(seed), train['input'][:1]
-      )
+      params = MODEL.init(jax.random.key(seed), train['input'][:1])
       trained = run(params, train, num_examples=num_examples, seed=seed)
       rows.append(outcome(scheme, seed, trained, data.test))
   return rows

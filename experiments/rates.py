@@ -1,6 +1,5 @@
 """Compares runs with theory: rates of ‖∇F‖², and whether tests held."""
 
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -149,8 +148,3 @@ def tables(rows: list[Result]) -> str:
   return '\n\n'.join(
     results.averages(rows, columns) for columns in (RATES, TESTS)
   )
-
-
-def save(rows: list[Result], folder: pathlib.Path) -> None:
-  """Writes convergence.csv, one line per run, and convergence.md."""
-  results.save(rows, tables(rows), folder, 'convergence')

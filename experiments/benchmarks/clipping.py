@@ -6,10 +6,7 @@ Needs jax-privacy, which adaopt[test] installs.
 """
 
 import functools
-import importlib
-import sys
 from collections.abc import Callable
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +38,7 @@ def in_micro_batches(loss_fn: Callable) -> Callable:
   whole = (kinds.MEAN, kinds.SUM, kinds.CONCAT)
 
   def clipped(params, batch):
-    size = len(batch[0]) // PARTS
+    size = len(batch['label']) // PARTS
     return optax.microbatching.microbatch(ours(loss_fn), 1, size, whole)(
       params, batch
     )
@@ -53,9 +50,7 @@ def per_example(loss_fn: Callable) -> Callable:
   """The same from one gradient per example."""
 
   def clipped(params, batch):
-    one = jax.tree.map(lambda x: x[:, None], batch)
-    gradient = jax.value_and_grad(loss_fn)
-    values, gradients = jax.vmap(gradient, (None, 0))(params, one)
+    values, gradients = variants.of_examples(loss_fn)(params, batch)
     norms = jax.vmap(optax.tree.norm)(gradients)
     weights = jnp.minimum(1, MAX_NORM / norms)
     total = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), gradients)
@@ -79,29 +74,14 @@ VARIANTS = {
 }
 
 
-def load_peers() -> ModuleType | None:
-  """The module of the PyTorch peers, if --clipping_peers is set."""
-  if not _PEERS.value:
-    return None
-  try:
-    return importlib.import_module(
-      'adaopt.experiments.benchmarks.clipping_peers'
-    )
-  except ImportError as error:
-    sys.exit(
-      f'--clipping_peers needs torch, opacus and backpack-for-pytorch: {error}.'
-    )
-
-
 def main() -> None:
-  """Prints times, then memory and compile times."""
-  peers = load_peers()
+  """Prints times, memory and compile times."""
+  packages = 'torch, opacus and backpack-for-pytorch'
+  peers = _PEERS.value and functools.partial(
+    timing.load_peers('clipping_peers', packages).functions, max_norm=MAX_NORM
+  )
   timing.print_machine()
-  functions = peers and functools.partial(peers.functions, max_norm=MAX_NORM)
-  compiled, times = variants.measure(VARIANTS, functions)
-  variants.print_costs(compiled)
-  if peers:
-    variants.print_peers(times, OURS)
+  variants.measure(VARIANTS, peers, OURS)
 
 
 if __name__ == '__main__':

@@ -13,47 +13,36 @@ from adaopt.experiments.benchmarks import steps, timing
 
 # Model, examples in a batch, sizes of its micro-batches.
 CASES = (('cnn', 256, (64, 256)), ('logistic', 8192, (256, 1024)))
-DRIVERS = {'traced': training.traced, 'dispatched': training.dispatched}
+DRIVERS = {'dispatched': training.dispatched, 'traced': training.traced}
 CRITERIA = {'mean': None, 'mean and v': steps.PASSED}
 
 
+def rows(examples: dict[str, jax.Array]) -> timing.Rows:
+  """Both drivers with every model, micro-batch size and estimate."""
+  for name, batch_size, sizes in CASES:
+    for size, estimate in itertools.product(sizes, CRITERIA):
+      yield (
+        (name, batch_size, size, estimate),
+        {
+          driver: steps.make_runner(
+            models.MODELS[name](),
+            examples,
+            batch_size,
+            micro_batch_size=size,
+            criterion=CRITERIA[estimate],
+            driver=DRIVERS[driver],
+          )
+          for driver in DRIVERS
+        },
+      )
+
+
 def main() -> None:
-  """Prints one row for every model, micro-batch size and estimate."""
+  """Prints the table."""
   examples = jax.device_put(options.load(datasets.load_mnist).train)
   timing.print_machine()
-  timing.print_header(
-    'model',
-    'b',
-    'micro-batch',
-    'estimate',
-    'traced, ms',
-    'dispatched, ms',
-    'traced / dispatched',
-  )
-  for name, batch_size, sizes in CASES:
-    runners = {
-      (size, estimate, driver): steps.make_runner(
-        models.MODELS[name](),
-        examples,
-        batch_size,
-        micro_batch_size=size,
-        criterion=CRITERIA[estimate],
-        driver=DRIVERS[driver],
-      )
-      for size, estimate, driver in itertools.product(sizes, CRITERIA, DRIVERS)
-    }
-    medians = timing.in_turns(runners)
-    for size, estimate in itertools.product(sizes, CRITERIA):
-      traced, dispatched = (medians[size, estimate, d] for d in DRIVERS)
-      timing.print_row(
-        name,
-        batch_size,
-        size,
-        estimate,
-        f'{traced:.1f}',
-        f'{dispatched:.1f}',
-        f'{traced / dispatched:.2f}',
-      )
+  labels = 'model', 'b', 'micro-batch', 'estimate'
+  timing.print_ratios(labels, rows(examples))
 
 
 if __name__ == '__main__':

@@ -5,17 +5,15 @@ python -m adaopt.experiments.benchmarks.large_steps [--data_dir=DIR]
 First all pairs of scikit-learn's digits, 45 small problems; then, if there is a
 data folder, two classes of MNIST. numpy runs to solution one step size after
 another, or all step sizes of a problem at once, dropping those that have ended.
-scikit-learn has neither method; other linear classifiers of it are timed.
+scikit-learn's classifiers are in adaopt.experiments.large_steps.classifiers.
 """
 
 import functools
 import math
-import warnings
 from collections.abc import Callable
 
 import jax
 import numpy as np
-from sklearn import exceptions, linear_model
 
 from adaopt import logistic
 from adaopt.experiments import command_line, options
@@ -35,13 +33,12 @@ def stacked(pairs: list[separable.Examples]) -> separable.Examples:
   return jax.tree.map(lambda *arrays: np.float32(np.stack(arrays)), *alike)
 
 
-def in_turn(make: Callable) -> Callable:
-  """One run after another.
+def in_turn(
+  make: Callable, step_sizes: jax.Array, examples: separable.Examples
+) -> jax.Array:
+  """The iterations of one run after another. [step sizes]."""
 
-  Returns (step sizes, examples) → iterations, [step sizes].
-  """
-
-  def run(examples, step_size):
+  def run(step_size):
     return logistic.solve(
       make(step_size),
       examples.features,
@@ -50,36 +47,34 @@ def in_turn(make: Callable) -> Callable:
       max_steps=MAX_STEPS,
     ).iterations
 
-  return lambda step_sizes, examples: jax.lax.map(
-    functools.partial(run, examples), step_sizes
-  )
+  return jax.lax.map(run, step_sizes)
 
 
-def together(make: Callable) -> Callable:
+def together(
+  make: Callable, step_sizes: jax.Array, examples: separable.Examples
+) -> jax.Array:
   """All step sizes at once, otherwise as `in_turn`."""
-  return lambda step_sizes, examples: (
-    logistic.sweep(
-      make,
-      step_sizes,
-      examples.features,
-      examples.labels,
-      weights=examples.weights,
-      max_steps=MAX_STEPS,
-    ).iterations
-  )
+  return logistic.sweep(
+    make,
+    step_sizes,
+    examples.features,
+    examples.labels,
+    weights=examples.weights,
+    max_steps=MAX_STEPS,
+  ).iterations
 
 
-# (make) → (step sizes, problem) → iterations, [step sizes].
 LAYOUTS = {'map': in_turn, 'sweep': together}
 
 
-def over_pairs(layout: Callable) -> Callable:
-  """A layout on one problem after another: iterations [pairs, step sizes]."""
-  return lambda make: (
-    lambda step_sizes, pairs: jax.lax.map(
-      functools.partial(layout(make), step_sizes), pairs
-    )
-  )
+def over_pairs(
+  layout: Callable,
+  make: Callable,
+  step_sizes: jax.Array,
+  pairs: separable.Examples,
+) -> jax.Array:
+  """A layout on one problem after another. [pairs, step sizes]."""
+  return jax.lax.map(functools.partial(layout, make, step_sizes), pairs)
 
 
 def make_mesh(count: int) -> jax.sharding.Mesh:
@@ -88,28 +83,22 @@ def make_mesh(count: int) -> jax.sharding.Mesh:
   return jax.sharding.Mesh(devices, ('pairs',))
 
 
-def over_devices(layout: Callable, mesh: jax.sharding.Mesh) -> Callable:
+def over_devices(
+  mesh: jax.sharding.Mesh,
+  layout: Callable,
+  make: Callable,
+  step_sizes: jax.Array,
+  pairs: separable.Examples,
+) -> jax.Array:
   """As `over_pairs`, with the problems divided between devices."""
-  pairs = jax.P('pairs')
-  return lambda make: jax.shard_map(
-    over_pairs(layout)(make),
+  spread = jax.P('pairs')
+  return jax.shard_map(
+    functools.partial(over_pairs, layout, make),
     mesh=mesh,
-    in_specs=(jax.P(), pairs),
-    out_specs=pairs,
+    in_specs=(jax.P(), spread),
+    out_specs=spread,
     check_vma=False,  # a run starts at constants, equal on all devices
-  )
-
-
-def runner(
-  sweep: Callable,
-  examples: separable.Examples,
-  placements: tuple = (None, None),
-) -> Callable:
-  """() → the result of a compiled sweep over the step sizes."""
-  step_sizes = np.array(STEP_SIZES, np.float32)
-  return functools.partial(
-    jax.jit(sweep), *map(jax.device_put, (step_sizes, examples), placements)
-  )
+  )(step_sizes, pairs)
 
 
 def numpy_rows(examples: separable.Examples) -> np.ndarray:
@@ -117,31 +106,11 @@ def numpy_rows(examples: separable.Examples) -> np.ndarray:
   return np.float32(examples.labels[:, None] * examples.features)
 
 
-def fit_sklearn(make, pairs: list[separable.Examples]) -> float:
-  """Fits each pair; returns the share of pairs that are separated."""
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
-    fits = [make().fit(pair.features, pair.labels) for pair in pairs]
-  return np.mean(
-    [
-      fit.score(pair.features, pair.labels) == 1
-      for fit, pair in zip(fits, pairs, strict=True)
-    ]
-  )
-
-
-SKLEARN = {
-  'Perceptron': lambda: linear_model.Perceptron(
-    fit_intercept=False, tol=None, max_iter=1000, n_iter_no_change=1000
-  ),
-  'LogisticRegression': lambda: linear_model.LogisticRegression(
-    fit_intercept=False, C=1e8, max_iter=MAX_STEPS
-  ),
-}
-
-
 def _compare(programs, problems):
-  """Times programs and numpy for every method, and prints one row each."""
+  """Times programs and numpy for every method, and prints one row each.
+
+  `programs` has by name what takes `make` first, and its further arguments.
+  """
   runners = {}
   for method, make in METHODS.items():
     for name, layout in numpy_sweeps.LAYOUTS.items():
@@ -153,38 +122,35 @@ def _compare(programs, problems):
         STEP_SIZES,
         max_steps=MAX_STEPS,
       )
-    for name, program in programs.items():
-      runners[method, name] = program(make)
+    for name, (program, args) in programs.items():
+      runners[method, name] = timing.compiled(
+        functools.partial(program, make), *args
+      )
   medians = timing.in_turns(runners)
   timing.print_header(
     'method', 'program', 'runs', 'iterations', 'ms', 'numpy / it'
   )
   for (method, name), run in runners.items():
-    counts = np.asarray(run())
-    time = medians[method, name]
-    timing.print_row(
-      method,
-      name,
-      counts.size,
-      counts.sum(),
-      f'{time:.1f}',
-      f'{medians[method, "numpy"] / time:.2f}',
-    )
+    counts, time = np.asarray(run()), medians[method, name]
+    ratio = medians[method, 'numpy'] / time
+    cells = counts.size, counts.sum(), f'{time:.1f}', f'{ratio:.2f}'
+    timing.print_row(method, name, *cells)
 
 
 def _compare_digits(pairs):
   """Times the programs on all pairs of digits."""
-  examples = stacked(pairs)
+  args = jax.device_put((np.float32(STEP_SIZES), stacked(pairs)))
   mesh = make_mesh(len(pairs))
-  placements = [
+  spread = tuple(
     jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P(), jax.P('pairs'))
-  ]
+  )
   programs = {
-    name: lambda make, layout=layout: runner(over_pairs(layout)(make), examples)
+    name: (functools.partial(over_pairs, layout), args)
     for name, layout in LAYOUTS.items()
   }
-  programs[f'sweep, {mesh.size} devices'] = lambda make: runner(
-    over_devices(together, mesh)(make), examples, placements
+  programs[f'sweep, {mesh.size} devices'] = (
+    functools.partial(over_devices, mesh, together),
+    jax.device_put(args, spread),
   )
   _compare(programs, [numpy_rows(pair) for pair in pairs])
 
@@ -192,34 +158,17 @@ def _compare_digits(pairs):
 def _compare_mnist(mnist):
   """Times the programs on two classes of MNIST."""
   single = mnist._replace(features=np.float32(mnist.features))
-  programs = {
-    name: lambda make, layout=layout: runner(layout(make), single)
-    for name, layout in LAYOUTS.items()
-  }
+  args = jax.device_put((np.float32(STEP_SIZES), single))
+  programs = {name: (layout, args) for name, layout in LAYOUTS.items()}
   _compare(programs, [numpy_rows(mnist)])
 
 
-def _time_sklearn(pairs):
-  """Times scikit-learn's fits, one for each pair."""
-  runners = {
-    name: functools.partial(fit_sklearn, make, pairs)
-    for name, make in SKLEARN.items()
-  }
-  medians = timing.in_turns(runners)
-  timing.print_header('scikit-learn', 'fits', 'pairs separated', 'ms')
-  for name, fit in runners.items():
-    timing.print_row(
-      name, len(pairs), f'{100 * fit():.0f} %', f'{medians[name]:.0f}'
-    )
-
-
 def main() -> None:
-  """Prints tables for the digits, for scikit-learn and for MNIST."""
+  """Prints tables for the digits and for MNIST."""
   jax.config.update('jax_num_cpu_devices', DEVICES)
   timing.print_machine()
   pairs = [separable.digits_pair(pair) for pair in separable.DIGITS]
   _compare_digits(pairs)
-  _time_sklearn(pairs)
   if options.DATA_DIR.value is None:
     return
   _compare_mnist(options.load(separable.PROBLEMS['mnist']))

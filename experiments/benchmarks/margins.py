@@ -10,7 +10,6 @@ in at most --svm_iterations of its own.
 """
 
 import functools
-import itertools
 import re
 import sys
 import time
@@ -38,7 +37,8 @@ WIDE = flags.DEFINE_bool('float64', False, 'Whether to compute in float64.')
 SVM_ITERATIONS = flags.DEFINE_integer(
   'svm_iterations', 1000, '0: without scikit-learn.', lower_bound=0
 )
-CONSTANT = 1e10  # C of the SVMs: as good as none of their slack
+CONSTANT = 1e10  # C of the SVM: as good as none of its slack
+SVM_TITLES = 'LinearSVC', 'LinearSVC s'
 
 Data = tuple[Any, np.ndarray]  # features [n, d], labels ±1 [n]
 
@@ -99,35 +99,28 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float, float]:
   return result, time.perf_counter() - begin[0], time.process_time() - begin[1]
 
 
-def fit_margin(make: Callable, features: Any, labels: np.ndarray) -> float:
+def svm_margin(features: Any, labels: np.ndarray) -> float:
   """The margin of scikit-learn's θ."""
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
-    fit = make().fit(features, labels)
-  theta = np.asarray(fit.coef_).ravel()
-  return np.min(labels * (features @ theta)) / np.linalg.norm(theta)
-
-
-SVMS = {
-  'LinearSVC': lambda: svm.LinearSVC(
+  fit = svm.LinearSVC(
     C=CONSTANT,
     loss='hinge',
     fit_intercept=False,
     tol=1e-6,
     max_iter=SVM_ITERATIONS.value,
-  ),
-}
+  )
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', exceptions.ConvergenceWarning)
+    theta = fit.fit(features, labels).coef_.ravel()
+  return np.min(labels * (features @ theta)) / np.linalg.norm(theta)
 
 
 def main() -> None:
   """Prints a row for each problem."""
   jax.config.update('jax_enable_x64', WIDE.value)
   timing.print_machine()
-  names = list(itertools.chain(SVMS, [f'{name} s' for name in SVMS]))
-  names = names if SVM_ITERATIONS.value else []
   timing.print_header(
     *('problem', 'n × d', 's', 'CPU s', 'steps', 'μ_low', 'μ_high', 'R'),
-    *('converged', *names),
+    *('converged', *(SVM_TITLES if SVM_ITERATIONS.value else ())),
   )
   for name in NAMES.value:
     try:
@@ -135,20 +128,21 @@ def main() -> None:
     except (OSError, ValueError) as error:
       sys.exit(str(error))
     data = logistic.make_problem(features, labels).features
-    find = jax.jit(logistic.max_margin).lower(data, labels).compile()
-    found, seconds, busy = timed(lambda f=find, x=data, y=labels: f(x, y))
-    fits = [
-      timed(functools.partial(fit_margin, make, features, labels))
-      for make in (SVMS.values() if names else ())
-    ]
-    timing.print_row(
+    found, seconds, busy = timed(
+      timing.compiled(logistic.max_margin, data, labels)
+    )
+    cells = [
       *(name, ' × '.join(map(str, features.shape))),
       *(f'{seconds:.1f}', f'{busy:.1f}', found.iterations),
       *(f'{x:.7g}' for x in (found.margin, found.margin + found.gap)),
       *(f'{found.radius:.4g}', found.converged),
-      *(f'{fit[0]:.7g}' for fit in fits),
-      *(f'{fit[1]:.1f}' for fit in fits),
-    )
+    ]
+    if SVM_ITERATIONS.value:
+      margin, seconds, _ = timed(
+        functools.partial(svm_margin, features, labels)
+      )
+      cells += [f'{margin:.7g}', f'{seconds:.1f}']
+    timing.print_row(*cells)
 
 
 if __name__ == '__main__':

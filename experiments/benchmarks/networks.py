@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import jax
-import optax
 from flax import linen as nn
 
 from adaopt.experiments import models
@@ -28,25 +27,20 @@ NETWORKS = {
 }
 
 
-def examples(network: Network) -> tuple[jax.Array, jax.Array]:
-  """Random inputs and labels, (x [b, ...], y [b] or [b, T])."""
+def examples(network: Network) -> dict[str, jax.Array]:
+  """Random inputs and labels, 'input' [b, ...] and 'label' [b] or [b, T]."""
   keys = jax.random.split(jax.random.key(0))
   if network.image:
     shape = (network.batch_size, *network.image)
-    labels = jax.random.randint(keys[1], shape[:1], 0, 10)
-    return jax.random.uniform(keys[0], shape), labels
+    return {
+      'input': jax.random.uniform(keys[0], shape),
+      'label': jax.random.randint(keys[1], shape[:1], 0, 10),
+    }
   shape = (network.batch_size, network.length + 1)
   tokens = jax.random.randint(keys[0], shape, 0, network.model.vocabulary)
-  return tokens[:, :-1], tokens[:, 1:]
+  return {'input': tokens[:, :-1], 'label': tokens[:, 1:]}
 
 
-def loss_of(network: Network) -> Any:
-  """The mean cross-entropy, (params, (x, y)) → []."""
-
-  def loss_fn(params, batch):
-    x, y = batch
-    logits = network.model.apply(params, x)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-    return losses.mean()
-
-  return loss_fn
+def parameters(network: Network) -> Any:
+  """Random parameters."""
+  return network.model.init(jax.random.key(1), examples(network)['input'][:1])

@@ -49,16 +49,14 @@ def by_func(model, x, y) -> Callable[[], Any]:
   return run
 
 
-def adaptive_step(
-  model, images: np.ndarray, labels: np.ndarray
-) -> Callable[[], Any]:
+def adaptive_step(model, examples: dict[str, Any]) -> Callable[[], Any]:
   """A step of AdaGrad and the norm test, from one gradient per example.
 
   One pass computes the gradient; another, by torch.func, computes the variance
   in chunks of `CHUNK` examples.
   """
   optimizer = torch.optim.Adagrad(model.parameters(), lr=1e-4)
-  x, y = torch_networks.tensors(images, labels)
+  x, y = torch_networks.tensors(examples)
   statistics = [
     by_func(model, *part)
     for part in zip(x.split(CHUNK), y.split(CHUNK), strict=True)
@@ -92,7 +90,9 @@ def by_backpack(model, x, y) -> Callable[[], Any]:
 
 def data(network: networks.Network) -> tuple[torch.Tensor, torch.Tensor]:
   """The same inputs and labels, channels first."""
-  x, y = (torch.from_numpy(np.array(a)) for a in networks.examples(network))
+  x, y = (
+    torch.from_numpy(np.array(a)) for a in networks.examples(network).values()
+  )
   x = x if network.image is None else x.float()
   if x.ndim == 4:
     x = x.permute(0, 3, 1, 2).contiguous()

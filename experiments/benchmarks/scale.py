@@ -11,14 +11,14 @@ D/4 × 4 tensor parallelism, two examples a device. FLOPs count the body of a
 loop once, bytes as often as it runs. FSDP needs a width that D divides.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adaopt
@@ -56,17 +56,14 @@ READ = {
 class Layout(NamedTuple):
   """How parameters and examples lie on a mesh."""
 
-  shape: Callable[[int], tuple[int, ...]]  # of the mesh, by devices
-  axes: tuple[str, ...]
+  axes: dict[str, int]  # and their sizes; −1: what is left of the devices
   specs: Any  # of the parameters
 
 
 LAYOUTS = {
-  'data parallel': Layout(lambda d: (d,), ('data',), scanned.REPLICATED),
-  'FSDP': Layout(lambda d: (d,), ('data',), scanned.FULLY_SHARDED),
-  'tensor parallel': Layout(
-    lambda d: (d // 4, 4), ('data', 'model'), scanned.TENSORS
-  ),
+  'data parallel': Layout({'data': -1}, scanned.REPLICATED),
+  'FSDP': Layout({'data': -1}, scanned.FULLY_SHARDED),
+  'tensor parallel': Layout({'data': -1, 'model': 4}, scanned.TENSORS),
 }
 
 
@@ -86,6 +83,7 @@ def sent(found: Cost, num_devices: int) -> float:
 
 
 def cost(function: Callable[..., Any], *args: Any) -> Cost:
+  """The cost of a function, of arguments or of their shapes."""
   compiled = jax.jit(function).lower(*args).compile()
   return Cost(
     1e-6 * compiled.memory_analysis().temp_size_in_bytes,
@@ -94,56 +92,34 @@ def cost(function: Callable[..., Any], *args: Any) -> Cost:
   )
 
 
-def on_one_device(size: scanned.Size) -> tuple[Any, tuple[Any, Any], Any]:
-  """The loss, the shapes of its arguments, and where gradients are to lie."""
-  tokens = jax.ShapeDtypeStruct((size.batch_size, size.length + 1), jnp.int32)
-  return scanned.loss_of(size), (scanned.shapes(size), tokens), None
-
-
-def on_mesh(
-  size: scanned.Size, layout: Layout, num_devices: int
-) -> tuple[Any, tuple[Any, Any], Any]:
-  """As `on_one_device`, on a mesh."""
-  mesh = jax.make_mesh(
-    layout.shape(num_devices),
-    layout.axes,
-    axis_types=(AxisType.Auto,) * len(layout.axes),
+def costs(
+  size: scanned.Size,
+  layout: Layout,
+  num_devices: int,
+  read: dict[str, tuple[str, ...]],
+) -> dict[str, Cost]:
+  """The cost of a plain gradient, and of what statistics read beside it."""
+  devices = np.array(jax.devices()[:num_devices])
+  mesh = jax.sharding.Mesh(
+    devices.reshape(list(layout.axes.values())), tuple(layout.axes)
   )
 
   def constrain(x, names):
     spec = P(*(name if name in layout.axes else None for name in names))
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
-  def place(tree, specs):
+  def place(spec, tree):
+    sharding = NamedSharding(mesh, spec)
     return jax.tree.map(
-      lambda x, spec: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=NamedSharding(mesh, spec)
-      ),
-      tree,
-      specs,
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
     )
 
-  _, (params, tokens), _ = on_one_device(size)
-  specs = layout.specs
-  if specs is scanned.REPLICATED:
-    specs = jax.tree.map(lambda x: P(), params)
-  args = place(params, specs), place(tokens, P('data'))
-  shardings = jax.tree.map(lambda x: x.sharding, args[0])
-  return scanned.loss_of(size, constrain), args, shardings
-
-
-def costs(
-  place: Callable[..., Any],
-  *args: Any,
-  read: Mapping[str, tuple[str, ...]],
-) -> dict[str, Cost]:
-  """The cost of a plain gradient, and of what statistics read beside it."""
-  loss_fn, args, shardings = place(*args)
-
-  def laid_out(gradient):
-    if shardings is None:
-      return gradient
-    return jax.lax.with_sharding_constraint(gradient, shardings)
+  loss_fn = scanned.loss_of(size, constrain)
+  params = jax.tree.map(place, layout.specs, scanned.shapes(size))
+  args = params, place(P('data'), scanned.tokens(size))
+  laid_out = lambda gradient: jax.lax.with_sharding_constraint(
+    gradient, jax.tree.map(lambda x: x.sharding, params)
+  )
 
   def plain(params, tokens):
     value, gradient = jax.value_and_grad(loss_fn)(params, tokens)
@@ -158,9 +134,10 @@ def costs(
 
     return of
 
-  found = {'plain': cost(plain, *args)}
-  return found | {
-    name: cost(measured(only), *args) for name, only in read.items()
+  functions = {name: measured(only) for name, only in read.items()}
+  return {
+    name: cost(function, *args)
+    for name, function in ({'plain': plain} | functions).items()
   }
 
 
@@ -182,62 +159,54 @@ def print_costs(
     'sent MB',
     'bytes sent beside plain',
   )
-  growth = lambda name: many[name].memory - few[name].memory if many else 0.0
-  plain = few['plain']
-  plain_sent = sent(plain, num_devices)
-  for name, one in few.items():
-    own_sent = sent(one, num_devices)
-    cells = (one.memory, growth(name), one.flops, own_sent)
-    units = (1, SIZE.layers, 1, 1)
-    if name != 'plain':
-      units = (plain.memory, growth('plain'), plain.flops, plain_sent)
-    suffix = '' if name == 'plain' else ' ×'
-    timing.print_row(
-      name,
-      *(
-        f'{x / unit:.2f}{suffix}' if unit else '–'
-        for x, unit in zip(cells, units, strict=True)
-      ),
-      f'{1e6 * (own_sent - plain_sent):.0f}',
+  figures = {
+    name: (
+      one.memory,
+      (many[name].memory - one.memory) / SIZE.layers if many else 0.0,
+      one.flops,
+      sent(one, num_devices),
     )
+    for name, one in few.items()
+  }
+  plain = figures['plain']
+  for name, own in figures.items():
+    cells = [f'{x:.2f}' for x in own]
+    if name != 'plain':
+      cells = [
+        f'{x / unit:.2f} ×' if unit else '–'
+        for x, unit in zip(own, plain, strict=True)
+      ]
+    timing.print_row(name, *cells, f'{1e6 * (own[-1] - plain[-1]):.0f}')
 
 
 def print_seconds() -> None:
-  """Seconds of a gradient on one device, as multiples of a plain one."""
-  loss_fn, (_, tokens), _ = on_one_device(SIZE)
+  """Milliseconds of a gradient on one device, and ratios to a plain one."""
+  loss_fn, key = scanned.loss_of(SIZE), jax.random.key(1)
   params = scanned.normal(SIZE, jax.random.key(0))
-  tokens = jax.random.randint(
-    jax.random.key(1), tokens.shape, 0, SIZE.vocabulary
-  )
-  functions = {'plain': jax.value_and_grad(loss_fn)}
-  for name, only in READ.items():
-    functions[name] = adaopt.value_and_statistics(loss_fn, only=only)
+  shape = scanned.tokens(SIZE).shape
+  tokens = jax.random.randint(key, shape, 0, SIZE.vocabulary)
+  functions = {'plain': jax.value_and_grad(loss_fn)} | {
+    name: adaopt.value_and_statistics(loss_fn, only=only)
+    for name, only in READ.items()
+  }
   compiled = {
-    name: jax.jit(function).lower(params, tokens).compile()
+    name: timing.compiled(function, params, tokens)
     for name, function in functions.items()
   }
-  medians = timing.in_turns(
-    {
-      name: functools.partial(program, params, tokens)
-      for name, program in compiled.items()
-    }
-  )
-  timing.print_header('one device', 'ms', '× plain')
-  for name, ms in medians.items():
-    timing.print_row(name, f'{ms:.0f}', f'{ms / medians["plain"]:.2f}')
+  timing.print_ratios(['time'], [(['one device'], compiled)])
 
 
 def main() -> None:
+  """Prints the costs on one device and its times, or the costs on meshes."""
   devices = NUM_DEVICES.value
   jax.config.update('jax_num_cpu_devices', devices)
   timing.print_machine()
   deep = lambda size: size._replace(layers=2 * size.layers)
   if not ON_MESHES.value:
-    few, many = (
-      costs(on_one_device, size, read=READ) for size in (SIZE, deep(SIZE))
-    )
+    alone = LAYOUTS['data parallel'], 1, READ
+    few, many = (costs(size, *alone) for size in (SIZE, deep(SIZE)))
     print_costs('one device', few, many, 1)
-    few = costs(on_one_device, GPT2_SMALL, read=READ)
+    few = costs(GPT2_SMALL, *alone)
     print_costs('one device, GPT-2 small', few, None, 1)
     print_seconds()
     return
@@ -245,8 +214,7 @@ def main() -> None:
   noisy = {name: only for name, only in READ.items() if only}
   for name, layout in LAYOUTS.items():
     few, many = (
-      costs(on_mesh, each, layout, devices, read=noisy)
-      for each in (size, deep(size))
+      costs(each, layout, devices, noisy) for each in (size, deep(size))
     )
     print_costs(f'{name}, {devices} devices', few, many, devices)
 

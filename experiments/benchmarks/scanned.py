@@ -42,6 +42,11 @@ def shapes(size: Size) -> Any:
   }
 
 
+def tokens(size: Size) -> jax.ShapeDtypeStruct:
+  """The shape of a batch."""
+  return jax.ShapeDtypeStruct((size.batch_size, size.length + 1), jnp.int32)
+
+
 def normal(size: Size, key: jax.Array) -> Any:
   """Random parameters."""
   leaves, treedef = jax.tree.flatten(shapes(size))

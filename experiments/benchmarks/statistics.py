@@ -4,7 +4,6 @@ python -m adaopt.experiments.benchmarks.statistics [--peers]
 """
 
 import functools
-import importlib
 import pathlib
 import sys
 from collections.abc import Callable
@@ -33,9 +32,7 @@ def per_example(loss_fn: Callable) -> Callable:
   """Mean gradient and squared norms from one gradient per example."""
 
   def estimate(params, batch):
-    one = jax.tree.map(lambda x: x[:, None], batch)
-    gradient = jax.value_and_grad(loss_fn)
-    values, gradients = jax.vmap(gradient, (None, 0))(params, one)
+    values, gradients = variants.of_examples(loss_fn)(params, batch)
     norms = jax.vmap(lambda g: optax.tree.norm(g, squared=True))(gradients)
     mean = jax.tree.map(lambda g: jnp.mean(g, 0), gradients)
     return jnp.mean(values), mean, norms
@@ -49,7 +46,7 @@ def microbatching(loss_fn: Callable) -> Callable:
   def estimate(params, batch):
     return optax.microbatching.micro_grad(
       loss_fn,
-      microbatch_size=len(batch[0]) // GROUPS,
+      microbatch_size=len(batch['label']) // GROUPS,
       metrics_fn=functools.partial(optax.tree.norm, squared=True),
     )(params, batch)
 
@@ -87,11 +84,25 @@ def spectral(loss_fn: Callable) -> Callable:
   return estimate
 
 
+def instrumented(loss_fn: Callable) -> Callable:
+  """adaopt's estimator, and what `adaopt.noise_scale` makes of it."""
+  instrument = adaopt.noise_scale(half_life=20_000)
+
+  def estimate(params, batch):
+    loss, statistics = adaopt.value_and_statistics(loss_fn)(params, batch)
+    state = instrument.init(params)
+    return loss, instrument.update(
+      statistics.mean, state, params, statistics=statistics
+    )
+
+  return estimate
+
+
 def in_groups(loss_fn: Callable) -> Callable:
   """adaopt's estimator with micro-batches as samples."""
 
   def estimate(params, batch):
-    size = len(batch[0]) // GROUPS
+    size = len(batch['label']) // GROUPS
     return adaopt.value_and_statistics(
       loss_fn, only=('variance',), group_size=size
     )(params, batch)
@@ -103,6 +114,7 @@ VARIANTS = {
   variants.PLAIN: jax.value_and_grad,
   'v': ours('variance'),
   'v on demand': on_demand,
+  'noise scale': instrumented,
   'v and v∥': ours('variance', 'variance_along_mean'),
   'coordinate-wise': ours('coordinate_variance'),
   'spectral': spectral,
@@ -117,14 +129,11 @@ def load_peers() -> ModuleType | None:
   """The module of the PyTorch peers, if --peers is set."""
   if not _PEERS.value:
     return None
-  try:
-    return importlib.import_module('adaopt.experiments.benchmarks.peers')
-  except ImportError as error:
-    sys.exit(f'--peers needs torch and backpack-for-pytorch: {error}.')
+  return timing.load_peers('peers', 'torch and backpack-for-pytorch')
 
 
 def main() -> None:
-  """Prints times, then memory and compile times."""
+  """Prints times, memory and compile times."""
   picture = _PICTURE.value and pathlib.Path(_PICTURE.value)
   if picture:
     try:
@@ -133,18 +142,12 @@ def main() -> None:
       sys.exit(f'--picture: {error}')
   peers = load_peers()
   timing.print_machine()
-  compiled, times = variants.measure(VARIANTS, peers and peers.functions)
-  variants.print_costs(compiled)
-  if peers:
-    variants.print_peers(times, 'v')
+  times = variants.measure(VARIANTS, peers and peers.functions, 'v')
   if picture:
+    names = [name for name in VARIANTS if name != variants.PLAIN]
     ratios = {
-      name: {
-        key: t / ours[variants.PLAIN]
-        for key, t in ours.items()
-        if key != variants.PLAIN
-      }
-      for name, (ours, _) in times.items()
+      network: {name: one[name] / one[variants.PLAIN] for name in names}
+      for network, one in times.items()
     }
     ratio_plots.save(ratios, picture)
 

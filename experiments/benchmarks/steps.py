@@ -9,21 +9,10 @@ from flax import linen as nn
 
 import adaopt
 from adaopt import training
+from adaopt.experiments import losses
 
 PASSED = adaopt.norm_test(eta=1e3)
 """A test that runs in every step, and passes."""
-
-
-def mean_loss(model: nn.Module) -> adaopt.LossFn:
-  """The mean cross-entropy of a model from 'input' to logits."""
-
-  def loss_fn(params, batch):
-    logits = model.apply(params, batch['input'])
-    return optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch['label']
-    ).mean()
-
-  return loss_fn
 
 
 def hold(
@@ -45,14 +34,16 @@ def make_runner(
   micro_batch_size: int,
   criterion: adaopt.Criterion | None,
   driver: Callable[..., training.Step] = training.automatic,
+  loss: Callable[[nn.Module], adaopt.LossFn] = losses.mean,
 ) -> Callable[[], Any]:
   """A function that makes the next step of a run and returns its metrics.
 
-  `criterion` is tested in every step; without one there is only the mean.
+  It has made one, so that it is compiled. `criterion` is tested in every step;
+  without one there is only the mean.
   """
   optimizer = optax.chain(hold(criterion, batch_size), adaopt.adagrad(1e-4))
   step = adaopt.train_step(
-    mean_loss(model),
+    loss(model),
     optimizer,
     micro_batch_size=micro_batch_size,
     driver=driver,
@@ -66,4 +57,5 @@ def make_runner(
     state, metrics = step(state, examples)
     return metrics
 
+  run()
   return run

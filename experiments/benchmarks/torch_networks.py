@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ CHUNK = 1000
 class Residual(nn.Module):
   """Two 3×3 convolutions with a shortcut."""
 
-  def __init__(self, inputs: int, features: int, stride: int):
+  def __init__(self, inputs: int, features: int, stride: int = 1):
     super().__init__()
     conv = functools.partial(nn.Conv2d, bias=False)
     norm = functools.partial(nn.GroupNorm, 8, features)
@@ -27,12 +27,9 @@ class Residual(nn.Module):
       conv(features, features, 3, 1, 1),
       norm(),
     )
-    same = inputs == features and stride == 1
-    self.shortcut = (
-      nn.Identity()
-      if same
-      else nn.Sequential(conv(inputs, features, 1, stride), norm())
-    )
+    self.shortcut = nn.Identity()
+    if inputs != features:
+      self.shortcut = nn.Sequential(conv(inputs, features, 1, stride), norm())
 
   def forward(self, x):
     return functional.relu(self.shortcut(x) + self.body(x))
@@ -88,91 +85,56 @@ class LSTM(nn.Module):
     return self.out(self.layers(self.embed(tokens))[0]).transpose(1, 2)
 
 
-def logistic() -> nn.Module:
-  return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+def dense(*widths: int) -> list[nn.Module]:
+  """Dense layers of flattened inputs, with ReLU between them."""
+  layers = [nn.Flatten()]
+  for pair in itertools.pairwise(widths):
+    layers += [nn.Linear(*pair), nn.ReLU()]
+  return layers[:-1]
 
 
-def mlp() -> nn.Module:
-  return nn.Sequential(
-    nn.Flatten(),
-    nn.Linear(784, 1024),
+def convolutions(*features: int) -> list[nn.Module]:
+  """5×5 convolutions of 28×28 pixels, each with ReLU and pooling."""
+  layers = [nn.Unflatten(1, (1, 28))]
+  for pair in itertools.pairwise((1, *features)):
+    layers += [nn.Conv2d(*pair, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
+  return layers
+
+
+def residuals() -> list[nn.Module]:
+  """ResNet-18 for small images: no pooling in the stem."""
+  layers = [
+    nn.Conv2d(3, 64, 3, 1, 1, bias=False),
+    nn.GroupNorm(8, 64),
     nn.ReLU(),
-    nn.Linear(1024, 1024),
-    nn.ReLU(),
-    nn.Linear(1024, 10),
-  )
-
-
-def cnn() -> nn.Module:
-  return nn.Sequential(
-    nn.Unflatten(1, (1, 28)),
-    nn.Conv2d(1, 32, 5, padding=2),
-    nn.ReLU(),
-    nn.MaxPool2d(2),
-    nn.Conv2d(32, 64, 5, padding=2),
-    nn.ReLU(),
-    nn.MaxPool2d(2),
-    nn.Flatten(),
-    nn.Linear(3136, 512),
-    nn.ReLU(),
-    nn.Linear(512, 10),
-  )
-
-
-def small_cnn() -> nn.Module:
-  return nn.Sequential(
-    nn.Unflatten(1, (1, 28)),
-    nn.Conv2d(1, 16, 5, padding=2),
-    nn.ReLU(),
-    nn.MaxPool2d(2),
-    nn.Conv2d(16, 32, 5, padding=2),
-    nn.ReLU(),
-    nn.MaxPool2d(2),
-    nn.Flatten(),
-    nn.Linear(1568, 10),
-  )
-
-
-def resnet18() -> nn.Module:
-  stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.GroupNorm(8, 64), nn.ReLU()]
-  blocks, inputs = [], 64
-  for stage, features in enumerate((64, 128, 256, 512)):
-    for block in range(2):
-      stride = 2 if stage and not block else 1
-      blocks.append(Residual(inputs, features, stride))
-      inputs = features
-  head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
-  return nn.Sequential(*stem, *blocks, *head)
+  ]
+  for inputs, features in itertools.pairwise((64, 64, 128, 256, 512)):
+    stride = 1 if inputs == features else 2
+    layers += [Residual(inputs, features, stride), Residual(features, features)]
+  return [*layers, nn.AdaptiveAvgPool2d(1), *dense(512, 10)]
 
 
 MODELS = {
-  'logistic': logistic,
-  'mlp': mlp,
-  'cnn': cnn,
-  'resnet18': resnet18,
+  'logistic': lambda: nn.Sequential(*dense(784, 10)),
+  'mlp': lambda: nn.Sequential(*dense(784, 1024, 1024, 10)),
+  'cnn': lambda: nn.Sequential(*convolutions(32, 64), *dense(3136, 512, 10)),
+  'small_cnn': lambda: nn.Sequential(*convolutions(16, 32), *dense(1568, 10)),
+  'resnet18': lambda: nn.Sequential(*residuals()),
   'transformer': Transformer,
   'lstm': LSTM,
 }
 
 
-def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-  """A network whose parameters and later shuffles depend on a seed."""
-  torch.manual_seed(seed)
-  return make()
-
-
-def tensors(
-  images: np.ndarray, labels: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor]:
+def tensors(examples: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
   """Pixels in [0, 1] and labels."""
-  x = torch.from_numpy(np.array(images)).float() / 255
-  return x, torch.from_numpy(np.array(labels)).long()
+  x, y = (torch.from_numpy(np.array(examples[k])) for k in ('input', 'label'))
+  return x.float() / 255, y.long()
 
 
 def train(
   model: nn.Module,
-  images: np.ndarray,
-  labels: np.ndarray,
+  x: torch.Tensor,
+  y: torch.Tensor,
   *,
   batch_size: int,
   num_steps: int,
@@ -182,7 +144,6 @@ def train(
 
   An incomplete batch at the end of an epoch is dropped.
   """
-  x, y = tensors(images, labels)
   optimizer = torch.optim.Adagrad(model.parameters(), lr=learning_rate)
 
   def batches():
@@ -197,10 +158,9 @@ def train(
 
 
 def loss_and_accuracy(
-  model: nn.Module, images: np.ndarray, labels: np.ndarray
+  model: nn.Module, x: torch.Tensor, y: torch.Tensor
 ) -> tuple[float, float]:
   """Mean cross-entropy and accuracy."""
-  x, y = tensors(images, labels)
   with torch.no_grad():
     logits = torch.cat([model(part) for part in x.split(CHUNK)])
   loss = functional.cross_entropy(logits, y).item()

@@ -7,8 +7,6 @@ batch size, which no test changes. Seeds start at the config's. A row is the
 result of a run on the examples that the config evaluates.
 """
 
-import collections
-import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -29,16 +27,6 @@ Outcome = tuple[float, float]
 """Train loss and test accuracy."""
 
 
-def load_networks() -> ModuleType:
-  """The module that needs torch."""
-  try:
-    return importlib.import_module(
-      'adaopt.experiments.benchmarks.torch_networks'
-    )
-  except ImportError as error:
-    sys.exit(f'This needs torch: {error}.')
-
-
 def train_here(
   config: ml_collections.ConfigDict, num_seeds: int
 ) -> Iterator[Outcome]:
@@ -46,52 +34,52 @@ def train_here(
   plan = runs.plan(config, [SCHEME], num_seeds, options.DATA_DIR.value)
   for planned in plan:
     run = planned.prepare(planned.seeds)
-    steps = training.iterate(
+    for state, _ in training.iterate(
       run.step_of,
       run.state,
       run.examples,
       num_examples=config.num_examples,
       max_micro_batch_size=config.max_micro_batch_size,
       donate=True,
-    )
-    ((state, _),) = collections.deque(steps, maxlen=1)
-    loss, accuracy = run.evaluate(state.params)
+    ):
+      params = state.params
+    loss, accuracy = run.evaluate(params)
     yield float(loss), float(accuracy)
 
 
 def train_in_torch(
-  config: ml_collections.ConfigDict, num_seeds: int, networks: ModuleType
+  config: ml_collections.ConfigDict, num_seeds: int, torch_networks: ModuleType
 ) -> Iterator[Outcome]:
   """Trains every seed with PyTorch."""
   scheme = config.schemes[SCHEME]
-  train, test = datasets.load_mnist(options.DATA_DIR.value)
-  first = {k: x[: config.eval_train_examples] for k, x in train.items()}
+  train, test = map(
+    torch_networks.tensors, datasets.load_mnist(options.DATA_DIR.value)
+  )
+  first = [x[: config.eval_train_examples] for x in train]
   for seed in range(config.seed, config.seed + num_seeds):
-    model = networks.seeded(networks.small_cnn, seed)
-    networks.train(
+    torch_networks.torch.manual_seed(seed)
+    model = torch_networks.MODELS['small_cnn']()
+    torch_networks.train(
       model,
-      train['input'],
-      train['label'],
+      *train,
       batch_size=scheme.batch_size,
       num_steps=config.num_examples // scheme.batch_size,
       learning_rate=scheme.learning_rate,
     )
-    loss, _ = networks.loss_and_accuracy(model, first['input'], first['label'])
-    _, accuracy = networks.loss_and_accuracy(
-      model, test['input'], test['label']
-    )
+    loss, _ = torch_networks.loss_and_accuracy(model, *first)
+    _, accuracy = torch_networks.loss_and_accuracy(model, *test)
     yield loss, accuracy
 
 
 def main() -> None:
   """Prints a row for every run, then the means of both."""
-  networks = load_networks()
+  torch_networks = timing.load_peers('torch_networks', 'torch')
   config = mnist_cnn.get_config()
   config.num_examples = _STEPS.value * config.schemes[SCHEME].batch_size
   num_seeds = options.SEEDS.value
   outcomes = {
     'adaopt': train_here(config, num_seeds),
-    'PyTorch': train_in_torch(config, num_seeds, networks),
+    'PyTorch': train_in_torch(config, num_seeds, torch_networks),
   }
   timing.print_machine()
   timing.print_header('library', 'seed', 'train loss', 'test accuracy')

@@ -28,10 +28,7 @@ CASES = (
   ('cnn', 64, (256, 1024, 4096)),
   ('logistic', 1024, (256, 8192, 60_000)),
 )
-PEERS = {
-  'cnn': lambda networks: networks.small_cnn(),
-  'logistic': lambda networks: networks.logistic(),
-}
+PEERS = {'cnn': 'small_cnn', 'logistic': 'logistic'}
 SCHEMES = {'fixed': None, 'norm test': steps.PASSED}
 
 
@@ -58,13 +55,12 @@ def time_steps(examples: dict[str, jax.Array]) -> None:
       cells = [f'{fixed:.0f}', f'{tested:.0f}', f'{tested / fixed:.2f}']
       if peers:
         # Timed apart: threads of one library spin while the other runs.
-        batch = [np.array(examples[key][:size]) for key in ('input', 'label')]
-        run = peers.adaptive_step(PEERS[name](peers.torch_networks), *batch)
+        batch = {key: x[:size] for key, x in examples.items()}
+        model = peers.torch_networks.MODELS[PEERS[name]]()
+        run = peers.adaptive_step(model, batch)
         (time,) = timing.in_turns({'torch.func': run}).values()
-        cells += [
-          f'{1e3 * size / time:.0f}',
-          f'{tested * time / 1e3 / size:.1f}',
-        ]
+        foreign = 1e3 * size / time
+        cells += [f'{foreign:.0f}', f'{tested / foreign:.1f}']
       timing.print_row(name, size, *cells)
 
 

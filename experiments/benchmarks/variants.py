@@ -3,11 +3,12 @@
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from absl import flags
 
+from adaopt.experiments import losses
 from adaopt.experiments.benchmarks import networks, timing
 
 NETWORK = flags.DEFINE_multi_enum(
@@ -22,85 +23,85 @@ PLAIN = 'plain gradient'
 Variants = dict[str, Callable[[Callable], Callable]]
 """By name: loss_fn → (params, batch) → anything; the first is `PLAIN`."""
 
+Peers = Callable[[str, networks.Network], timing.Functions]
+"""(name, network) → the functions of other libraries that support it."""
+
+Times = dict[str, dict[str, float]]
+"""Median milliseconds by network, of every variant and of the peers."""
+
 
 class Compiled(NamedTuple):
   """A variant, ready to run."""
 
-  run: Callable[[], Any]
+  run: functools.partial
   seconds: float  # to trace and compile
-  temporary: int  # bytes
+
+
+def of_examples(loss_fn: Callable) -> Callable:
+  """(params, batch) → the losses and gradients of all examples."""
+
+  def gradients(params, batch):
+    one = jax.tree.map(lambda x: x[:, None], batch)
+    return jax.vmap(jax.value_and_grad(loss_fn), (None, 0))(params, one)
+
+  return gradients
 
 
 def compile_for(
   network: networks.Network, variants: Variants
 ) -> dict[str, Compiled]:
   """Compiles every variant for a network."""
-  batch = networks.examples(network)
-  params = network.model.init(jax.random.key(1), batch[0][:1])
-  loss_fn = networks.loss_of(network)
+  batch, params = networks.examples(network), networks.parameters(network)
   compiled = {}
   for name, variant in variants.items():
     begin = time.perf_counter()
-    function = jax.jit(variant(loss_fn)).lower(params, batch).compile()
-    compiled[name] = Compiled(
-      functools.partial(function, params, batch),
-      time.perf_counter() - begin,
-      function.memory_analysis().temp_size_in_bytes,
-    )
+    run = timing.compiled(variant(losses.mean(network.model)), params, batch)
+    compiled[name] = Compiled(run, time.perf_counter() - begin)
   return compiled
 
 
-class Times(NamedTuple):
-  """Median milliseconds on one network."""
+def measure(variants: Variants, peers: Peers | None, beside: str) -> Times:
+  """Compiles and times the chosen networks, and prints all tables.
 
-  ours: dict[str, float]  # of every variant
-  peers: dict[str, float]  # of the PyTorch peers
-
-
-Peers = Callable[[str, networks.Network], dict[str, Callable[[], Any]]]
-"""(name, network) → the functions of other libraries that support it."""
-
-
-def measure(
-  variants: Variants, peers: Peers | None
-) -> tuple[dict[str, dict[str, Compiled]], dict[str, Times]]:
-  """Compiles and times the chosen networks, printing a row of ratios for each.
-
-  Returns what was compiled, and the times, by network.
+  The times of `beside`, one of the variants, stand next to those of the peers.
   """
   others = [name for name in variants if name != PLAIN]
   timing.print_header('network', 'b', f'{PLAIN}, ms', *others)
   compiled, times = {}, {}
   for name in NETWORK.value:
     network = networks.NETWORKS[name]
-    functions = compiled[name] = compile_for(network, variants)
-    run = {variant: one.run for variant, one in functions.items()}
-    ours = timing.in_turns(run)
+    compiled[name] = compile_for(network, variants)
+    ours = timing.in_turns({k: v.run for k, v in compiled[name].items()})
     # Timed apart: threads of one library keep spinning while the other runs.
     foreign = peers(name, network) if peers else {}
-    times[name] = Times(ours, timing.in_turns(foreign))
+    times[name] = ours | timing.in_turns(foreign)
     plain = ours[PLAIN]
     ratios = (f'{ours[other] / plain:.2f}' for other in others)
     timing.print_row(name, network.batch_size, f'{plain:.1f}', *ratios)
-  return compiled, times
+  _print_costs(compiled)
+  if peers:
+    _print_peers(times, beside, set(variants) - {PLAIN, beside})
+  return times
 
 
-def print_costs(compiled: dict[str, dict[str, Compiled]]) -> None:
+def _print_costs(compiled: dict[str, dict[str, Compiled]]) -> None:
   """Prints memory and compile times."""
-  names = list(next(iter(compiled.values())))
-  timing.print_header('temporary memory, MB', *names)
-  for name, variants in compiled.items():
-    megabytes = (f'{v.temporary / 1e6:.1f}' for v in variants.values())
-    timing.print_row(name, *megabytes)
-  timing.print_header('trace and compile, s', *names)
-  for name, variants in compiled.items():
-    timing.print_row(name, *(f'{v.seconds:.1f}' for v in variants.values()))
+  memory = lambda one: one.run.func.memory_analysis().temp_size_in_bytes / 1e6
+  for title, number in (
+    ('temporary memory, MB', memory),
+    ('trace and compile, s', lambda one: one.seconds),
+  ):
+    timing.print_header(title, *next(iter(compiled.values())))
+    for name, variants in compiled.items():
+      timing.print_row(name, *(f'{number(v):.1f}' for v in variants.values()))
 
 
-def print_peers(times: dict[str, Times], variant: str) -> None:
-  """Prints the times of the PyTorch peers next to JAX's and those of ours."""
-  columns = dict.fromkeys(key for one in times.values() for key in one.peers)
-  timing.print_header('ms', f'JAX {PLAIN}', f'adaopt {variant}', *columns)
-  for name, (ours, peers) in times.items():
-    cells = (f'{peers[key]:.1f}' if key in peers else '' for key in columns)
-    timing.print_row(name, f'{ours[PLAIN]:.1f}', f'{ours[variant]:.1f}', *cells)
+def _print_peers(times: Times, beside: str, left_out: set[str]) -> None:
+  """Prints the times of the PyTorch peers next to JAX's and one of ours."""
+  names = dict.fromkeys(key for one in times.values() for key in one)
+  columns = [key for key in names if key not in left_out]
+  titles = {PLAIN: f'JAX {PLAIN}', beside: f'adaopt {beside}'}
+  timing.print_header('ms', *(titles.get(key, key) for key in columns))
+  for name, one in times.items():
+    cells = (f'{one[key]:.1f}' if key in one else '' for key in columns)
+    timing.print_row(name, *cells)

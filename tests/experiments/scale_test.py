@@ -14,8 +14,7 @@ VARIANCE = {'variance': ('variance',)}
 
 def costs(name, layers):
   size = SMALL._replace(layers=layers)
-  layout = scale.LAYOUTS[name]
-  return scale.costs(scale.on_mesh, size, layout, 8, read=VARIANCE)
+  return scale.costs(size, scale.LAYOUTS[name], 8, VARIANCE)
 
 
 def check(plain, variance):

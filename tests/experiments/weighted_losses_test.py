@@ -89,11 +89,11 @@ def random_sequences(n=30, length=20):
 def test_sequences_are_cut_and_padded():
   data = random_sequences()
   found = padded_sequences.cut(data)
-  lengths = found['mask'].sum(1)
+  lengths = found['weight'].sum(1)
   assert len(set(lengths)) > 3
   assert lengths.min() >= padded_sequences.SHORTEST
-  kept = found['mask'] == 1
-  assert np.all(np.diff(found['mask'], axis=1) <= 0)
+  kept = found['weight'] == 1
+  assert np.all(np.diff(found['weight'], axis=1) <= 0)
   for name, x in data.items():
     np.testing.assert_array_equal(found[name][kept], x[kept])
     assert np.all(found[name][~kept] == 0)

@@ -33,7 +33,7 @@ def dataset(monkeypatch):
 
 @pytest.mark.slow
 def test_the_whole_data_set_is_measured_in_chunks_exactly(dataset):
-  found = noise_report.exact(_loss, PARAMS, dataset)
+  found = noise_report.exact(noise_report.whole(_loss, PARAMS, dataset))
   one = jax.vmap(jax.grad(_loss), (None, 0))(
     PARAMS, jax.tree.map(lambda x: x[:, None], dataset)
   )['w']
@@ -49,12 +49,12 @@ def test_the_instrument_at_held_parameters_agrees_with_the_data_set(dataset):
   report, alone, snr = noise_report.hold(_loss, PARAMS, dataset, num_steps=20)
   assert report.examples == 20 * noise_report.BATCH_SIZE
   assert alone.shape == (20,)
-  truth = np.asarray(noise_report.exact(_loss, PARAMS, dataset))
+  statistics = noise_report.whole(_loss, PARAMS, dataset)
+  truth = np.asarray(noise_report.exact(statistics))
   error = report.total.noise_scale - truth[0, 0] / truth[0, 1]
   assert abs(error) < 4 * report.total.standard_error
   lines = noise_report.table(report, truth).splitlines()
   assert [line.split()[1] for line in lines[2:]] == ['total', 'w']
-  statistics = noise_report.whole(_loss, PARAMS, dataset)
   expected = noise.gradient_snr(statistics).total
   # 20 batches of 128 draws: r_k within about 2 √(r_k / 2560) of each of 6.
   np.testing.assert_allclose(snr.total, expected, atol=0.1 * expected**0.5)
