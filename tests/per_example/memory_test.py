@@ -60,8 +60,8 @@ PARAMS = {
   'a': jax.random.normal(jax.random.key(1), [D, 4]),
 }
 X = jax.random.normal(jax.random.key(2), [B, 2, D])
-# Chunks of eight gradients, their squares and totals, of B = 512; JAX 0.12 holds
-# a copy more.
+# Chunks of eight gradients of 512, their squares and totals; one copy more in
+# JAX 0.12.
 FEW_GRADIENTS = 3 * 10 * 4 * D * D
 
 
