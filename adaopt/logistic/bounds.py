@@ -65,7 +65,7 @@ def batch_perceptron(n: Number, radius: Number, margin: Number) -> jax.Array:
     Tyurin, `From Logistic Regression to the Perceptron Algorithm
     <https://arxiv.org/abs/2412.08424>`_, 2025
   """
-  return perceptron(n, radius, margin) * n
+  return n * perceptron(n, radius, margin)
 
 
 def _log_term(k, margin, step_size):
@@ -132,7 +132,7 @@ def gd(
   """
   checks.check_all_positive(step_size=step_size, separation=separation)
   limit = perceptron(n, radius, margin)
-  return (limit + 2 * separation / (step_size * jnp.square(margin))) * 2 * n
+  return 2 * n * (limit + 2 * separation / (step_size * jnp.square(margin)))
 
 
 def nesterov(n: Number, radius: Number, margin: Number) -> jax.Array:

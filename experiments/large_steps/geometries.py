@@ -8,6 +8,7 @@ min m_i is divided by each norm of its parameters, and by the most that is
 possible in that norm.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -225,8 +226,11 @@ def main() -> None:
     begin = time.perf_counter()
     load, setting = PROBLEMS[name]
     features, labels = options.load(load)
+    try:
+      most = maxima(setting, features, labels)
+    except (ValueError, RuntimeError) as error:  # Of data, or of the LP solver.
+      sys.exit(str(error))
     folder = options.make_workdir()
-    most = maxima(setting, features, labels)
     problem = setting.make_problem(features, labels)
     schedule_in = schedules(setting, problem.features, _ETA.value)
     curves[name] = {
